@@ -1,0 +1,48 @@
+"""SMAX scenarios by name: JaxMARL's own, and SMAC's maps that JaxMARL lacks but has the units for."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+from dm2_wrappers._extras import require
+
+if TYPE_CHECKING:
+    from jaxmarl.environments.smax.smax_env import Scenario
+
+MARINE, STALKER, ZEALOT, ZERGLING = 0, 2, 3, 4  # JaxMARL's unit type numbers
+
+# SMAC's maps that are not in JaxMARL's table: (allies, enemies) as unit types.
+SMAC_MAPS: dict[str, tuple[list[int], list[int]]] = {
+    "2m_vs_1z": ([MARINE] * 2, [ZEALOT]),
+    "3s_vs_3z": ([STALKER] * 3, [ZEALOT] * 3),
+    "3s_vs_4z": ([STALKER] * 3, [ZEALOT] * 4),
+    "8m_vs_9m": ([MARINE] * 8, [MARINE] * 9),
+    "corridor": ([ZEALOT] * 6, [ZERGLING] * 24),
+}
+
+
+def names() -> list[str]:
+    """Every scenario that ``get`` knows, sorted."""
+    table = require("jaxmarl.environments.smax.smax_env", "smax").MAP_NAME_TO_SCENARIO
+    return sorted({*table, *SMAC_MAPS})
+
+
+def get(name: str) -> Scenario:
+    """The JaxMARL scenario of that name.
+
+    Raises:
+        ValueError: No such scenario; the message has the nearest names.
+    """
+    smax_env = require("jaxmarl.environments.smax.smax_env", "smax")
+    if name in SMAC_MAPS:
+        import jax.numpy as jnp
+
+        allies, enemies = SMAC_MAPS[name]
+        unit_types = jnp.array(allies + enemies, dtype=jnp.uint8)
+        return smax_env.Scenario(unit_types, len(allies), len(enemies), False, False)
+    if name not in smax_env.MAP_NAME_TO_SCENARIO:
+        known = names()
+        nearest = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4) or known
+        raise ValueError(f"there is no SMAX scenario {name!r}; the nearest are {', '.join(nearest)}")
+    return smax_env.MAP_NAME_TO_SCENARIO[name]
