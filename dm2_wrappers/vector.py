@@ -14,7 +14,7 @@ followed the last action is in ``infos["final_obs"]``. An agent that has left an
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,7 @@ class MultiAgentVectorEnv(abc.ABC):
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every copy."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - many have nothing to release
         """Release whatever the environment holds; safe to call twice."""
 
     def __enter__(self) -> MultiAgentVectorEnv:
@@ -91,3 +91,37 @@ class MultiAgentVectorEnv(abc.ABC):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def vectorize(make_env: Callable[[], Any], num_envs: int, *, workers: int = 0) -> MultiAgentVectorEnv:
+    """Batch any PettingZoo ``ParallelEnv``.
+
+    Observations are flattened (``Box``, ``Discrete``, ...; of PettingZoo's ``{"observation", "action_mask"}`` the mask
+    goes to ``infos["action_mask"]``), ``Discrete`` actions count from 0, and what an absent agent "does" is ignored.
+    Copy i plays exactly what a single environment with its seed plays, in one process or in several.
+
+    Args:
+        make_env: Makes one copy; called ``num_envs`` times.
+        num_envs: N.
+        workers: Spread the copies over so many processes; 0 steps them in this one. ``make_env`` then travels by
+            cloudpickle, and a program must start under ``if __name__ == "__main__":``.
+
+    Raises:
+        TypeError: ``make_env`` is not a function, or does not make a ParallelEnv.
+        ValueError: Fewer copies than 1, or an environment that cannot be batched (the message says why).
+        RuntimeError: A worker failed; the message holds its traceback.
+    """
+    if not callable(make_env):
+        raise TypeError(
+            f"vectorize() makes its copies itself: pass a function that makes one, e.g. lambda: make(), "
+            f"but {type(make_env).__name__} came"
+        )
+    if num_envs < 1 or workers < 0:
+        raise ValueError(f"vectorize() needs num_envs >= 1 and workers >= 0, but got {num_envs} and {workers}")
+    if workers:
+        from dm2_wrappers.vector_processes import ProcessVectorEnv
+
+        return ProcessVectorEnv(make_env, num_envs, workers)
+    from dm2_wrappers.vector_sync import SyncVectorEnv
+
+    return SyncVectorEnv(make_env, num_envs)

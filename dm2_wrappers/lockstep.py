@@ -1,0 +1,297 @@
+"""K ordinary single-agent training loops in lockstep on one multi-agent environment.
+
+Each loop runs as a coroutine (a greenlet). Its environment is an agent's view of the joint one: ``reset`` and ``step``
+hand the agent's request over and wait. When all K loops wait, the joint environment steps once and every loop goes on
+with its own slice, in the order of the agents. The loops need no change: they call ``step`` and get a result.
+
+What the loops cannot see: each has random streams of its own (Python's, NumPy's and torch's global ones are exchanged
+at every switch), and so has the joint environment. A run is therefore reproducible, and no agent's draws depend on
+another's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dm2_wrappers._extras import require
+from dm2_wrappers.random_state import RandomState, derive_seed
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
+
+
+class LoopStopped(BaseException):  # noqa: N818  not an error: like GeneratorExit, nobody's "except Exception" should eat it
+    """Raised inside a loop that waits in ``step`` or ``reset`` when another agent's loop has ended."""
+
+
+@dataclass(frozen=True)
+class JointStep:
+    """One step of the joint environment, as arrays [N, K, ...]; `MultiAgentVectorEnv` describes them."""
+
+    observations: NDArray[np.float32]  # before the action
+    alive: NDArray[np.bool_]  # at those observations
+    actions: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    next_observations: NDArray[np.float32]  # after it: the next episode's where this one ended
+    infos: Infos
+
+
+@dataclass(frozen=True)
+class _Reset:
+    pass
+
+
+@dataclass(frozen=True)
+class _Act:
+    actions: NDArray[Any] = field(repr=False)
+
+
+class Lockstep:
+    """Runs one loop per agent on a joint environment.
+
+    Args:
+        env: The joint environment. Whoever made it closes it.
+        seed: Seeds every agent's streams, each unlike, and the environment's at the first reset. None: random.
+
+    Attributes:
+        streams: Each agent's random streams as they are between two of its turns.
+        listeners: Called with the `JointStep` after each joint step, before any loop goes on.
+    """
+
+    def __init__(self, env: MultiAgentVectorEnv, *, seed: int | None = None) -> None:
+        self.env = env
+        self.streams = {agent: RandomState.seeded(derive_seed(seed, "agent", agent)) for agent in env.possible_agents}
+        self.env_stream = RandomState.seeded(derive_seed(seed, "environment"))
+        self.listeners: list[Callable[[JointStep], None]] = []
+        self.last_step: JointStep | None = None
+        self.observations: NDArray[np.float32] | None = None
+        self.infos: Infos = {}
+        self._env_seed: int | None = None
+        self.seed_env(seed)
+        self._greenlet = require("greenlet", "sb3")
+        self._hub: Any = None
+
+    def seed_env(self, seed: int | None, step: int = 0) -> None:
+        """Seed the environment at its next reset: with ``seed``, or later in a run with one made of seed and step."""
+        self._env_seed = seed if seed is None or step == 0 else derive_seed(seed, "environment", str(step)) % 2**31
+
+    @contextmanager
+    def as_agent(self, agent: str) -> Iterator[None]:
+        """Run the body on the agent's random streams: for building or loading its learner."""
+        outer = RandomState.capture()
+        self.streams[agent].restore()
+        try:
+            yield
+        finally:
+            self.streams[agent] = RandomState.capture()
+            outer.restore()
+
+    def run(self, loops: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """Run every agent's loop until the first one ends; the others, waiting for a step, get `LoopStopped`.
+
+        Args:
+            loops: One function per agent, which uses only that agent's view of the environment.
+
+        Returns:
+            What each loop returned (None for one that `LoopStopped` ended).
+
+        Raises:
+            ValueError: ``loops`` are not exactly the environment's agents.
+            RuntimeError: This lockstep runs already, or one loop resets while another steps.
+            Exception: Whatever a loop raised, with a note that names the agent.
+        """
+        if self._hub is not None:
+            raise RuntimeError("these loops run already: one run at a time")
+        agents = self.env.possible_agents
+        if set(loops) != set(agents):
+            raise ValueError(f"expected one loop for each of {list(agents)}, got loops for {list(loops)}")
+        self._hub = self._greenlet.getcurrent()
+        workers = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
+        outer = RandomState.capture()
+        results: dict[str, Any] = dict.fromkeys(agents)
+        try:
+            replies: dict[str, Any] = dict.fromkeys(agents)
+            started: set[str] = set()
+            while True:
+                requests = {}
+                for agent, worker in workers.items():
+                    # The first switch starts the loop, which takes no argument; later ones answer its request.
+                    answer = (replies[agent],) if agent in started else ()
+                    started.add(agent)
+                    message = self._resume(agent, worker.switch, *answer)
+                    if worker.dead:
+                        results[agent] = message
+                    else:
+                        requests[agent] = message
+                if len(requests) < len(agents):
+                    break  # a loop has ended: the others must not step without it
+                replies = self._answer(requests)
+            for agent in requests:
+                results[agent] = self._stop(agent, workers[agent])
+        finally:
+            try:
+                for agent, worker in workers.items():
+                    self._stop(agent, worker)
+            finally:
+                outer.restore()
+                self._hub = None
+        return results
+
+    def request_reset(self, agent: str) -> JointStep | None:
+        """Called by a view inside its loop: wait until all agents want a reset."""
+        return self._wait(agent, _Reset())
+
+    def request_step(self, agent: str, actions: NDArray[Any]) -> JointStep:
+        """Called by a view inside its loop: hand in the agent's actions [N] or [N, A], wait for all the others'."""
+        return self._wait(agent, _Act(actions))
+
+    def _wait(self, agent: str, request: _Reset | _Act) -> Any:
+        if self._hub is None or self._greenlet.getcurrent() is self._hub:
+            raise RuntimeError(
+                f"the environment of agent {agent!r} steps only together with the others': call it inside Lockstep.run()"
+            )
+        return self._hub.switch(request)
+
+    def _resume(self, agent: str, switch: Callable[..., Any], *args: Any) -> Any:
+        """Switch to a loop, on its own random streams, until it asks for something or ends."""
+        self.streams[agent].restore()
+        try:
+            return switch(*args)
+        except LoopStopped:
+            return None
+        except BaseException as error:
+            error.add_note(f"raised in the training loop of agent {agent!r}")
+            raise
+        finally:
+            self.streams[agent] = RandomState.capture()
+
+    def _stop(self, agent: str, worker: Any) -> Any:
+        """End a loop that waits; one that has ended or never started is left alone."""
+        result = None
+        while worker and not worker.dead:
+            result = self._resume(agent, worker.throw, LoopStopped())
+        return result
+
+    def _answer(self, requests: Mapping[str, _Reset | _Act]) -> dict[str, Any]:
+        """Reset or step the joint environment, as all agents want."""
+        resetting = [agent for agent, request in requests.items() if isinstance(request, _Reset)]
+        if resetting and len(resetting) < len(requests):
+            stepping = [agent for agent in requests if agent not in resetting]
+            raise RuntimeError(f"agents {resetting} want to reset while {stepping} want to step: all must do alike")
+        self.env_stream.restore()
+        try:
+            answer = None if resetting else self._step(requests)
+            if resetting:
+                self.observations, self.infos = self.env.reset(seed=self._env_seed)
+                self._env_seed = None
+        finally:
+            self.env_stream = RandomState.capture()
+        return dict.fromkeys(requests, answer)
+
+    def _step(self, requests: Mapping[str, Any]) -> JointStep:
+        if self.observations is None:
+            raise RuntimeError("the loops must reset the environment before they step it")
+        actions = self._joint_actions([requests[agent].actions for agent in self.env.possible_agents])
+        before, alive = self.observations, self.infos["alive"]
+        self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
+        self.last_step = JointStep(
+            before, alive, actions, rewards, terminations, truncations, self.observations, self.infos
+        )
+        for listener in self.listeners:
+            listener(self.last_step)
+        return self.last_step
+
+    def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:
+        """The agents' actions as one array [N, K] or, padded to the widest with 0, [N, K, A]."""
+        if self.env.discrete:
+            return np.stack(actions, axis=1)
+        width = max(each.shape[1] for each in actions)
+        return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in actions], axis=1)
+
+
+class AgentView:
+    """One agent's slice of the joint environment, for any kind of single-agent interface to build on."""
+
+    def __init__(self, lockstep: Lockstep, agent: str) -> None:
+        env = lockstep.env
+        self.lockstep, self.agent, self.num_envs = lockstep, agent, env.num_envs
+        self.index = env.possible_agents.index(agent)
+        # Copies: learners seed and sample the spaces that they are given, and must not share that.
+        self.observation_space = copy.deepcopy(env.observation_spaces[agent])
+        self.action_space = copy.deepcopy(env.action_spaces[agent])
+        self.size = int(np.prod(self.observation_space.shape))
+
+    def reset(self) -> NDArray[np.float32]:
+        """Wait for all agents' reset; the agent's own observations [N, D]."""
+        self.lockstep.request_reset(self.agent)
+        return self.observations
+
+    def step(self, actions: NDArray[Any]) -> JointStep:
+        """Wait for all agents' actions; the joint step, of which this agent is column ``index``."""
+        return self.lockstep.request_step(self.agent, actions)
+
+    @property
+    def observations(self) -> NDArray[np.float32]:
+        """The agent's own present observations [N, D], unpadded; a copy."""
+        assert self.lockstep.observations is not None
+        return self.lockstep.observations[:, self.index, : self.size].copy()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The agent's present legal actions [N, A]; all true where the environment has no masks."""
+        width = int(self.action_space.n)  # type: ignore[attr-defined]
+        return self.lockstep.infos["action_mask"][:, self.index, :width]
+
+
+class AgentVectorEnv(VectorEnv):
+    """One agent's environment as ``gymnasium.vector.VectorEnv``, for hand-written loops such as CleanRL's.
+
+    Usable only inside `Lockstep.run`. Resets itself in the step that ends an episode
+    (``AutoresetMode.SAME_STEP``): what followed the last action is in ``infos["final_obs"]`` [N, D]. ``infos`` also has
+    the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
+    """
+
+    def __init__(self, lockstep: Lockstep, agent: str) -> None:
+        self.view = AgentView(lockstep, agent)
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = self.view.num_envs
+        self.single_observation_space = self.view.observation_space
+        self.single_action_space = self.view.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Wait for all agents' reset. The seed is the lockstep's: one given here must not reseed the joint world."""
+        observations = self.view.reset()
+        return observations, self._infos(self.view.lockstep.infos)
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Hand in this agent's actions and wait for the joint step."""
+        joint = self.view.step(np.asarray(actions))
+        k = self.view.index
+        infos = self._infos(joint.infos)
+        infos["final_obs"] = joint.infos["final_obs"][:, k, : self.view.size].copy()
+        columns = (joint.rewards, joint.terminations, joint.truncations)
+        rewards, terminations, truncations = (array[:, k].copy() for array in columns)
+        return self.view.observations, rewards, terminations, truncations, infos
+
+    def _infos(self, joint: Infos) -> dict[str, Any]:
+        infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy()}
+        if isinstance(self.single_action_space, gymnasium.spaces.Discrete):
+            infos["action_mask"] = self.view.action_masks().copy()
+        if "battle_won" in joint:
+            infos["battle_won"] = joint["battle_won"]
+        return infos

@@ -1,0 +1,57 @@
+"""The joint steps of the present rollout, as a matcher wants to hear of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Rollout:
+    """Collects joint steps of N copies and K agents until somebody takes them."""
+
+    def __init__(self) -> None:
+        self._observations: list[NDArray[np.float32]] = []
+        self._alive: list[NDArray[np.bool_]] = []
+        self._ended: list[NDArray[np.bool_]] = []
+        self._broken: list[NDArray[np.bool_]] = []
+
+    def __len__(self) -> int:
+        return len(self._observations)
+
+    def append(
+        self,
+        observations: NDArray[np.float32],
+        alive: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
+        broken: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add one joint step.
+
+        Args:
+            observations: Before the action, [N, K, D].
+            alive: At those observations, [N, K].
+            ended: Copies whose joint episode ended with this step, [N].
+            broken: Of those, the ones that the simulator broke, [N].
+        """
+        self._observations.append(observations)
+        self._alive.append(alive)
+        self._ended.append(ended)
+        self._broken.append(np.zeros_like(ended) if broken is None else broken)
+
+    def take(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Observations [T, N, K, D], alive [T, N, K], and which steps [T, N] to forget; then start anew."""
+        ended, ended_broken = np.stack(self._ended), np.stack(self._broken)
+        broken = np.zeros_like(ended)
+        doomed = np.zeros(ended.shape[1], dtype=bool)
+        for t in reversed(range(len(ended))):
+            # Every step of an episode shares its end's fate; one that has not ended yet is kept.
+            doomed = np.where(ended[t], ended_broken[t], doomed)
+            broken[t] = doomed
+        result = np.stack(self._observations), np.stack(self._alive), broken
+        self.clear()
+        return result
+
+    def clear(self) -> None:
+        """Forget everything."""
+        for steps in (self._observations, self._alive, self._ended, self._broken):
+            steps.clear()

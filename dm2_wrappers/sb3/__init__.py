@@ -1,0 +1,11 @@
+"""Stable-Baselines3 glue: one unmodified SB3 algorithm object per agent, trained in lockstep."""
+
+from dm2_wrappers._extras import require
+
+require("stable_baselines3", "sb3")
+require("sb3_contrib", "sb3")
+require("greenlet", "sb3")
+
+from dm2_wrappers.sb3.learners import IndependentLearners  # noqa: E402  after the check for the extra
+
+__all__ = ["IndependentLearners"]

@@ -1,0 +1,232 @@
+"""SB3's buffers, from which the dead do not teach.
+
+In most battles an agent dies before its team has finished. Where it then stays until the end (``death="absorb"``), SB3
+would go on training its policy and its critic on a dead agent's zero observation and meaningless action. Here a step
+on which the agent was dead is in no minibatch. What the team earns after its death is not lost: it is the return of the
+step on which it died.
+
+On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO): the value of a dead step is the discounted reward that really
+followed until the episode's end, instead of the critic's guess; generalised advantage estimation then carries it back to
+the last living step unchanged. Where the rollout or a time limit cuts the episode off first, the rest is estimated by the
+rollout's mean over dead steps whose episodes did end (being dead looks the same whenever it is).
+
+Off-policy (DQN, QR-DQN, SAC, ...): the replay buffer holds living steps only; death ends the stored episode, and the
+discounted reward that follows is added to the step of death as it comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sb3_contrib.common.maskable.buffers import MaskableRolloutBuffer
+from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
+
+from dm2_wrappers.sb3.vec_env import AgentVecEnv
+
+
+def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv) -> None:
+    """Give a newly built learner a buffer from which the dead do not teach, in place of SB3's.
+
+    Raises:
+        ValueError: The learner's buffer is not one of SB3's or sb3-contrib's for flat observations.
+    """
+    name = "rollout_buffer" if hasattr(model, "rollout_buffer") else "replay_buffer"
+    old = getattr(model, name)
+    live_class = _LIVE.get(type(old))
+    if live_class is None:
+        raise ValueError(
+            f"cannot tell how {type(old).__name__} treats an agent's steps after its death; "
+            f"known are {[base.__name__ for base in _LIVE]}"
+        )
+    shapes = {"observation_space": old.observation_space, "action_space": old.action_space, "device": old.device}
+    if name == "replay_buffer":
+        timeouts = old.handle_timeout_termination
+        buffer = live_class(old.buffer_size * old.n_envs, n_envs=1, handle_timeout_termination=timeouts, **shapes)
+        buffer.gamma = model.gamma  # type: ignore[attr-defined]
+    else:
+        if isinstance(old, RecurrentRolloutBuffer):
+            shapes["hidden_state_shape"] = old.hidden_state_shape
+        estimates = {"gae_lambda": old.gae_lambda, "gamma": old.gamma}
+        buffer = live_class(old.buffer_size, n_envs=old.n_envs, **estimates, **shapes)
+    buffer.env = env
+    setattr(model, name, buffer)
+
+
+class _LiveSteps:
+    """Mixin over a ``RolloutBuffer``: knows on which steps the agent was alive; see the module."""
+
+    env: AgentVecEnv
+    live: NDArray[np.bool_]  # [T, N]
+    cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
+    dead_value = 0.0  # the newest estimate of what being dead is worth
+
+    def reset(self) -> None:
+        super().reset()  # type: ignore[misc]
+        shape = self.buffer_size, self.n_envs  # type: ignore[attr-defined]
+        self.live, self.cut = np.ones(shape, bool), np.zeros(shape, bool)
+
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        self.live[self.pos], self.cut[self.pos] = self.env.live, self.env.cut  # type: ignore[has-type]
+        super().add(*args, **kwargs)  # type: ignore[misc]
+
+    def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
+        self.last_values, self.last_dones = last_values.clone(), dones.copy()
+        self.last_alive = self.env.alive.copy()
+        self.recompute()
+
+    def recompute(self) -> None:
+        """Returns and advantages from ``rewards`` as they are now, with the values of the rollout's end."""
+        last_values = self.last_values
+        if not (self.live.all() and self.last_alive.all()):
+            last_values = self._value_the_dead(last_values)
+        super().compute_returns_and_advantage(last_values, self.last_dones)  # type: ignore[misc]
+
+    def _value_the_dead(self, last_values: torch.Tensor) -> torch.Tensor:
+        """Put into ``values``, on dead steps, what was really earned afterwards; the last values likewise."""
+        rewards, gamma = self.rewards, self.gamma  # type: ignore[attr-defined]
+        last = last_values.detach().cpu().numpy().flatten()
+        # The return from here on is earned + open * (what being dead is worth).
+        earned, open_end = np.where(self.last_alive, last, 0.0), (~self.last_alive).astype(np.float64)
+        goes_on = 1.0 - self.last_dones.astype(np.float64)
+        all_earned, all_open = np.zeros(rewards.shape), np.zeros(rewards.shape)
+        for t in reversed(range(len(rewards))):
+            earned = rewards[t] + gamma * goes_on * earned
+            open_end = gamma * np.where(self.cut[t], 1.0, goes_on * open_end)
+            # An agent that comes back to life is worth what its critic says.
+            earned = np.where(self.live[t], self.values[t], earned)  # type: ignore[has-type]
+            open_end = np.where(self.live[t], 0.0, open_end)
+            all_earned[t], all_open[t] = earned, open_end
+            goes_on = 1.0 - self.episode_starts[t]  # type: ignore[attr-defined]
+        dead = ~self.live
+        closed = dead & (all_open == 0.0)
+        if closed.any():
+            self.dead_value = float(all_earned[closed].mean())
+        self.values = np.where(dead, all_earned + all_open * self.dead_value, self.values).astype(np.float32)
+        return torch.as_tensor(np.where(self.last_alive, last, self.dead_value), dtype=torch.float32)
+
+    def _flat_live(self) -> NDArray[np.bool_]:
+        return RolloutBuffer.swap_and_flatten(self.live)[:, 0]
+
+
+def _teaching_nothing(samples: Any) -> Any:
+    """A minibatch without advantage and value error: SB3's ``train()`` cannot do without any minibatch."""
+    return samples._replace(advantages=torch.zeros_like(samples.advantages), returns=samples.old_values.clone())
+
+
+class _LiveMinibatches(_LiveSteps):
+    """Mixin: minibatches of living steps only, of nearly equal size (a small rest would be a very noisy step)."""
+
+    _arrays: tuple[str, ...] = ("observations", "actions", "values", "log_probs", "advantages", "returns")
+
+    def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
+        if self.live.all():
+            yield from super().get(batch_size)  # type: ignore[misc]
+            return
+        if not self.generator_ready:  # type: ignore[has-type]
+            for name in self._arrays:
+                setattr(self, name, RolloutBuffer.swap_and_flatten(getattr(self, name)))
+            self.generator_ready = True
+        rows = np.flatnonzero(self._flat_live())
+        if not len(rows):
+            yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))  # type: ignore[attr-defined]
+            return
+        rows = np.random.permutation(rows)  # noqa: NPY002  the learner's own stream, as in SB3
+        parts = 1 if batch_size is None else -(-len(rows) // batch_size)
+        for part in np.array_split(rows, min(parts, max(1, len(rows) // 2))):
+            # A single step has no standard deviation: some of SB3's algorithms would normalise its advantage to NaN.
+            yield self._get_samples(part if len(part) > 1 else part.repeat(2))  # type: ignore[attr-defined]
+
+
+class LiveRolloutBuffer(_LiveMinibatches, RolloutBuffer):
+    """For PPO, A2C and TRPO."""
+
+
+class LiveMaskableRolloutBuffer(_LiveMinibatches, MaskableRolloutBuffer):
+    """For MaskablePPO."""
+
+    _arrays = (*_LiveMinibatches._arrays, "action_masks")
+
+
+class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
+    """For RecurrentPPO: sequences stay whole, and its losses' own mask leaves the dead steps out."""
+
+    def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
+        samples, taught = None, False
+        for samples in super().get(batch_size):
+            if samples.mask.sum() > 1:
+                taught = True
+                yield samples
+        if not taught and samples is not None:
+            yield _teaching_nothing(samples._replace(mask=torch.ones_like(samples.mask)))
+
+    def _get_samples(self, batch_inds: NDArray[Any], env_change: NDArray[Any], env: Any = None) -> Any:
+        samples = super()._get_samples(batch_inds, env_change, env)
+        live = self._flat_live()[batch_inds].astype(np.float32)
+        return samples._replace(mask=self.pad_and_flatten(live))
+
+
+class LiveReplayBuffer(ReplayBuffer):
+    """For DQN, QR-DQN, SAC, TD3, ...: a flat ring of the living steps of all copies."""
+
+    env: AgentVecEnv
+    gamma = 0.99
+    _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+
+    def add(
+        self,
+        obs: NDArray[Any],
+        next_obs: NDArray[Any],
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        live, copies = self.env.live, len(reward)
+        if not hasattr(self, "_death_row"):
+            # Per copy: the row of the step on which the agent died (-1: it has not), and the discount since.
+            self._death_row, self._discount = np.full(copies, -1), np.ones(copies)
+        after = np.flatnonzero(~live & (self._death_row >= 0))
+        self._discount[after] *= self.gamma
+        self.rewards[self._death_row[after], 0] += self._discount[after] * reward[after]
+        alive_next = self.env.alive & ~done
+        died = live & ~alive_next & ~done
+        rows = (self.pos + np.arange(live.sum())) % self.buffer_size
+        self._death_row[np.isin(self._death_row, rows)] = -1  # overwritten: nothing left to add to
+        self.observations[rows, 0], self.next_observations[rows, 0] = obs[live], next_obs[live]
+        self.actions[rows, 0] = action.reshape(copies, self.action_dim)[live]
+        self.rewards[rows, 0] = reward[live]
+        self.dones[rows, 0] = (done | died)[live]
+        timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        self.timeouts[rows, 0] = timeouts[live] if self.handle_timeout_termination else 0.0
+        row_of = np.full(copies, -1)
+        row_of[live] = rows
+        self._death_row[died], self._discount[died] = row_of[died], 1.0
+        self._death_row[done] = -1
+        self.full = self.full or self.pos + len(rows) >= self.buffer_size
+        self.pos = (self.pos + len(rows)) % self.buffer_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filled rows, for a checkpoint. Environments start anew after one, so nobody's death is pending."""
+        rows = self.buffer_size if self.full else self.pos
+        arrays = {name: torch.from_numpy(getattr(self, name)[:rows].copy()) for name in self._arrays}
+        return {"pos": self.pos, "full": self.full, "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``."""
+        for name, rows in state["arrays"].items():
+            getattr(self, name)[: len(rows)] = rows.numpy()
+        self.pos, self.full = state["pos"], state["full"]
+
+
+_LIVE: dict[type[Any], type[Any]] = {
+    RolloutBuffer: LiveRolloutBuffer,
+    MaskableRolloutBuffer: LiveMaskableRolloutBuffer,
+    RecurrentRolloutBuffer: LiveRecurrentRolloutBuffer,
+    ReplayBuffer: LiveReplayBuffer,
+}

@@ -1,0 +1,162 @@
+"""Checkpoints of a whole team: one zip file with everything that a run needs to go on.
+
+====================  ==========================================================================================
+entry                 what it is
+====================  ==========================================================================================
+``team.json``         format version, agents, observation sizes, algorithm classes, options, counters
+``agents/<i>.zip``    the agent's learner as SB3 saves it (which SB3 unpickles: load only files that you trust)
+``state.pt``          tensors and numbers (``weights_only=True``): random streams, discriminators, replay buffers
+``demonstrations.npz``  a copy of the demonstrations, if there is a matcher
+====================  ==========================================================================================
+
+A checkpoint is written under a temporary name and renamed: killing the process leaves the previous one whole.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.matcher import DistributionMatcher
+from dm2_wrappers.random_state import RandomState
+from dm2_wrappers.sb3.buffers import LiveReplayBuffer
+from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
+from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
+
+if TYPE_CHECKING:
+    from dm2_wrappers.sb3.learners import IndependentLearners
+
+VERSION = 1
+OPTIONS = ("coefficient", "env_coefficient", "mode", "update_every", "seed")
+
+
+def file_of(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint's file: ``path`` with ``.zip``."""
+    path = Path(path)
+    return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
+
+
+def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
+    """Write ``team`` to ``<path>.zip``."""
+    file = file_of(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lockstep, matcher = team._lockstep, team.matcher
+    state: dict[str, Any] = {
+        "streams": {agent: stream.state_dict() for agent, stream in lockstep.streams.items()},
+        "env_stream": lockstep.env_stream.state_dict(),
+        "matcher": None if matcher is None else matcher.state_dict(),
+        "replay_buffers": {
+            agent: model.replay_buffer.state_dict()
+            for agent, model in team.models.items()
+            if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer)
+        },
+    }
+    facts = {
+        "format": "dm2_wrappers team",
+        "version": VERSION,
+        "env_id": team.env.env_id,
+        "agents": list(team.agents),
+        "sizes": list(team.env.observation_sizes),
+        "algorithms": [f"{type(m).__module__}:{type(m).__qualname__}" for m in team.models.values()],
+        "options": {name: getattr(team, name) for name in OPTIONS},
+        "matcher": None if matcher is None else matcher.options,
+        "num_timesteps": team.num_timesteps,
+    }
+    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("team.json", json.dumps(facts, indent=1))
+            for i, model in enumerate(team.models.values()):
+                archive.writestr(f"agents/{i}.zip", _bytes(model.save))
+            archive.writestr("state.pt", _bytes(lambda buffer: torch.save(state, buffer)))
+            if matcher is not None:
+                archive.writestr("demonstrations.npz", matcher.demonstrations.to_bytes())
+            stream.flush()
+            archive.close()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(
+    cls: type[IndependentLearners],
+    path: str | os.PathLike[str],
+    env: Any,
+    *,
+    device: str = "auto",
+    log_dir: str | os.PathLike[str] | None = None,
+) -> IndependentLearners:
+    """Read ``<path>.zip``; see ``IndependentLearners.load``."""
+    file = file_of(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {str(file)!r}: IndependentLearners.save(path) writes one")
+    if isinstance(env, DM2ParallelEnv | DM2VectorEnv):
+        env = env.env  # the checkpoint brings its own matcher
+    venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+    try:
+        archive = zipfile.ZipFile(file)
+        facts = json.loads(archive.read("team.json"))
+        assert facts["format"] == "dm2_wrappers team"
+        broken = archive.testzip()
+    except (zipfile.BadZipFile, KeyError, ValueError, AssertionError) as error:
+        raise ValueError(f"{str(file)!r} is not a checkpoint that IndependentLearners.save wrote, or is damaged") from error
+    with archive:
+        if broken is not None:
+            raise ValueError(f"the checkpoint {str(file)!r} is damaged: its entry {broken!r} fails its checksum")
+        if facts["version"] != VERSION:
+            raise ValueError(f"{str(file)!r} has format version {facts['version']}, this version reads {VERSION}")
+        found = dict(zip(venv.possible_agents, venv.observation_sizes, strict=True))
+        expected = dict(zip(facts["agents"], facts["sizes"], strict=True))
+        if list(found.items()) != list(expected.items()):
+            raise ValueError(
+                f"the checkpoint {str(file)!r} is of agents and observation sizes {expected}, the environment has {found}"
+            )
+        state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True)
+        matcher = None
+        if facts["matcher"] is not None:
+            demos = Demonstrations.from_bytes(archive.read("demonstrations.npz"))
+            matcher = DistributionMatcher(demos, **facts["matcher"])
+            matcher.load_state_dict(state["matcher"])
+        team = cls.__new__(cls)
+        team._prepare(venv, matcher, log_dir=log_dir, **facts["options"])
+        for i, agent in enumerate(team.agents):
+            algorithm = _algorithm(facts["algorithms"][i])
+            with team._lockstep.as_agent(agent):
+                model = io.BytesIO(archive.read(f"agents/{i}.zip"))
+                team.models[agent] = algorithm.load(model, env=team._views[agent], device=device)
+        team._choose_mode()
+        for agent, buffer in state["replay_buffers"].items():
+            team.models[agent].replay_buffer.load_state_dict(buffer)
+        lockstep = team._lockstep
+        lockstep.streams = {agent: RandomState.from_state_dict(each) for agent, each in state["streams"].items()}
+        lockstep.seed_env(facts["options"]["seed"], team.num_timesteps)
+        lockstep.env_stream = RandomState.from_state_dict(state["env_stream"])
+    return team
+
+
+def _bytes(write: Any) -> bytes:
+    buffer = io.BytesIO()
+    write(buffer)
+    return buffer.getvalue()
+
+
+def _algorithm(name: str) -> type[BaseAlgorithm]:
+    module, _, qualname = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
+        raise ValueError(f"the checkpoint names {name!r} as an algorithm, which is not a Stable-Baselines3 one")
+    return found

@@ -1,0 +1,310 @@
+"""IndependentLearners: one Stable-Baselines3 algorithm object per agent, trained in lockstep."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from dm2_wrappers.lockstep import Lockstep, LoopStopped
+from dm2_wrappers.matcher import DistributionMatcher
+from dm2_wrappers.random_state import derive_seed
+from dm2_wrappers.sb3 import checkpoint, evaluation
+from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
+from dm2_wrappers.sb3.buffers import use_live_buffer
+from dm2_wrappers.sb3.policy import TeamPolicy
+from dm2_wrappers.sb3.vec_env import AgentVecEnv
+from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
+from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
+
+Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
+Callbacks = Mapping[str, BaseCallback] | Callable[[str], BaseCallback] | None
+
+
+class IndependentLearners:
+    """K unmodified SB3 (or sb3-contrib) learners, one per agent, which share nothing.
+
+    Each has its own networks, optimizer, buffer, logger and random streams. With a ``matcher`` they follow the paper's
+    Algorithm 1: see ``mode``. How an agent's steps after its death are treated: `dm2_wrappers.sb3.buffers`.
+
+    Args:
+        algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``; a ``functools.partial`` of a class
+            carries arguments for one agent alone.
+        env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. One already in ``DM2ParallelEnv`` or ``DM2VectorEnv`` brings
+            its matcher and coefficient along.
+        policy: SB3's policy name or class, for all or ``{agent: policy}``.
+        matcher: The discriminators; None is plain independent learning.
+        coefficient: The paper's c: paid is r_env + c * r_gail. Needed with a matcher.
+        env_coefficient: Factor on r_env; 0 is GAIL alone.
+        mode: "exact" is Algorithm 1 to the letter, for on-policy algorithms of equal ``n_steps``: after a rollout the
+            discriminators are updated, then its rewards and advantages computed under the updated ones. "online" pays
+            at each step under the present discriminators and updates them every ``update_every`` steps. "auto" is exact
+            where all algorithms are on-policy, else online.
+        update_every: Online mode: joint environment steps, summed over copies, between two updates.
+        seed: Seeds learners (each unlike), environment and streams. None: random.
+        log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` and TensorBoard.
+        **algorithm_kwargs: Passed to every algorithm: ``n_steps``, ``learning_rate``, ``device``, ``tensorboard_log``
+            (a folder below it per agent), ...
+
+    Attributes:
+        models: The K learners, ``{agent: SB3 algorithm}``.
+        coefficient: The paper's c; may be changed between rollouts.
+
+    Raises:
+        ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, unlike ``n_steps``.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm | Mapping[str, Algorithm],
+        env: ParallelEnv | MultiAgentVectorEnv,
+        *,
+        policy: Any = "MlpPolicy",
+        matcher: DistributionMatcher | None = None,
+        coefficient: float | None = None,
+        env_coefficient: float = 1.0,
+        mode: str = "auto",
+        update_every: int = 4096,
+        seed: int | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        **algorithm_kwargs: Any,
+    ) -> None:
+        if isinstance(env, DM2ParallelEnv | DM2VectorEnv) and matcher is None:
+            matcher, coefficient, env_coefficient = env.matcher, env.coefficient, env.env_coefficient
+            env = env.env
+        self._prepare(env, matcher, coefficient, env_coefficient, mode, update_every, seed, log_dir)
+        agents = self.env.possible_agents
+        algorithms = _per_agent(algorithm, agents, "algorithm")
+        policies = _per_agent(policy, agents, "policy")
+        tensorboard_log = algorithm_kwargs.pop("tensorboard_log", None)
+        for agent in agents:
+            kwargs = dict(algorithm_kwargs)
+            if tensorboard_log is not None:
+                kwargs["tensorboard_log"] = os.path.join(tensorboard_log, agent)
+            if seed is not None:
+                kwargs["seed"] = derive_seed(seed, "learner", agent) % 2**31
+            with self._lockstep.as_agent(agent):
+                self.models[agent] = algorithms[agent](policies[agent], self._views[agent], **kwargs)
+        self._choose_mode()
+
+    def _prepare(
+        self,
+        env: ParallelEnv | MultiAgentVectorEnv,
+        matcher: DistributionMatcher | None,
+        coefficient: float | None,
+        env_coefficient: float,
+        mode: str,
+        update_every: int,
+        seed: int | None,
+        log_dir: str | os.PathLike[str] | None,
+    ) -> None:
+        """Everything but the learners."""
+        if mode not in ("auto", "exact", "online"):
+            raise ValueError(f"mode must be 'auto', 'exact' or 'online', got {mode!r}")
+        if matcher is not None and coefficient is None:
+            raise ValueError("a matcher needs a coefficient: the paper's c, e.g. coefficient=0.3")
+        if matcher is None and coefficient is not None:
+            raise ValueError("a coefficient needs a matcher: pass matcher=DistributionMatcher(demonstrations)")
+        for name, value in (("coefficient", coefficient), ("env_coefficient", env_coefficient)):
+            if value is not None and not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+        if update_every < 1:
+            raise ValueError(f"update_every must be at least 1, got {update_every!r}")
+        self.env = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+        if matcher is not None:
+            demos = matcher.demonstrations
+            demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
+        self.matcher, self.coefficient, self.mode = matcher, coefficient, mode
+        self.env_coefficient, self.update_every, self.log_dir = env_coefficient, update_every, log_dir
+        self.seed = seed
+        self.models: dict[str, Any] = {}
+        self._rollout: JointRollout | None = None
+        self._lockstep = Lockstep(self.env, seed=seed)
+        self._views = {
+            agent: AgentVecEnv(self._lockstep, agent, env_coefficient=env_coefficient)
+            for agent in self.env.possible_agents
+        }
+
+    def _choose_mode(self) -> None:
+        """Exact or online; then connect learners, matcher and environment accordingly."""
+        on_policy = all(isinstance(model, OnPolicyAlgorithm) for model in self.models.values())
+        if self.mode == "exact" and not on_policy:
+            names = sorted({type(m).__name__ for m in self.models.values() if not isinstance(m, OnPolicyAlgorithm)})
+            raise ValueError(f"mode='exact' needs on-policy algorithms, and {names} are not: use mode='online'")
+        if self.mode == "auto":
+            self.mode = "exact" if on_policy else "online"
+        if self.matcher is not None and self.mode == "exact":
+            n_steps = {agent: model.n_steps for agent, model in self.models.items()}
+            if len(set(n_steps.values())) > 1:
+                raise ValueError(f"an exact run needs the same n_steps for all agents, got {n_steps}")
+            self._rollout = JointRollout(self.matcher)
+            self._lockstep.listeners.append(self._rollout.append)
+        elif self.matcher is not None:
+            # The shaped rewards carry env_coefficient already.
+            self._lockstep.env = DM2VectorEnv(
+                self.env,
+                self.matcher,
+                coefficient=float(self.coefficient or 0.0),
+                env_coefficient=self.env_coefficient,
+                update_every=self.update_every,
+            )
+            for view in self._views.values():
+                view.env_coefficient = 1.0
+        for agent, model in self.models.items():
+            use_live_buffer(model, self._views[agent])
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """The agents' names, in the order of the agent axis."""
+        return self.env.possible_agents
+
+    @property
+    def num_timesteps(self) -> int:
+        """Environment steps so far, summed over copies, as one SB3 learner counts them."""
+        return int(next(iter(self.models.values())).num_timesteps)
+
+    def learn(
+        self, total_timesteps: int, callback: Callbacks = None, progress_bar: bool = False, **learn_kwargs: Any
+    ) -> IndependentLearners:
+        """Train all agents; when one agent's loop ends (a callback returned False), all end.
+
+        Args:
+            total_timesteps: Environment steps, summed over copies, as one SB3 learner would count; SB3 rounds up to
+                whole rollouts.
+            callback: ``{agent: callback}`` or a function from an agent's name to its callback.
+            progress_bar: Show one bar of environment steps.
+            **learn_kwargs: Passed to every ``model.learn``: ``log_interval``, ``reset_num_timesteps=False`` to go on.
+
+        Raises:
+            Exception: Whatever one agent's loop raised, with a note that names the agent.
+        """
+        if isinstance(self._lockstep.env, DM2VectorEnv):
+            self._lockstep.env.coefficient = float(self.coefficient or 0.0)
+        if self._rollout is not None:
+            self._rollout.clear()
+        callbacks = {agent: self._callbacks(agent, callback, progress_bar) for agent in self.agents}
+        loops = {
+            agent: partial(self._learn_one, agent, callbacks[agent], int(total_timesteps), learn_kwargs)
+            for agent in self.agents
+        }
+        finished = False
+        try:
+            self._lockstep.run(loops)
+            finished = all(model.num_timesteps >= model._total_timesteps for model in self.models.values())
+        finally:
+            if not finished:
+                # Stopped amid a rollout: the learners' last observations are of unlike steps. All reset next time.
+                for model in self.models.values():
+                    model._last_obs = None
+        return self
+
+    def _learn_one(self, agent: str, callback: CallbackList, total_timesteps: int, learn_kwargs: dict[str, Any]) -> None:
+        model = self.models[agent]
+        if self.log_dir is not None and not model._custom_logger:
+            model.set_logger(configure(os.path.join(self.log_dir, agent), ["csv", "tensorboard"]))
+        try:
+            model.learn(total_timesteps, callback=callback, **learn_kwargs)
+        except LoopStopped:
+            callback.on_training_end()
+            raise
+
+    def _callbacks(self, agent: str, callback: Callbacks, progress_bar: bool) -> CallbackList:
+        """One agent's callbacks: ours first, so that the user's see the mixed rewards."""
+        chosen: list[BaseCallback] = []
+        if self._rollout is not None:
+            index = self.agents.index(agent)
+            chosen.append(MixRewards(self._rollout, index, agent, lambda: float(self.coefficient or 0.0)))
+        if isinstance(callback, BaseCallback):
+            raise ValueError("an SB3 callback belongs to one learner: pass {agent: callback} or a function of the agent")
+        if isinstance(callback, Mapping):
+            unknown = set(callback) - set(self.agents)
+            if unknown:
+                raise ValueError(f"callbacks for unknown agents {sorted(unknown)}; the agents are {list(self.agents)}")
+            if agent in callback:
+                chosen.append(callback[agent])
+        elif callback is not None:
+            chosen.append(callback(agent))
+        if progress_bar and agent == self.agents[0]:
+            chosen.append(ProgressBarCallback())
+        return CallbackList(chosen)
+
+    def policy(self, *, deterministic: bool = False) -> TeamPolicy:
+        """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
+        return TeamPolicy(self.models, deterministic=deterministic)
+
+    def predict(
+        self, observations: Mapping[str, Any], deterministic: bool = False, policy: TeamPolicy | None = None
+    ) -> dict[str, Any]:
+        """Actions for a ``ParallelEnv``'s observations.
+
+        Args:
+            observations: ``{agent: observation}``, with or without action masks; agents that have left may be missing.
+            deterministic: The most likely action instead of a sampled one.
+            policy: What ``policy()`` gave, to carry recurrent states from step to step; a new one otherwise.
+        """
+        unknown = set(observations) - set(self.agents)
+        if unknown:
+            raise ValueError(f"observations of unknown agents {sorted(unknown)}; the agents are {list(self.agents)}")
+        policy = policy or self.policy(deterministic=deterministic)
+        actions = {}
+        for agent, observation in observations.items():
+            mask = None
+            if isinstance(observation, Mapping):
+                observation, mask = observation["observation"], np.asarray(observation["action_mask"])[None]
+            action = policy.act(agent, np.asarray(observation, dtype=np.float32).reshape(1, -1), mask)[0]
+            actions[agent] = int(action) if np.ndim(action) == 0 else action
+        return actions
+
+    def evaluate(
+        self,
+        env: ParallelEnv | MultiAgentVectorEnv,
+        episodes: int = 32,
+        seed: int | None = None,
+        *,
+        deterministic: bool = False,
+    ) -> dict[str, float]:
+        """Play test episodes with the environment's own rewards; see `dm2_wrappers.sb3.evaluation.evaluate`."""
+        return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a checkpoint, ``<path>.zip``: all that a run needs to go on. The previous one stays whole until then."""
+        checkpoint.save(self, path)
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], env: ParallelEnv | MultiAgentVectorEnv, **options: Any
+    ) -> IndependentLearners:
+        """Read a checkpoint; ``learn(..., reset_num_timesteps=False)`` then goes on with it.
+
+        An agent's model in it is SB3's own file, which SB3 unpickles: load only checkpoints that you trust.
+
+        Args:
+            path: What ``save`` was given.
+            env: An environment with the agents of the checkpoint.
+            **options: ``device`` and ``log_dir``.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: Not a checkpoint, or one of other agents.
+        """
+        return checkpoint.load(cls, path, env, **options)
+
+
+def _per_agent(value: Any, agents: tuple[str, ...], what: str) -> dict[str, Any]:
+    """``value`` for every agent, or the mapping that it is."""
+    if not isinstance(value, Mapping):
+        if what == "algorithm" and inspect.isclass(value) and not issubclass(value, BaseAlgorithm):
+            raise ValueError(f"algorithm must be a Stable-Baselines3 algorithm class, got {value.__name__}")
+        return dict.fromkeys(agents, value)
+    if set(value) != set(agents):
+        raise ValueError(f"expected one {what} for each of {list(agents)}, got {sorted(value)}")
+    return dict(value)

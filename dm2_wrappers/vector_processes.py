@@ -1,0 +1,166 @@
+"""Any ParallelEnv as a vector environment whose copies are spread over worker processes.
+
+Each worker runs a :class:`SyncVectorEnv` over its share of the copies, and the arrays are joined here, so the numbers
+are those of one process. A worker lives as long as its pipe: when the parent closes it, or dies, the worker closes
+its environments and ends.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+import numpy as np
+from numpy.typing import NDArray
+
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
+from dm2_wrappers.vector_sync import SyncVectorEnv, copy_seeds
+
+_GRACE_SECONDS = 10.0  # for a worker to close its environments; StarCraft takes a few
+
+
+class ProcessVectorEnv(MultiAgentVectorEnv):
+    """``num_envs`` copies of a ParallelEnv in ``workers`` processes; see :func:`dm2_wrappers.vectorize`."""
+
+    def __init__(self, make_env: Callable[[], Any], num_envs: int, workers: int) -> None:
+        self.num_envs = num_envs
+        self._shares = [share for share in np.array_split(np.arange(num_envs), workers) if len(share)]
+        self._connections: list[Connection] = []
+        self._processes: list[Any] = []
+        # "spawn": a forked process inherits locks held by other threads (torch's, JAX's) and may hang.
+        context = multiprocessing.get_context("spawn")
+        factory = cloudpickle.dumps(make_env)
+        try:
+            for share in self._shares:
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_work, args=(theirs, factory, len(share), int(share[0])), daemon=True, name="dm2-vectorize"
+                )
+                self._connections.append(ours)
+                process.start()
+                self._processes.append(process)
+                theirs.close()
+        except BaseException:
+            self.close()
+            raise
+        self.layout = self._ask("open")[0]
+        self.possible_agents = self.layout.agents
+        self.observation_spaces = self.layout.observation_spaces
+        self.action_spaces = self.layout.action_spaces
+        self.env_id = self.layout.env_id
+        self._started = False
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Start a new episode in every copy; without a seed each continues its own random stream."""
+        seeds = copy_seeds(seed, self.num_envs)
+        parts = [
+            {"seed": None if seed is None else [seeds[i] for i in share], "options": options} for share in self._shares
+        ]
+        observations, infos = zip(*self._ask("reset", parts), strict=True)
+        self._started = True
+        return np.concatenate(observations), self._join(infos)
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Take one joint step in every copy; a copy whose episode ends starts its next one."""
+        if not self._started:
+            raise RuntimeError("step() needs an open vector environment and a first reset()")
+        actions = self.layout.check_actions(actions, self.num_envs)
+        replies = self._ask("step", [{"actions": actions[share]} for share in self._shares])
+        *arrays, infos = zip(*replies, strict=True)
+        observations, rewards, terminations, truncations = map(np.concatenate, arrays)
+        return observations, rewards, terminations, truncations, self._join(infos)
+
+    def render(self) -> Any:
+        """What copy 0's ``render()`` returns."""
+        return self._ask("render", [{}])[0]
+
+    def close(self) -> None:
+        """Close every copy and end every worker; safe to call twice."""
+        connections, self._connections = self._connections, []
+        processes, self._processes = self._processes, []
+        for connection in connections:
+            connection.close()
+        for process in processes:
+            process.join(_GRACE_SECONDS)
+            if process.is_alive():
+                process.terminate()
+                process.join(1.0)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+
+    def _join(self, parts: Sequence[Infos]) -> Infos:
+        """The workers' infos as one; a worker none of whose copies reported a win counts as not won."""
+        names = dict.fromkeys(name for part in parts for name in part)
+        return {
+            name: np.concatenate(
+                [part.get(name, np.zeros(len(share), bool)) for part, share in zip(parts, self._shares, strict=True)]
+            )
+            for name in names
+        }
+
+    def _ask(self, command: str, parts: Sequence[Mapping[str, Any]] | None = None) -> list[Any]:
+        """Send each worker (or the first few) its part and collect the answers; on any failure end all workers."""
+        if not self._connections:
+            raise RuntimeError("this vector environment is closed; make a new one")
+        parts = [{}] * len(self._connections) if parts is None else parts
+        try:
+            for worker, part in enumerate(parts):
+                try:
+                    self._connections[worker].send((command, part))
+                except OSError:
+                    raise self._death(worker) from None
+            return [self._answer(worker) for worker in range(len(parts))]
+        except BaseException:  # Ctrl-C too: an answer left in a pipe would be taken for the next one's
+            self.close()
+            raise
+
+    def _answer(self, worker: int) -> Any:
+        try:
+            succeeded, reply = self._connections[worker].recv()
+        except (EOFError, OSError):
+            raise self._death(worker) from None
+        if not succeeded:
+            raise RuntimeError(f"{self._name(worker)} failed and all workers were ended; its error was:\n\n{reply}")
+        return reply
+
+    def _death(self, worker: int) -> RuntimeError:
+        self._processes[worker].join(1.0)
+        return RuntimeError(
+            f"{self._name(worker)} ended without an answer, exit code {self._processes[worker].exitcode}; look above "
+            f'for its output, and start your program under `if __name__ == "__main__":`, which new processes need'
+        )
+
+    def _name(self, worker: int) -> str:
+        return f"worker {worker} (copies {self._shares[worker][0]} to {self._shares[worker][-1]})"
+
+
+def _work(connection: Connection, factory: bytes, count: int, first_copy: int) -> None:
+    """A worker's life: answer commands with (True, reply) or (False, traceback) until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the pipe
+    venv: Any = None
+    try:
+        while True:
+            command, arguments = connection.recv()
+            try:
+                if command == "open":
+                    venv = SyncVectorEnv(cloudpickle.loads(factory), count, first_copy=first_copy)
+                    answer = (True, venv.layout)
+                else:
+                    answer = (True, getattr(venv, command)(**arguments))
+            except BaseException:
+                answer = (False, traceback.format_exc())
+            connection.send(answer)
+    except (EOFError, OSError):  # the parent closed the pipe or died
+        pass
+    finally:
+        if venv is not None:
+            venv.close()

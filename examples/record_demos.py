@@ -1,0 +1,114 @@
+"""Train a team of independent PPOs and record demonstrations as its win rate passes the wanted levels.
+
+    python examples/record_demos.py --env smax:5m_vs_6m --levels 0.3 0.5
+
+One training passes all levels, from the lowest up. At each it records joint episodes of the sampling policy and measures
+the win rate of just those. A file is called after the level if that is within five points of it, else after what it is.
+Killed and started again with the same options, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import tyro
+from sb3_contrib import MaskablePPO
+from tqdm import tqdm
+
+import dm2_wrappers as dm2
+
+CLOSE = 0.05  # a recorded win rate this close to the level bears the level's name
+
+
+@dataclass
+class Args:
+    env: str = "smax:5m_vs_6m"
+    """backend:scenario"""
+    levels: list[float] = field(default_factory=lambda: [0.3, 0.5])
+    """win rates at which to record"""
+    episodes: int = 1000
+    """joint episodes in each file"""
+    max_steps: int = 8_000_000
+    """give up after so many environment steps"""
+    seed: int = 0
+    """seed of training; recording uses seed + 1000"""
+    num_envs: int = 64
+    """battles played at once"""
+    learning_rate: float = 1e-3
+    """Adam's step size"""
+    n_steps: int = 64
+    """steps of each copy per rollout"""
+    out: Path = Path("demos_data")
+    """folder of the demonstration files"""
+    run: Path | None = None
+    """folder of the checkpoint; runs/demos/<env>_seed<seed> if not given"""
+    device: str = "cpu"
+    """where the networks live"""
+
+
+def train_and_record(args: Args) -> None:
+    name = args.env.replace(":", "_")
+    run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
+    venv = dm2.envs.vector_env(args.env, args.num_envs)
+    test_env = dm2.envs.vector_env(args.env, 64)
+    checkpoint = run / "team"
+    if checkpoint.with_suffix(".zip").exists():
+        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.device)
+        print(f"going on from {checkpoint}.zip at {team.num_timesteps:,} steps")
+    else:
+        team = dm2.sb3.IndependentLearners(
+            MaskablePPO,
+            venv,
+            seed=args.seed,
+            n_steps=args.n_steps,
+            batch_size=args.n_steps * args.num_envs // 4,
+            n_epochs=4,
+            learning_rate=args.learning_rate,
+            ent_coef=0.01,
+            device=args.device,
+        )
+
+    def win_rate(episodes: int) -> float:
+        return team.evaluate(test_env, episodes, seed=team.num_timesteps)["win_rate"]
+
+    levels = sorted(args.levels)
+    bar = tqdm(total=args.max_steps, initial=team.num_timesteps, unit="step", unit_scale=True)
+    rate = 0.0
+    while levels and team.num_timesteps < args.max_steps:
+        # Look more often near the level: on small maps a team goes from 10 to 60 % within 100,000 steps.
+        chunk = 65_536 if rate < levels[0] - 0.25 else 8_192
+        before = team.num_timesteps
+        team.learn(chunk, reset_num_timesteps=before == 0)
+        bar.update(team.num_timesteps - before)
+        rate = win_rate(128)
+        bar.set_postfix(win_rate=f"{rate:.2f}", next_level=levels[0])
+        # A lucky 128 episodes are not enough to stop for.
+        if rate >= levels[0] - 0.02 and win_rate(512) >= levels[0] - 0.02:
+            record(team, args, name, levels.pop(0), test_env)
+        team.save(checkpoint)
+    bar.close()
+    if levels:
+        print(f"stopped at {team.num_timesteps:,} steps with a win rate of {rate:.2f}, below the levels {levels}")
+        record(team, args, name, rate, test_env)
+
+
+def record(team, args: Args, name: str, level: float, env) -> None:
+    settings = {key: str(value) for key, value in asdict(args).items()}
+    provenance = {"algorithm": "IPPO (MaskablePPO per agent)", "train_steps": team.num_timesteps, "settings": settings}
+    demos = dm2.Demonstrations.record(
+        env, team.policy(), args.episodes, seed=args.seed + 1000, provenance=provenance, progress_bar=True
+    )
+    rate = demos.win_rate or 0.0
+    named = level if abs(rate - level) <= CLOSE else rate
+    path = args.out / f"{name}_win{round(100 * named)}.npz"
+    args.out.mkdir(parents=True, exist_ok=True)
+    demos.save(path)
+    size = path.stat().st_size / 1e6
+    print(f"\n{path}: {len(demos)} episodes, win rate {rate:.3f}, {team.num_timesteps:,} steps, {size:.1f} MB")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    train_and_record(tyro.cli(Args, description=__doc__))
