@@ -54,13 +54,17 @@ def save(demos: Demonstrations, path: str | os.PathLike[str]) -> None:
     header = dict(demos.metadata)
     header.update(format_version=FORMAT_VERSION, env_id=demos.env_id, agents=demos.agents, sizes=demos.sizes)
     header.update(style=demos.style, win_rate=demos.win_rate)
-    arrays = {name: getattr(demos, _attribute(name)) for name in _ARRAYS}
+    dtypes = {**_ARRAYS, "actions": np.int64 if demos.actions.dtype.kind == "i" else np.float32}
+    # None of these dtypes can hold a Python object, so nothing is ever pickled.
+    arrays: dict[str, Any] = {
+        name: np.asarray(getattr(demos, _attribute(name)), dtype) for name, dtype in dtypes.items()
+    }
     text = np.array(to_json(header))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, metadata=text, **arrays)
+            np.savez_compressed(file, metadata=text, **arrays)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -105,8 +109,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _unpickled(archive: Any, name: str) -> np.ndarray:
     try:
         array = archive[name]
-    except ValueError as error:  # numpy's refusal of object arrays, or an unreadable array header
-        raise ValueError(f"its array {name!r} holds pickled Python objects, which are never read ({error})") from None
+    except ValueError as error:
+        if "Object arrays" in str(error):  # numpy's refusal
+            raise ValueError(f"its array {name!r} holds pickled Python objects, which are never read") from None
+        raise ValueError(f"its array {name!r} is damaged ({error}); save or copy it again") from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"its entry {name!r} is not an array")
     return array

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dm2_wrappers.networks import Modules, Networks, TanhPairs
+from dm2_wrappers.random_state import derive_seed
 
 # Rows a time in `logits`: hidden layers of this many rows stay in cache, and memory bounded, whatever is asked for.
 _ROWS = 2048
@@ -41,7 +42,7 @@ class Discriminators:
         hidden: Widths of the tanh layers.
         learning_rate: Of Adam (its other settings are torch's defaults).
         gradient_penalty: Weight of the gradient penalty.
-        module: ``module(agent, size)`` makes the network of an agent, [B, size] -> [B, 1] or [B], instead of ``hidden``.
+        module: Instead of ``hidden``: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B].
         agents: Names; by default "agent_0", "agent_1", ...
         seed: An agent's initial weights depend on the seed and its name only, not on who else is there.
         device: Where to compute.
@@ -62,16 +63,14 @@ class Discriminators:
         seed: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        if not sizes or not all(_is_positive_int(size) for size in sizes):
+        if not sizes or not all(is_positive_int(size) for size in sizes):
             raise ValueError(f"sizes must be one positive integer an agent, got {sizes!r}")
-        if not hidden or not all(_is_positive_int(width) for width in hidden):
+        if not hidden or not all(is_positive_int(width) for width in hidden):
             raise ValueError(f"hidden must be positive integers, one a layer and at least one layer, got {hidden!r}")
         if not 0 < learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be above 0 or nothing is learnt, got {learning_rate!r}")
         if not 0 <= gradient_penalty < float("inf"):
             raise ValueError(f"gradient_penalty must be 0 (none) or above, got {gradient_penalty!r}")
-        if seed is not None and seed < 0:
-            raise ValueError(f"seed must be None or an integer from 0 on, got {seed!r}")
         self.agents = tuple(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(sizes)))
         if len(self.agents) != len(sizes) or len(set(self.agents)) != len(sizes):
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
@@ -127,7 +126,7 @@ class Discriminators:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """A copy of weights and Adam's state: dicts, lists, tensors and numbers, for ``torch.load(weights_only=True)``."""
+        """A copy of weights and Adam's state, of what ``torch.load(weights_only=True)`` takes."""
         state = {
             "agents": list(self.agents),
             "sizes": list(self.sizes),
@@ -138,9 +137,9 @@ class Discriminators:
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks."""
-        for what, own in (("agents", list(self.agents)), ("sizes", list(self.sizes))):
-            if state[what] != own:
-                raise ValueError(f"the saved discriminators have {what} {state[what]}, these have {own}")
+        for what, expected in (("agents", list(self.agents)), ("sizes", list(self.sizes))):
+            if state.get(what) != expected:
+                raise ValueError(f"the saved discriminators have {what} {state.get(what)}, these have {expected}")
         saved, own = ([_shapes(network) for network in one] for one in (state["weights"], self._networks.tensors()))
         if saved != own:
             raise ValueError(f"the saved discriminators' networks (hidden, module) are {saved[0]}, these are {own[0]}")
@@ -159,17 +158,12 @@ class Discriminators:
         self._adam.load_state_dict({"state": copy.deepcopy(state["adam"]), "param_groups": groups})
 
 
-def agent_seed(seed: int | None, agent: str) -> np.random.SeedSequence:
-    """The seed of one agent's random streams: of the seed and its name alone; fresh every time without a seed."""
-    return np.random.SeedSequence(None if seed is None else [seed, *agent.encode()])
-
-
 def _initialised(
     agent: str, size: int, hidden: Sequence[int], module: Callable[[str, int], nn.Module] | None, seed: int | None
 ) -> nn.Module:
     """An agent's network with torch's default initialisation, drawn from a stream of its own."""
     with torch.random.fork_rng(devices=[]):  # layers draw from the global stream: leave it as it was found
-        torch.default_generator.manual_seed(int(agent_seed(seed, agent).generate_state(1)[0]))
+        torch.default_generator.manual_seed(derive_seed(seed, "discriminator", agent))
         if module is not None:
             return module(agent, size)
         layers: list[nn.Module] = []
@@ -182,8 +176,9 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _is_positive_int(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value > 0
+def is_positive_int(value: Any) -> bool:
+    """Whether an option is a whole number from 1 on (True is not)."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value > 0)
 
 
 def _usable(device: str | torch.device) -> torch.device:

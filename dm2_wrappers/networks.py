@@ -46,8 +46,8 @@ class TanhPairs:
     Weights are stored as [K, in, out], biases as [K, 1, out]; all of an agent's lie in one row of one flat tensor.
     """
 
-    def __init__(self, modules: Sequence[nn.Sequential], sizes: Sequence[int]) -> None:
-        layers = [[layer for layer in module if isinstance(layer, nn.Linear)] for module in modules]
+    def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
+        layers = [[layer for layer in module.modules() if isinstance(layer, nn.Linear)] for module in modules]
         widths = (max(sizes), *(layer.out_features for layer in layers[0]))
         device = layers[0][0].weight.device
         self._shapes = [shape for i, o in itertools.pairwise(widths) for shape in ((i, o), (1, o))]
@@ -69,15 +69,18 @@ class TanhPairs:
         return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def parameters(self) -> list[Tensor]:
+        """One flat tensor an agent."""
         return self._rows
 
     def tensors(self) -> list[dict[str, Tensor]]:
+        """W1 without the padding's rows, b1, W2, b2, w3, b3 of each agent."""
         w1, *others = self._split(self._weights)
         names = ("w1", "b1", "w2", "b2", "w3", "b3")
         stacks = [(w1[k, :size], *(tensor[k] for tensor in others)) for k, size in enumerate(self._sizes)]
         return [dict(zip(names, stack, strict=True)) for stack in stacks]
 
     def logits(self, observations: Tensor) -> Tensor:
+        """See `Networks`."""
         w1, b1, w2, b2, w3, b3 = self._split(self._weights)
         h1 = _tanh_(torch.baddbmm(b1, observations, w1))
         return torch.baddbmm(b3, _tanh_(torch.baddbmm(b2, h1, w2)), w3).squeeze(2)
@@ -86,6 +89,7 @@ class TanhPairs:
     def backward(
         self, expert: Tensor, policy: Tensor, mix: Tensor, active: Sequence[bool], gradient_penalty: float
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Networks`."""
         w1, b1, w2, b2, w3, b3 = self._split(self._weights)
         g_w1, g_b1, g_w2, g_b2, g_w3, g_b3 = self._split(self._gradients)  # g_y: the loss's gradient w.r.t. y
         x, (h1, d1, g_a1), (h2, d2, g_a2), (s, u, v, g_s, g_u), (p, g_p) = self._workspace(*expert.shape)
@@ -123,7 +127,7 @@ class TanhPairs:
         g_logits[:, :batch] -= 1
         g_logits = g_logits.div_(batch).unsqueeze(2)
 
-        # Both together, from the last layer to the first. tanh'' = -2 tanh tanh' leads the penalty into the layers below.
+        # Both together, from the last layer to the first. tanh'' = -2 tanh tanh' takes the penalty to the layers below.
         torch.sum(g_logits, 1, keepdim=True, out=g_b3)
         torch.add((h2[:, real] * g_logits).sum(1), (g_p * d2[:, between]).sum(1), out=g_w3.squeeze(2))
         torch.mul(g_logits, w3.mT, out=g_a2[:, real])
@@ -143,18 +147,13 @@ class TanhPairs:
         return logits[:, :batch], logits[:, batch:], norms
 
     def _workspace(self, agents: int, batch: int, size: int) -> tuple[Tensor, ...]:
-        """Where `backward` computes, kept for the next minibatch: fresh memory's page faults cost a third of the time."""
+        """Where `backward` computes; kept, because page faults of fresh memory cost a third of its time."""
         if self._work[0].shape != (agents, 2 * batch, size):
             new = self._weights.new_empty
             width1, width2 = (o for _, o in self._shapes[0:4:2])
-            large1, large2 = (new(3, agents, 3 * batch, width) for width in (width1, width2))
-            self._work = (
-                new(agents, 2 * batch, size),
-                large1,
-                large2,
-                new(5, agents, batch, width1),
-                new(2, agents, batch, width2),
-            )
+            large = (new(3, agents, 3 * batch, width) for width in (width1, width2))
+            small = (new(5, agents, batch, width1), new(2, agents, batch, width2))
+            self._work = (new(agents, 2 * batch, size), *large, *small)
         return self._work
 
 
@@ -166,9 +165,11 @@ class Modules:
         self._sizes = sizes
 
     def parameters(self) -> list[Tensor]:
+        """All agents' parameters, in agent order."""
         return [parameter for module in self._modules for parameter in module.parameters()]
 
     def tensors(self) -> list[dict[str, Tensor]]:
+        """The modules' own state dicts."""
         return [dict(module.state_dict()) for module in self._modules]
 
     def _of_agent(self, k: int, observations: Tensor) -> Tensor:
@@ -176,11 +177,14 @@ class Modules:
         return self._modules[k](observations[:, : self._sizes[k]]).reshape(len(observations))
 
     def logits(self, observations: Tensor) -> Tensor:
+        """See `Networks`."""
         return torch.stack([self._of_agent(k, rows) for k, rows in enumerate(observations)])
 
+    @torch.enable_grad()
     def backward(
         self, expert: Tensor, policy: Tensor, mix: Tensor, active: Sequence[bool], gradient_penalty: float
     ) -> tuple[Tensor, Tensor, Tensor]:
+        """See `Networks`."""
         expert_logits, policy_logits, norms = torch.zeros(3, *mix.shape, device=mix.device)
         for k, module in enumerate(self._modules):
             module.zero_grad(set_to_none=True)

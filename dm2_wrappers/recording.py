@@ -65,6 +65,7 @@ def record(
         raise ValueError(f"record() needs at least 1 episode, but episodes is {episodes}")
     agents = tuple(env.possible_agents)
     sizes = tuple(flat_space(env.observation_space(agent)).shape[0] for agent in agents)
+    seed = None if seed is None else int(seed)
     metadata = {"env_id": environment_id(env), "style": "concurrent", "policy": dict(provenance or {}), "seed": seed}
     to_json(metadata)  # fail now rather than after a thousand episodes
 
@@ -75,6 +76,9 @@ def record(
 
         stream = tqdm(stream, total=episodes, desc="recording", unit="episode")
     kept = list(stream)
+    if isinstance(env, MultiAgentVectorEnv):
+        # Copies finish short episodes first: in random order, the first n are no more likely to be short ones.
+        kept = [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))]
 
     observations, alive, actions, reward = zip(*(row for episode in kept for row in episode.rows), strict=True)
     offsets = np.cumsum([0] + [len(episode.rows) for episode in kept], dtype=np.int64)

@@ -1,12 +1,53 @@
-"""Environments: SMAX (JaxMARL), the embedded default."""
+"""Environments by name: SMAX (JaxMARL), the embedded default.
+
+``parallel_env("smax:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the backend by the part before the colon.
+"""
+
+from __future__ import annotations
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["smax"]
+if TYPE_CHECKING:
+    from pettingzoo import ParallelEnv
+
+    from dm2_wrappers.vector import MultiAgentVectorEnv
+
+BACKENDS = ("smax",)
+
+__all__ = ["BACKENDS", "parallel_env", "vector_env", *BACKENDS]
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in __all__:
+def __getattr__(name: str) -> Any:
+    if name in BACKENDS:
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def parallel_env(env_id: str, **options: Any) -> ParallelEnv:
+    """A PettingZoo ``ParallelEnv`` by name, e.g. "smax:5m_vs_6m" (a bare scenario is SMAX's).
+
+    Raises:
+        ValueError: Unknown backend or scenario.
+    """
+    backend, scenario = _split(env_id)
+    return backend.parallel_env(scenario, **options)
+
+
+def vector_env(env_id: str, num_envs: int, **options: Any) -> MultiAgentVectorEnv:
+    """A batched environment by name, e.g. "smax:5m_vs_6m" (a bare scenario is SMAX's).
+
+    Raises:
+        ValueError: Unknown backend or scenario.
+    """
+    backend, scenario = _split(env_id)
+    return backend.vector_env(scenario, num_envs, **options)
+
+
+def _split(env_id: str) -> tuple[Any, str]:
+    backend, colon, scenario = env_id.partition(":")
+    if not colon:
+        backend, scenario = BACKENDS[0], env_id
+    if backend not in BACKENDS:
+        raise ValueError(f"there is no backend {backend!r} in {env_id!r}; expected one of {', '.join(BACKENDS)}")
+    return importlib.import_module(f"{__name__}.{backend}"), scenario

@@ -3,12 +3,13 @@
 ``parallel_env("5m_vs_6m")`` is a PettingZoo ``ParallelEnv``; ``vector_env("5m_vs_6m", 64)`` plays 64 battles at once
 as arrays (`dm2_wrappers.vector`). Both are the same jitted step, so both play the same episode for the same seed.
 
-SMAX is not SMAC: no shields, other ranges, a 32 x 32 map, a scripted enemy, 100 steps an episode on every scenario.
+SMAX is not SMAC: no shields, other ranges, a 32 x 32 map, a scripted enemy, one time limit for every scenario.
 Never report a figure of one as the other's.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dm2_wrappers._extras import require
 from dm2_wrappers.envs import smax_scenarios
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 
@@ -67,7 +67,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             action, and still earns the team's reward (as in SMAC). "remove": it is terminated at its death.
         invalid_action: "error": an illegal action is a ``ValueError``, before anything has changed. "noop": the
             agent stops instead.
-        max_steps: Time limit of an episode, a truncation; None is JaxMARL's 100.
+        max_steps: Time limit of an episode, a truncation; None is JaxMARL's own, which comes out at 101 steps.
         **smax_options: Further arguments of JaxMARL's ``HeuristicEnemySMAX``, e.g. ``walls_cause_death=False``,
             ``see_enemy_actions``, ``attack_mode="random"``.
     """
@@ -93,12 +93,13 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         if not np.isfinite(reward_scale):
             raise ValueError(f"reward_scale must be a finite number, got {reward_scale!r}")
         if max_steps is not None:
-            if max_steps < 1:
-                raise ValueError(f"max_steps must be at least 1, got {max_steps!r}")
-            smax_options["max_steps"] = int(max_steps)
-        units = smax_scenarios.get(scenario)
-        heuristic = require("jaxmarl.environments.smax.heuristic_enemy_smax_env", "smax")
-        self.smax = heuristic.HeuristicEnemySMAX(scenario=units, **smax_options)
+            if not isinstance(max_steps, int | np.integer) or max_steps < 1:
+                raise ValueError(f"max_steps must be None or an integer of at least 1, got {max_steps!r}")
+            # JaxMARL looks at its clock before the step is counted: its episodes last one step longer than it says.
+            smax_options["max_steps"] = int(max_steps) - 1
+        if smax_options.get("action_type", "discrete") != "discrete":
+            raise ValueError(f"action_type must be 'discrete', got {smax_options['action_type']!r}")
+        self.smax, self._reset_all, self._step_all = _simulator(scenario, smax_options)
         self.scenario = scenario
         self.env_id = f"smax:{scenario}"
         self.num_envs = int(num_envs)
@@ -114,7 +115,6 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         self.do_nothing = STOP
         # What a dead agent may do, and everybody once the episode is over: stop [K, A].
         self.idle_mask = np.tile(np.arange(num_actions) == STOP, (self.num_agents, 1))
-        self._reset_all, self._step_all = _jitted(self.smax)
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._keys: Any = None
         self._state: Any = None
@@ -159,7 +159,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         legal_actions = self._legal(actions)
         before = self._alive
         self._state, self._keys, out = self._step_all(self._state, self._keys, legal_actions)
-        arrays = {name: np.asarray(array) for name, array in out.items()}
+        arrays: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in out.items()}
         self._masks, self._alive = np.array(arrays["action_mask"]), np.array(arrays["alive"])
         shape = before.shape
         terminations = np.broadcast_to(arrays["terminated"][:, None], shape).copy()
@@ -196,8 +196,8 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
                 return np.where(legal, actions, STOP).astype(np.int32)
             copy, agent = np.argwhere(~legal)[0]
             raise ValueError(
-                f"action {actions[copy, agent]} of agent {self.possible_agents[agent]!r} in copy {copy} is illegal now; "
-                f"its legal actions are {np.flatnonzero(self._masks[copy, agent]).tolist()} "
+                f"action {actions[copy, agent]} of agent {self.possible_agents[agent]!r} in copy {copy} is illegal "
+                f"now; its legal actions are {np.flatnonzero(self._masks[copy, agent]).tolist()} "
                 "(use the action mask, or invalid_action='noop')"
             )
         return actions.astype(np.int32)
@@ -214,6 +214,25 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             "team": np.asarray(state.unit_teams[copy]),
             "alive": np.asarray(state.unit_alive[copy]),
         }
+
+
+def _simulator(scenario: str, smax_options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """JaxMARL's SMAX and its compiled ``reset`` and ``step``, shared among equal ones: compiling takes seconds."""
+    options = tuple(sorted(smax_options.items()))
+    try:
+        hash(options)
+    except TypeError:  # arrays, such as unit_type_attacks, are compiled anew
+        return _new_simulator(scenario, options)
+    return _shared_simulator(scenario, options)
+
+
+def _new_simulator(scenario: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any, Any]:
+    units = smax_scenarios.get(scenario)
+    smax = smax_scenarios.jaxmarl("heuristic_enemy_smax_env").HeuristicEnemySMAX(scenario=units, **dict(options))
+    return smax, *_jitted(smax)
+
+
+_shared_simulator = functools.lru_cache(maxsize=64)(_new_simulator)
 
 
 def _jitted(smax: Any) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,9 @@ class BattleWindow:
 
     def __init__(self, title: str) -> None:
         self._pygame = require("pygame", "smax")
-        if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or os.environ.get("SDL_VIDEODRIVER")):
-            if os.name == "posix" and os.uname().sysname == "Linux":
-                raise RuntimeError("render_mode='human' needs a display, and there is none: use 'rgb_array'")
+        display = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))
+        if sys.platform == "linux" and not display:
+            raise RuntimeError("render_mode='human' needs a display, and there is none: use 'rgb_array'")
         self._pygame.display.init()
         self._title, self._screen, self._clock = title, None, self._pygame.time.Clock()
 

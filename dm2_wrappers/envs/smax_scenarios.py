@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dm2_wrappers._extras import require
@@ -22,10 +26,22 @@ SMAC_MAPS: dict[str, tuple[list[int], list[int]]] = {
 }
 
 
+def jaxmarl(module: str) -> ModuleType:
+    """JaxMARL's module of SMAX with that name, imported without its noise."""
+    # When first imported, JaxMARL prints two lines about environments nobody asked for, to ``sys.__stdout__``, and
+    # leaves ``sys.stdout`` and ``sys.stderr`` set to the original streams, whatever they were.
+    original, quiet = sys.__stdout__, io.StringIO()
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(sys.stderr):
+        try:
+            sys.__stdout__ = quiet  # type: ignore[misc, assignment]
+            return require(f"jaxmarl.environments.smax.{module}", "smax")
+        finally:
+            sys.__stdout__ = original  # type: ignore[misc]
+
+
 def names() -> list[str]:
     """Every scenario that ``get`` knows, sorted."""
-    table = require("jaxmarl.environments.smax.smax_env", "smax").MAP_NAME_TO_SCENARIO
-    return sorted({*table, *SMAC_MAPS})
+    return sorted({*jaxmarl("smax_env").MAP_NAME_TO_SCENARIO, *SMAC_MAPS})
 
 
 def get(name: str) -> Scenario:
@@ -34,7 +50,7 @@ def get(name: str) -> Scenario:
     Raises:
         ValueError: No such scenario; the message has the nearest names.
     """
-    smax_env = require("jaxmarl.environments.smax.smax_env", "smax")
+    smax_env = jaxmarl("smax_env")
     if name in SMAC_MAPS:
         import jax.numpy as jnp
 

@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
         "algorithms": [f"{type(m).__module__}:{type(m).__qualname__}" for m in team.models.values()],
         "options": {name: getattr(team, name) for name in OPTIONS},
         "matcher": None if matcher is None else matcher.options,
+        "custom_networks": matcher is not None and matcher.custom_networks,
         "num_timesteps": team.num_timesteps,
     }
     handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
@@ -80,7 +82,7 @@ def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
                 archive.writestr(f"agents/{i}.zip", _bytes(model.save))
             archive.writestr("state.pt", _bytes(lambda buffer: torch.save(state, buffer)))
             if matcher is not None:
-                archive.writestr("demonstrations.npz", matcher.demonstrations.to_bytes())
+                archive.writestr("demonstrations.npz", _packed(matcher.demonstrations))
             stream.flush()
             archive.close()
             os.fsync(stream.fileno())
@@ -97,6 +99,7 @@ def load(
     *,
     device: str = "auto",
     log_dir: str | os.PathLike[str] | None = None,
+    matcher: DistributionMatcher | None = None,
 ) -> IndependentLearners:
     """Read ``<path>.zip``; see ``IndependentLearners.load``."""
     file = file_of(path)
@@ -124,10 +127,19 @@ def load(
                 f"the checkpoint {str(file)!r} is of agents and observation sizes {expected}, the environment has {found}"
             )
         state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True)
-        matcher = None
-        if facts["matcher"] is not None:
-            demos = Demonstrations.from_bytes(archive.read("demonstrations.npz"))
-            matcher = DistributionMatcher(demos, **facts["matcher"])
+        if facts["matcher"] is None:
+            matcher = None
+        elif matcher is None:
+            if facts["custom_networks"]:
+                raise ValueError(
+                    f"the discriminators in {str(file)!r} are networks of your own, whose code is not in the checkpoint: "
+                    "pass matcher=, made as it was made then"
+                )
+            with tempfile.TemporaryDirectory() as folder:
+                demos = Demonstrations.load(archive.extract("demonstrations.npz", folder))
+            on = "cpu" if device == "auto" else device
+            matcher = DistributionMatcher(demos, device=on, **facts["matcher"])
+        if matcher is not None:
             matcher.load_state_dict(state["matcher"])
         team = cls.__new__(cls)
         team._prepare(venv, matcher, log_dir=log_dir, **facts["options"])
@@ -150,6 +162,14 @@ def _bytes(write: Any) -> bytes:
     buffer = io.BytesIO()
     write(buffer)
     return buffer.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _packed(demos: Demonstrations) -> bytes:
+    """The demonstrations' file; compressing it takes seconds, and they never change."""
+    with tempfile.TemporaryDirectory() as folder:
+        demos.save(file := Path(folder) / "demonstrations.npz")
+        return file.read_bytes()
 
 
 def _algorithm(name: str) -> type[BaseAlgorithm]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from collections.abc import Callable, Mapping
@@ -87,7 +88,8 @@ class IndependentLearners:
         policies = _per_agent(policy, agents, "policy")
         tensorboard_log = algorithm_kwargs.pop("tensorboard_log", None)
         for agent in agents:
-            kwargs = dict(algorithm_kwargs)
+            # Copies: some of SB3's algorithms write into the policy_kwargs that they are given.
+            kwargs = copy.deepcopy(algorithm_kwargs)
             if tensorboard_log is not None:
                 kwargs["tensorboard_log"] = os.path.join(tensorboard_log, agent)
             if seed is not None:
@@ -290,7 +292,8 @@ class IndependentLearners:
         Args:
             path: What ``save`` was given.
             env: An environment with the agents of the checkpoint.
-            **options: ``device`` and ``log_dir``.
+            **options: ``device``, ``log_dir``, and ``matcher``, where its discriminators are networks of your own (their
+                weights are then read from the checkpoint).
 
         Raises:
             FileNotFoundError: There is no such file.

@@ -1,0 +1,48 @@
+# Needs make and Python 3.11; everything else goes into .venv.
+
+PYTHON ?= python3.11
+# Test processes. Each runs single-threaded, so that they do not fight over cores.
+JOBS ?= 2
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+# JAX keeps its compiled programs here, so that only the first run pays for them.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint benchmark clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## set up .venv with every extra, in the versions of constraints.txt
+
+# The stamp: installed once, and again when the wanted packages change.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing into $(VENV): a few minutes the first time"
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $@
+
+demo: install  ## DM2 beside IPPO on 5m_vs_6m, with a table and a learning curve
+	@$(RUN) examples/demo.py
+
+# By file, so that the tests of a file share the environments they compile.
+test: install  ## run the tests
+	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+
+lint: install  ## check style, formatting and types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check .
+	@$(RUN) -m mypy
+
+benchmark: install  ## print the measured speeds
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
+
+clean:  ## remove caches and build outputs (not .venv, runs and results)
+	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

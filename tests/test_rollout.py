@@ -1,0 +1,26 @@
+import numpy as np
+
+from dm2_wrappers.rollout import Rollout
+
+
+def test_take_stacks_forgets_broken_episodes_whole_and_starts_anew():
+    rollout = Rollout()
+    ended = [[0, 0], [1, 0], [0, 1], [0, 0]]
+    broken = [[0, 0], [0, 0], [0, 1], [0, 0]]
+    for t in range(4):
+        observations = np.full((2, 1, 3), t, np.float32)
+        rollout.append(observations, np.ones((2, 1), bool), np.array(ended[t], bool), np.array(broken[t], bool))
+    assert len(rollout) == 4
+    observations, alive, forget = rollout.take()
+    assert observations.shape == (4, 2, 1, 3)
+    assert alive.shape == (4, 2, 1)
+    assert observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    # Copy 0's episode ended well; copy 1's steps 0-2 were one episode, which broke; its step 3 is of the next.
+    assert forget.astype(int).tolist() == [[0, 1], [0, 1], [0, 1], [0, 0]]
+    assert len(rollout) == 0
+
+
+def test_without_news_of_breaking_nothing_is_forgotten():
+    rollout = Rollout()
+    rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]))
+    assert not rollout.take()[2].any()

@@ -1,0 +1,200 @@
+"""The dead do not teach, and what the team earns after a death belongs to the step of death."""
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners
+from tests.tiny_envs import TinyEnv
+
+SMALL = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu"}
+
+
+def team_of(algorithm, n=2, lifetimes=(None, 3), limit=6, absorb=True, truncates=False, **options):
+    env = dm2.vectorize(
+        lambda: TinyEnv(
+            sizes=(4, 3), lifetimes=lifetimes, limit=limit, absorb=absorb, truncates=truncates, random_limit=False
+        ),
+        n,
+    )
+    return IndependentLearners(algorithm, env, seed=0, **{**SMALL, **options})
+
+
+def rollout_of(algorithm, **options):
+    """The rollout buffers of both agents as their first ``train()`` finds them."""
+    team = team_of(algorithm, **options)
+    for model in team.models.values():
+        model.train = lambda: None
+    steps = model.n_steps * team.env.num_envs
+    team.learn(steps)
+    return team, {agent: model.rollout_buffer for agent, model in team.models.items()}
+
+
+def test_live_marks_the_steps_before_which_the_agent_was_alive():
+    _, buffers = rollout_of(PPO, n_steps=8, batch_size=4)
+    assert buffers["agent_0"].live.all()
+    # Dies in step 3 of 6, so the observations 0, 1, 2 are a living agent's.
+    expected = [True, True, True, False, False, False, True, True]
+    assert buffers["agent_1"].live.T.tolist() == [expected, expected]
+
+
+@pytest.mark.parametrize("algorithm", [PPO, A2C, MaskablePPO])
+def test_minibatches_hold_each_living_step_once_and_no_dead_one(algorithm):
+    extra = {} if algorithm is A2C else {"batch_size": 4}
+    _, buffers = rollout_of(algorithm, n_steps=12, **extra)
+    buffer = buffers["agent_1"]
+    batches = list(buffer.get(5))
+    sizes = [len(batch.old_values) for batch in batches]
+    assert sum(sizes) == 12
+    assert max(sizes) - min(sizes) <= 1
+    times = np.concatenate([batch.observations[:, 0].numpy() for batch in batches])
+    assert sorted(times.astype(int)) == [0] * 4 + [1] * 4 + [2] * 4
+    assert len(next(iter(buffer.get(None))).old_values) == 12
+
+
+def test_without_deaths_it_is_sb3s_own_buffer():
+    _, buffers = rollout_of(PPO, n_steps=12, batch_size=4)
+    buffer = buffers["agent_0"]
+    np.random.seed(0)
+    mine = [batch.observations for batch in buffer.get(5)]
+    np.random.seed(0)
+    from stable_baselines3.common.buffers import RolloutBuffer
+
+    theirs = [batch.observations for batch in RolloutBuffer.get(buffer, 5)]
+    assert [len(batch) for batch in mine] == [5, 5, 5, 5, 4]
+    assert all(torch.equal(*pair) for pair in zip(mine, theirs, strict=True))
+
+
+def plain_gae(rewards, values, over, last_value, gamma, lam):
+    advantages, advantage = np.zeros(len(rewards)), 0.0
+    for t in reversed(range(len(rewards))):
+        following = last_value if t == len(rewards) - 1 else values[t + 1]
+        delta = rewards[t] + gamma * following * (1 - over[t]) - values[t]
+        advantage = delta + gamma * lam * (1 - over[t]) * advantage
+        advantages[t] = advantage
+    return advantages
+
+
+@pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
+def test_what_is_earned_after_death_is_the_return_of_the_step_of_death(algorithm):
+    extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
+    team, buffers = rollout_of(algorithm, n_steps=6, batch_size=6, **extra)
+    buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
+    for n in range(2):
+        rewards, values = buffer.rewards[:, n].astype(float), buffer.values[:, n].astype(float)
+        # The episode's steps 3, 4, 5 are after the death: their value is what really followed.
+        earned = [rewards[3] + gamma * rewards[4] + gamma**2 * rewards[5], rewards[4] + gamma * rewards[5], rewards[5]]
+        np.testing.assert_allclose(values[3:], earned, rtol=1e-5)
+        over = np.array([0, 0, 0, 0, 0, 1])
+        np.testing.assert_allclose(
+            buffer.advantages[:, n], plain_gae(rewards, values, over, 0.0, gamma, lam), rtol=1e-4, atol=1e-5
+        )
+        np.testing.assert_allclose(buffer.advantages[3:, n], 0.0, atol=1e-5)
+
+
+def test_where_the_rollout_ends_first_the_rest_is_the_mean_of_what_being_dead_was_worth():
+    _, buffers = rollout_of(PPO, n_steps=11, batch_size=6)  # one episode of 6, and 5 steps of the next
+    buffer, gamma = buffers["agent_1"], 0.99
+    closed = buffer.values[3:6].mean()
+    assert buffer.dead_value == pytest.approx(closed, rel=1e-5)
+    for n in range(2):
+        rewards = buffer.rewards[:, n]
+        expected = [rewards[9] + gamma * (rewards[10] + gamma * closed), rewards[10] + gamma * closed]
+        np.testing.assert_allclose(buffer.values[9:, n], expected, rtol=1e-5)
+
+
+def test_a_time_limit_does_not_bootstrap_with_the_critics_value_of_being_dead():
+    team, buffers = rollout_of(PPO, n_steps=6, batch_size=6, truncates=True)
+    dead, living = buffers["agent_1"], buffers["agent_0"]
+    assert dead.cut.sum(axis=0).tolist() == [1, 1]
+    assert dead.cut[5].all()
+    # The reward of the last step is the environment's own: nothing was added for the dead, something for the living.
+    np.testing.assert_allclose(dead.rewards[5], np.round(dead.rewards[5]))
+    assert not np.allclose(living.rewards[5], np.round(living.rewards[5]))
+    assert (dead.cut.sum(), living.cut.sum()) == (2, 0)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, A2C, RecurrentPPO])
+def test_gradients_do_not_depend_on_what_the_dead_saw_or_did(algorithm):
+    """Change the dead steps' observations and actions in the buffer: training must come out bit for bit the same."""
+    kwargs = {"n_steps": 12}
+    if algorithm is not A2C:
+        kwargs |= {"batch_size": 8, "n_epochs": 2}
+    if algorithm is RecurrentPPO:
+        kwargs |= {"policy": "MlpLstmPolicy"}
+    results = []
+    for poison in (0.0, 5.0):
+        team = team_of(algorithm, **kwargs)
+        model = team.models["agent_1"]
+        train = model.train
+
+        def poisoned(model=model, train=train, poison=poison):
+            buffer = model.rollout_buffer
+            dead = ~buffer.live
+            buffer.observations[dead] += poison
+            buffer.actions[dead] = 1
+            buffer.log_probs[dead] -= poison
+            train()
+
+        model.train = poisoned
+        team.learn(24)
+        results.append([p.clone() for p in model.policy.parameters()])
+    if algorithm is RecurrentPPO:
+        # Sequences stay whole, so nothing after a death comes before a living step of the same episode.
+        assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(*results, strict=True))
+    else:
+        assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_a_rollout_without_a_living_step_teaches_nothing_and_does_not_break_training(algorithm):
+    extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
+    team = team_of(algorithm, n=1, lifetimes=(None, 1), limit=30, n_steps=4, batch_size=4, **extra)
+    team.learn(4 * 5)
+    assert all(torch.isfinite(p).all() for p in team.models["agent_1"].policy.parameters())
+
+
+def test_death_remove_leaves_padding_steps_out_too():
+    _, buffers = rollout_of(PPO, n_steps=8, batch_size=4, absorb=False)
+    buffer = buffers["agent_1"]
+    assert buffer.live[:, 0].tolist() == [True, True, True, False, False, False, True, True]
+    # The agent is gone after its death: its return ends there.
+    last = 2
+    np.testing.assert_allclose(
+        buffer.advantages[last], buffer.rewards[last] - buffer.values[last], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_replay_buffer_holds_living_steps_and_pays_the_step_of_death():
+    # Agent 1 dies in step 3 of 6; the reward of a step is the sum of living agents' actions.
+    team = team_of(DQN, n=2, learning_starts=10_000, buffer_size=1000, exploration_initial_eps=1.0)
+    team.learn(24)
+    gamma, replay, other = 0.99, team.models["agent_1"].replay_buffer, team.models["agent_0"].replay_buffer
+    assert other.pos == 24
+    assert replay.pos == 12
+    assert not replay.full
+    assert replay.observations[:12, 0, 0].astype(int).tolist() == [0, 0, 1, 1, 2, 2] * 2
+    assert replay.dones[:12, 0].astype(int).tolist() == [0, 0, 0, 0, 1, 1] * 2
+    rewards = other.rewards[:24, 0].reshape(2, 6, 2)  # episodes, steps, copies
+    for episode in range(2):
+        for copy in range(2):
+            row = replay.rewards[:12, 0].reshape(2, 3, 2)[episode, :, copy]
+            r = rewards[episode, :, copy]
+            np.testing.assert_allclose(row[:2], r[:2], rtol=1e-6)
+            np.testing.assert_allclose(row[2], r[2] + gamma * r[3] + gamma**2 * r[4] + gamma**3 * r[5], rtol=1e-5)
+
+
+def test_the_replay_ring_wraps_around_and_survives_a_checkpoint(tmp_path):
+    team = team_of(DQN, n=2, learning_starts=10_000, buffer_size=10)
+    team.learn(24)
+    replay = team.models["agent_1"].replay_buffer
+    assert replay.full
+    assert replay.pos == 2
+    assert len(replay.sample(64).rewards) == 64
+    team.save(tmp_path / "team")
+    loaded = IndependentLearners.load(tmp_path / "team", team.env).models["agent_1"].replay_buffer
+    assert (loaded.pos, loaded.full) == (2, True)
+    np.testing.assert_array_equal(loaded.rewards, replay.rewards)
