@@ -79,31 +79,44 @@ def plain_gae(rewards, values, over, last_value, gamma, lam):
 
 
 @pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
-def test_what_is_earned_after_death_is_the_return_of_the_step_of_death(algorithm):
+def test_death_is_followed_by_the_mean_of_what_was_earned_after_deaths(algorithm):
     extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
     team, buffers = rollout_of(algorithm, n_steps=6, batch_size=6, **extra)
     buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
+    r = buffer.rewards.astype(float)
+    # The episode's steps 3, 4, 5 are after the death.
+    dead_value = (r[3] + gamma * r[4] + gamma**2 * r[5]).mean()
+    assert buffer.dead_value == pytest.approx(dead_value, rel=1e-5)
     for n in range(2):
-        rewards, values = buffer.rewards[:, n].astype(float), buffer.values[:, n].astype(float)
-        # The episode's steps 3, 4, 5 are after the death: their value is what really followed.
-        earned = [rewards[3] + gamma * rewards[4] + gamma**2 * rewards[5], rewards[4] + gamma * rewards[5], rewards[5]]
-        np.testing.assert_allclose(values[3:], earned, rtol=1e-5)
-        over = np.array([0, 0, 0, 0, 0, 1])
-        np.testing.assert_allclose(
-            buffer.advantages[:, n], plain_gae(rewards, values, over, 0.0, gamma, lam), rtol=1e-4, atol=1e-5
-        )
+        values = buffer.values[:, n].astype(float)
+        np.testing.assert_allclose(values[3:], dead_value, rtol=1e-5)
+        # As if the episode had ended with the death, which paid the discounted value of being dead at once.
+        paid = np.array([r[0, n], r[1, n], r[2, n] + gamma * dead_value])
+        expected = plain_gae(paid, values[:3], np.array([0, 0, 1]), 0.0, gamma, lam)
+        np.testing.assert_allclose(buffer.advantages[:3, n], expected, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(buffer.advantages[3:, n], 0.0, atol=1e-5)
 
 
-def test_where_the_rollout_ends_first_the_rest_is_the_mean_of_what_being_dead_was_worth():
+def test_where_the_rollout_ends_first_the_value_of_being_dead_stands_for_the_rest():
     _, buffers = rollout_of(PPO, n_steps=11, batch_size=6)  # one episode of 6, and 5 steps of the next
     buffer, gamma = buffers["agent_1"], 0.99
-    closed = buffer.values[3:6].mean()
-    assert buffer.dead_value == pytest.approx(closed, rel=1e-5)
-    for n in range(2):
-        rewards = buffer.rewards[:, n]
-        expected = [rewards[9] + gamma * (rewards[10] + gamma * closed), rewards[10] + gamma * closed]
-        np.testing.assert_allclose(buffer.values[9:, n], expected, rtol=1e-5)
+    r = buffer.rewards.astype(float)
+    known = np.stack([r[3] + gamma * r[4] + gamma**2 * r[5], r[4] + gamma * r[5], r[5], r[9] + gamma * r[10], r[10]])
+    # v = mean(known + unknown * v), where two steps and one step before the rollout's end the rest is unknown.
+    v = known.mean() / (1 - (gamma**2 + gamma) / 5)
+    dying = np.mean([known[0], known[3] + gamma**2 * v])
+    assert buffer.dead_value == pytest.approx(dying, rel=1e-5)
+    np.testing.assert_allclose(buffer.values[9:], dying, rtol=1e-5)
+    np.testing.assert_allclose(buffer.advantages[9:], 0.0, atol=1e-5)
+
+
+def test_rewards_are_left_as_they_were_for_logs_and_for_relabelling():
+    _, buffers = rollout_of(PPO, n_steps=6, batch_size=6)
+    buffer = buffers["agent_1"]
+    before = buffer.rewards.copy()
+    buffer.recompute()
+    np.testing.assert_array_equal(buffer.rewards, before)
+    np.testing.assert_array_equal(buffer.rewards, buffers["agent_0"].rewards)
 
 
 def test_a_time_limit_does_not_bootstrap_with_the_critics_value_of_being_dead():
@@ -115,6 +128,11 @@ def test_a_time_limit_does_not_bootstrap_with_the_critics_value_of_being_dead():
     np.testing.assert_allclose(dead.rewards[5], np.round(dead.rewards[5]))
     assert not np.allclose(living.rewards[5], np.round(living.rewards[5]))
     assert (dead.cut.sum(), living.cut.sum()) == (2, 0)
+    # What would have followed the limit is unknown, not nothing: the value of being dead stands for it.
+    r, gamma = dead.rewards.astype(float), 0.99
+    known = np.stack([r[3] + gamma * r[4] + gamma**2 * r[5], r[4] + gamma * r[5], r[5]])
+    v = known.mean() / (1 - (gamma + gamma**2 + gamma**3) / 3)
+    assert dead.dead_value == pytest.approx((known[0] + gamma**3 * v).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, A2C, RecurrentPPO])

@@ -5,11 +5,10 @@ would go on training its policy and its critic on a dead agent's zero observatio
 on which the agent was dead is in no minibatch. What the team earns after its death is not lost: it is the return of the
 step on which it died.
 
-On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO): death is followed by the value of being dead. That is one number
-an agent and rollout, because being dead always looks the same: the mean, over dead steps, of the discounted reward that
-really followed until the episode's end. (A critic trained on the zero observation would learn the same number. What
-followed this death in particular is not used: it is mostly the others' doing, and as a return it was measured to be so
-noisy that independent PPO on SMAX's 5m_vs_6m learned several times slower.)
+On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO): death is followed by the value of dying, which is one number an
+agent and rollout: the mean, over the deaths in it, of the discounted reward that really followed. What followed one death
+in particular is not used: it is mostly the others' doing, and as a return it was measured to be so noisy that independent
+PPO on SMAX's 5m_vs_6m learned several times slower.
 
 Off-policy (DQN, QR-DQN, SAC, ...): the replay buffer holds living steps only; death ends the stored episode, and the
 discounted reward that follows is added to the step of death as it comes in.
@@ -67,7 +66,7 @@ class _LiveSteps:
     values: NDArray[np.float32]  # [T, N]
     live: NDArray[np.bool_]  # [T, N]
     cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
-    dead_value = 0.0  # the newest estimate of what being dead is worth
+    dead_value = 0.0  # the newest estimate of what dying is worth
 
     def reset(self) -> None:
         super().reset()  # type: ignore[misc]
@@ -88,7 +87,7 @@ class _LiveSteps:
         if self.live.all() and self.last_alive.all():
             super().compute_returns_and_advantage(self.last_values, self.last_dones)  # type: ignore[misc]
             return
-        self.dead_value = self._value_of_being_dead()
+        self.dead_value = self._value_of_dying()
         self.values[~self.live] = self.dead_value
         last = self.last_values.detach().cpu().numpy().flatten()
         last_values = np.where(self.last_alive, last, self.dead_value).astype(np.float32)
@@ -96,21 +95,34 @@ class _LiveSteps:
         super().compute_returns_and_advantage(torch.as_tensor(last_values), self.last_dones)  # type: ignore[misc]
         self.rewards = rewards
 
-    def _value_of_being_dead(self) -> float:
-        """Mean over dead steps of the discounted reward that followed, of episodes that ended in this rollout.
+    def _value_of_dying(self) -> float:
+        """The mean, over the rollout's deaths, of the discounted reward that followed.
 
-        Without such a step it is what it was in the rollout before.
+        Where the rollout or a time limit ends before the episode does, the value of being dead stands for the rest: the v
+        that is itself the mean over all dead steps of what followed, with v for the rest. Without a dead step the value of
+        dying is what it was in the rollout before.
         """
-        earned, known = np.zeros(self.n_envs), np.zeros(self.n_envs, bool)  # type: ignore[attr-defined]
+        gamma, last = self.gamma, self.last_values.detach().cpu().numpy().flatten()  # type: ignore[attr-defined]
+        # What follows is worth earned + unknown * v; nothing is unknown past the end of an episode.
+        earned, unknown = np.where(self.last_alive, last, 0.0), (~self.last_alive).astype(np.float64)
         goes_on = 1.0 - self.last_dones.astype(np.float64)
-        total, count = 0.0, 0
-        for t in reversed(range(self.buffer_size)):  # type: ignore[attr-defined]
-            earned = self.rewards[t] + self.gamma * goes_on * earned  # type: ignore[attr-defined]
-            # What would follow a time limit is unknown, and so is what an agent that lives again owes to its death.
-            known = np.where(goes_on == 0.0, ~self.cut[t], known) & ~self.live[t]
-            total, count = total + float(earned[known].sum()), count + int(known.sum())
+        dead_earned, dead_unknown = np.zeros(self.rewards.shape), np.zeros(self.rewards.shape)
+        for t in reversed(range(len(self.rewards))):
+            unknown = gamma * np.where(self.cut[t], 1.0, goes_on * unknown)
+            earned = self.rewards[t] + gamma * goes_on * earned
+            # An agent that comes back to life is worth what its critic says.
+            unknown, earned = np.where(self.live[t], 0.0, unknown), np.where(self.live[t], self.values[t], earned)
+            dead_earned[t], dead_unknown[t] = earned, unknown
             goes_on = 1.0 - self.episode_starts[t]  # type: ignore[attr-defined]
-        return total / count if count else self.dead_value
+        dead = ~self.live
+        weight = (1.0 - dead_unknown[dead]).sum()
+        being_dead = dead_earned[dead].sum() / weight if weight > 0.0 else self.dead_value
+        died = dead.copy()  # dead, and alive one step before
+        died[0] = False
+        died[1:] &= self.live[:-1] & (self.episode_starts[1:] == 0.0)  # type: ignore[attr-defined]
+        if not died.any():
+            return float(being_dead)
+        return float((dead_earned[died] + dead_unknown[died] * being_dead).mean())
 
     def _with_constant_dead_value(self, last_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rewards, of dead steps just what keeps their value constant: no advantage flows back through them."""

@@ -1,0 +1,130 @@
+"""Environment steps per second on SMAX, in one run: bare JaxMARL loop, vector_env, IPPO and DM2.
+
+    python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64]
+
+The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks, arrays brought to the host. Both
+loops play the same random legal actions. One torch thread, one XLA thread. The parts are measured in turns, several
+rounds each; printed are medians and their ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
+
+import numpy as np
+import torch
+from sb3_contrib import MaskablePPO
+
+import dm2_wrappers as dm2
+
+
+class BareLoop:
+    """What a JaxMARL user writes: ``vmap(step)`` and ``vmap(get_avail_actions)``, jitted together."""
+
+    def __init__(self, scenario: str, num_envs: int) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        smax = dm2.envs.smax.vector_env(scenario, 1).smax
+        agents = tuple(smax.agents)
+
+        def step(key, state, actions):
+            key, step_key = jax.random.split(key)
+            observations, state, rewards, dones, _ = smax.step(step_key, state, dict(zip(agents, actions, strict=True)))
+            masks = smax.get_avail_actions(state)
+            stacked = [jnp.stack([each[a] for a in agents]) for each in (observations, rewards, dones, masks)]
+            state = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
+            return key, state, (*stacked, dones["__all__"])
+
+        self._step = jax.jit(jax.vmap(step))
+        keys = jax.random.split(jax.random.key(0), num_envs)
+        _, state = jax.jit(jax.vmap(smax.reset))(keys)
+        self._state = jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), state)
+        self._keys, self._masks = keys, np.asarray(jax.vmap(smax.get_avail_actions)(self._state)[agents[0]])
+        self._masks = np.repeat(self._masks[:, None], len(agents), axis=1)
+
+    def run(self, steps: int) -> None:
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            self._keys, self._state, arrays = self._step(self._keys, self._state, random_legal(rng, self._masks))
+            _, _, _, self._masks, _ = (np.asarray(array) for array in arrays)
+
+
+def random_legal(rng, masks):
+    return (rng.random(masks.shape, dtype=np.float32) * masks).argmax(axis=-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenario", default="5m_vs_6m")
+    parser.add_argument("--num-envs", type=int, default=64)
+    parser.add_argument("--demos", default="demos_data/smax_{scenario}_win30.npz")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=400, help="joint steps per round of the two loops")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    bare = BareLoop(args.scenario, args.num_envs)
+    venv = dm2.envs.smax.vector_env(args.scenario, args.num_envs, seed=0)
+    _, infos = venv.reset()
+
+    def play(steps: int) -> None:
+        nonlocal infos
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            *_, infos = venv.step(random_legal(rng, infos["action_mask"]))
+
+    demos = dm2.Demonstrations.load(args.demos.format(scenario=args.scenario))
+
+    def team(matcher):
+        return dm2.sb3.IndependentLearners(
+            MaskablePPO,
+            dm2.envs.smax.vector_env(args.scenario, args.num_envs),
+            matcher=matcher,
+            coefficient=None if matcher is None else 0.3,
+            seed=0,
+            n_steps=64,
+            batch_size=64 * args.num_envs // 4,
+            n_epochs=4,
+            learning_rate=1e-3,
+            ent_coef=0.01,
+            device="cpu",
+        )
+
+    teams = {"IPPO": team(None), "DM2": team(dm2.DistributionMatcher(demos, seed=0))}
+    rollout = 64 * args.num_envs
+    parts = {
+        "bare JaxMARL loop": (lambda: bare.run(args.steps), args.steps * args.num_envs),
+        "vector_env": (lambda: play(args.steps), args.steps * args.num_envs),
+        **{
+            name: (lambda each=each: each.learn(3 * rollout, reset_num_timesteps=False), 3 * rollout)
+            for name, each in teams.items()
+        },
+    }
+    for run, _ in parts.values():
+        run()  # compile, fill caches and buffers
+    speeds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(args.rounds):
+        for name, (run, steps) in parts.items():
+            start = time.perf_counter()
+            run()
+            speeds[name].append(steps / (time.perf_counter() - start))
+
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ")
+    print(f"torch {torch.__version__}, {args.scenario}, {args.num_envs} copies, {args.rounds} rounds\n")
+    print("| part | environment steps/s (median) | least - most | of the bare loop |\n|---|---|---|---|")
+    medians = {name: float(np.median(values)) for name, values in speeds.items()}
+    for name, values in speeds.items():
+        share = np.median(np.array(values) / np.array(speeds["bare JaxMARL loop"]))
+        print(f"| {name} | {medians[name]:,.0f} | {min(values):,.0f} - {max(values):,.0f} | {share:.2f} |")
+    ratio = np.median(np.array(speeds["IPPO"]) / np.array(speeds["DM2"]))
+    print(f"\nDM2 takes {ratio:.2f} times IPPO's time")
+
+
+if __name__ == "__main__":
+    main()

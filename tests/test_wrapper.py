@@ -1,0 +1,242 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+import dm2_wrappers as dm2
+from tests.tiny_envs import TinyEnv
+
+OPTIONS = {"sizes": (4, 3), "limit": 5}
+
+
+def demonstrations(**options):
+    env = TinyEnv(**{**OPTIONS, **options})
+    rng = np.random.default_rng(0)
+    spaces = {agent: env.action_space(agent) for agent in env.possible_agents}
+
+    def policy(observations):
+        if env.continuous:
+            return {a: spaces[a].sample() for a in observations}
+        return {a: spaces[a].start + int(rng.integers(spaces[a].n)) for a in observations}
+
+    return dm2.Demonstrations.record(env, policy, 6, seed=5)
+
+
+def matcher(demos=None, **options):
+    options = {"updates": 2, "batch_size": 8, "seed": 0, **options}
+    return dm2.DistributionMatcher(demos or demonstrations(), **options)
+
+
+def zeros(env):
+    return dict.fromkeys(env.agents, 0)
+
+
+def flat(observation):
+    return observation["observation"] if isinstance(observation, dict) else observation
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_reward_is_env_plus_c_times_gail_of_the_observation_before_the_action(masks):
+    demos = demonstrations(masks=masks)
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS, masks=masks), matcher(demos), coefficient=0.3)
+    twin = TinyEnv(**OPTIONS, masks=masks)
+    observations, infos = env.reset(seed=1)
+    twin.reset(seed=1)
+    for _ in range(3):
+        actions = zeros(env)
+        gail = env.matcher.rewards({a: flat(o) for a, o in observations.items()})
+        observations, rewards, _, _, infos = env.step(actions)
+        env_rewards = twin.step(actions)[1]
+        for agent in env.possible_agents:
+            assert rewards[agent] == pytest.approx(env_rewards[agent] + 0.3 * gail[agent], rel=1e-5)
+            assert infos[agent]["env_reward"] == env_rewards[agent]
+            assert infos[agent]["gail_reward"] == pytest.approx(gail[agent], rel=1e-5)
+
+
+def test_env_coefficient_zero_is_gail_alone():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=2.0, env_coefficient=0.0)
+    env.reset(seed=1)
+    _, rewards, _, _, infos = env.step({"agent_0": 2, "agent_1": 1})
+    assert rewards["agent_0"] == pytest.approx(2 * infos["agent_0"]["gail_reward"])
+    assert infos["agent_0"]["env_reward"] == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"masks": True}, {"lifetimes": (2, None)}, {"lifetimes": (2, None), "absorb": True}, {"sizes": (2,)}]
+    + [{"sizes": (3,) * 27}, {"continuous": True}],
+)
+def test_it_is_still_a_parallel_env(options):
+    demos = demonstrations(**options)
+    make = lambda: dm2.DM2ParallelEnv(TinyEnv(**{**OPTIONS, **options}), matcher(demos), coefficient=0.3)  # noqa: E731
+    parallel_api_test(make(), num_cycles=50)
+    if not options:
+        parallel_seed_test(make, num_cycles=20)
+
+
+def recording(env):
+    """Everything that ``record`` gets, as a list that grows."""
+    heard = []
+    record = env.matcher.record
+    env.matcher.record = lambda obs, alive, broken=None: heard.append((obs, alive, broken)) or record(
+        obs, alive, broken=broken
+    )
+    return heard
+
+
+def test_update_trains_on_what_was_seen_before_the_actions_and_not_on_last_observations():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3)
+    heard = recording(env)
+    for _ in range(2):
+        env.reset(seed=0)
+        while env.agents:
+            env.step(zeros(env))
+    metrics = env.update()
+    assert metrics["trained"] == 1.0
+    assert metrics["transitions"] == 2 * 5 * 2
+    ((observations, alive, _),) = heard
+    assert observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4] * 2
+    assert alive.all()
+    assert env.update()["trained"] == 0.0
+
+
+def test_the_dead_and_the_gone_are_neither_recorded_nor_paid():
+    for absorb in (True, False):
+        options = {**OPTIONS, "lifetimes": (2, None), "absorb": absorb}
+        env = dm2.DM2ParallelEnv(TinyEnv(**options), matcher(demonstrations(**options)), coefficient=1.0)
+        heard = recording(env)
+        env.reset(seed=0)
+        paid = []
+        while env.agents:
+            infos = env.step(zeros(env))[4]
+            paid.append(infos.get("agent_0", {}).get("gail_reward", 0.0) != 0.0)
+        env.update()
+        assert heard[0][1][:, 0, 0].tolist() == [True, True, False, False, False]
+        assert paid == [True, True, False, False, False]
+
+
+def test_a_broken_episode_is_forgotten_whole():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS, broken=(1,)), matcher(), coefficient=1.0)
+    for _ in range(2):
+        env.reset(seed=0)
+        while env.agents:
+            env.step(zeros(env))
+    assert env.update()["transitions"] == 5 * 2
+
+
+def test_update_every_counts_joint_steps_and_training_false_records_nothing():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=1.0, update_every=4)
+    updates = []
+    env.matcher.update = lambda: updates.append(steps) or {}
+    steps = 0
+    for episode in range(4):
+        env.training = episode != 1
+        env.reset(seed=0)
+        while env.agents:
+            steps += 1
+            env.step(zeros(env))
+    assert updates == [4, 13, 17]
+
+
+def test_batched_wrapper_pays_what_single_ones_pay():
+    demos, n = demonstrations(), 3
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), n), matcher(demos), coefficient=0.3)
+    singles = [dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(demos), coefficient=0.3) for _ in range(n)]
+    venv.reset(seed=4)
+    for i, env in enumerate(singles):
+        env.reset(seed=4 + i)
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        actions = rng.integers(0, 3, (n, 2))
+        _, rewards, _, _, infos = venv.step(actions)
+        for i, env in enumerate(singles):
+            single = env.step(dict(zip(env.possible_agents, actions[i].tolist(), strict=True)))
+            np.testing.assert_allclose(rewards[i], list(single[1].values()), rtol=1e-5)
+            assert infos["env_reward"][i, 0] == single[4]["agent_0"]["env_reward"]
+            if not env.agents:
+                env.reset()
+    assert venv.update()["transitions"] == 12 * n * 2
+    assert sum(env.update()["transitions"] for env in singles) == 12 * n * 2
+
+
+def test_batched_update_every_counts_steps_of_all_copies():
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 3), matcher(), coefficient=0.3, update_every=6)
+    venv.reset(seed=0)
+    for _ in range(4):
+        venv.step(np.zeros((3, 2), int))
+    assert venv.metrics["transitions"] == 12
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "much"])
+def test_coefficients_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match="coefficient must be a finite number of at least 0"):
+        dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=value)
+
+
+def test_misfits_are_refused():
+    demos = demonstrations()
+    with pytest.raises(ValueError, match="features"):
+        dm2.DM2ParallelEnv(TinyEnv(sizes=(4, 9)), demos, coefficient=0.3)
+    with pytest.raises(ValueError, match="agents"):
+        dm2.DM2ParallelEnv(TinyEnv(sizes=(4, 3, 3)), demos, coefficient=0.3)
+    with pytest.raises(ValueError, match="agents"):
+        dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(sizes=(4,)), 2), demos, coefficient=0.3)
+    with pytest.raises(TypeError, match=r"Demonstrations\.load"):
+        dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), "demos.npz", coefficient=0.3)
+    with pytest.raises(ValueError, match="update_every"):
+        dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), demos, coefficient=0.3, update_every=0)
+
+
+def test_another_scenario_is_refused():
+    env = TinyEnv(**OPTIONS)
+    env.metadata = {"name": "other"}
+    with pytest.raises(ValueError, match="recorded on 'tiny'"):
+        dm2.DM2ParallelEnv(env, demonstrations(), coefficient=0.3)
+
+
+def test_nan_in_an_observation_or_reward_is_one_sentence():
+    class Sick(TinyEnv):
+        def step(self, actions):
+            observations, rewards, *rest = super().step(actions)
+            if sick == "reward":
+                rewards = dict.fromkeys(rewards, float("nan"))
+            else:
+                observations["agent_1"][2] = np.nan
+            return observations, rewards, *rest
+
+    for sick, message in (("reward", "reward must be a finite number"), ("observation", "agent_1")):
+        env = dm2.DM2ParallelEnv(Sick(**OPTIONS), matcher(), coefficient=0.3)
+        env.reset(seed=0)
+        with pytest.raises(ValueError, match=message):
+            for _ in range(2):
+                env.step(zeros(env))
+
+
+def test_copies_are_refused_and_told_what_to_do():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3)
+    for duplicate in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="share the one matcher"):
+            duplicate(env)
+
+
+def test_supersuits_vectoriser_is_told_what_to_do():
+    supersuit = pytest.importorskip("supersuit")
+    demos = demonstrations(sizes=(4, 4))
+    env = dm2.DM2ParallelEnv(TinyEnv(sizes=(4, 4), limit=5), matcher(demos), coefficient=0.3)
+    venv = supersuit.pettingzoo_env_to_vec_env_v1(env)  # where most of its users begin
+    with pytest.raises(TypeError, match="DM2VectorEnv"):
+        supersuit.concat_vec_envs_v1(venv, 2, base_class="gymnasium")
+
+
+def test_vectorize_refuses_a_wrapped_environment():
+    with pytest.raises((TypeError, ValueError), match="DM2VectorEnv"):
+        dm2.vectorize(lambda: dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3), 2)
+
+
+def test_demonstrations_recorded_on_a_wrapped_environment_hold_its_own_rewards():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=5.0)
+    env.training = False
+    demos = dm2.Demonstrations.record(env, lambda observations: dict.fromkeys(observations, 1), 2, seed=0)
+    assert demos.mean_return == 5 * 2
