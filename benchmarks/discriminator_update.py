@@ -23,8 +23,7 @@ from dm2_wrappers.discriminator import Discriminators
 def plain_loop(agents: int, size: int) -> Callable[[Tensor, Tensor, Tensor], None]:
     """One step for all agents, one after the other."""
     networks = [
-        nn.Sequential(nn.Linear(size, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
-        for _ in range(agents)
+        nn.Sequential(nn.Linear(size, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)) for _ in range(agents)
     ]
     adams = [torch.optim.Adam(network.parameters(), lr=1e-3) for network in networks]
 
@@ -41,9 +40,7 @@ def plain_loop(agents: int, size: int) -> Callable[[Tensor, Tensor, Tensor], Non
     return update
 
 
-def milliseconds(
-    update: Callable[[Tensor, Tensor, Tensor], object], data: list[tuple[Tensor, Tensor, Tensor]]
-) -> float:
+def milliseconds(update: Callable[[Tensor, Tensor, Tensor], object], data: list[tuple[Tensor, Tensor, Tensor]]) -> float:
     """Mean time of an update over the minibatches."""
     start = time.perf_counter()
     for minibatch in data:

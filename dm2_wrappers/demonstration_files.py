@@ -56,9 +56,7 @@ def save(demos: Demonstrations, path: str | os.PathLike[str]) -> None:
     header.update(style=demos.style, win_rate=demos.win_rate)
     dtypes = {**_ARRAYS, "actions": np.int64 if demos.actions.dtype.kind == "i" else np.float32}
     # None of these dtypes can hold a Python object, so nothing is ever pickled.
-    arrays: dict[str, Any] = {
-        name: np.asarray(getattr(demos, _attribute(name)), dtype) for name, dtype in dtypes.items()
-    }
+    arrays: dict[str, Any] = {name: np.asarray(getattr(demos, _attribute(name)), dtype) for name, dtype in dtypes.items()}
     text = np.array(to_json(header))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -98,9 +96,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if missing := sorted(expected - set(archive.files)):
-                raise ValueError(
-                    f"it lacks {', '.join(missing)} and has {', '.join(sorted(archive.files)) or 'nothing'}"
-                )
+                raise ValueError(f"it lacks {', '.join(missing)} and has {', '.join(sorted(archive.files)) or 'nothing'}")
             return {name: _unpickled(archive, name) for name in expected}
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(f"it is damaged ({error}); save or copy it again") from None

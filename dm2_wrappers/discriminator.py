@@ -111,9 +111,7 @@ class Discriminators:
             "policy_logit". Meaningless for agents that are not active.
         """
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
-        expert_logits, policy_logits, norms = self._networks.backward(
-            expert, policy, mix, trained, self.gradient_penalty
-        )
+        expert_logits, policy_logits, norms = self._networks.backward(expert, policy, mix, trained, self.gradient_penalty)
         self._adam.step()
         penalty = self.gradient_penalty * (norms - 1).square().mean(1)
         return {

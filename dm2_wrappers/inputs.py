@@ -99,9 +99,7 @@ class AgentInputs:
                     f"got shape {rows.shape} or values that are not finite"
                 )
         widest = max(self._sizes)
-        return self._tensor(
-            np.concatenate([np.pad(rows, ((0, 0), (0, widest - rows.shape[1]))) for rows in observations])
-        )
+        return self._tensor(np.concatenate([np.pad(rows, ((0, 0), (0, widest - rows.shape[1]))) for rows in observations]))
 
     def _tensor(self, observations: ArrayLike | Tensor) -> Tensor:
         if isinstance(observations, Tensor):

@@ -28,7 +28,7 @@ from dm2_wrappers.random_state import RandomState, derive_seed
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
 
 
-class LoopStopped(BaseException):  # noqa: N818  not an error: like GeneratorExit, nobody's "except Exception" should eat it
+class LoopStopped(BaseException):
     """Raised inside a loop that waits in ``step`` or ``reset`` when another agent's loop has ended."""
 
 
@@ -204,9 +204,7 @@ class Lockstep:
         actions = self._joint_actions([requests[agent].actions for agent in self.env.possible_agents])
         before, alive = self.observations, self.infos["alive"]
         self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
-        self.last_step = JointStep(
-            before, alive, actions, rewards, terminations, truncations, self.observations, self.infos
-        )
+        self.last_step = JointStep(before, alive, actions, rewards, terminations, truncations, self.observations, self.infos)
         for listener in self.listeners:
             listener(self.last_step)
         return self.last_step
@@ -284,9 +282,8 @@ class AgentVectorEnv(VectorEnv):
         k = self.view.index
         infos = self._infos(joint.infos)
         infos["final_obs"] = joint.infos["final_obs"][:, k, : self.view.size].copy()
-        columns = (joint.rewards, joint.terminations, joint.truncations)
-        rewards, terminations, truncations = (array[:, k].copy() for array in columns)
-        return self.view.observations, rewards, terminations, truncations, infos
+        rewards, terminations = joint.rewards[:, k].copy(), joint.terminations[:, k].copy()
+        return self.view.observations, rewards, terminations, joint.truncations[:, k].copy(), infos
 
     def _infos(self, joint: Infos) -> dict[str, Any]:
         infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy()}

@@ -98,9 +98,7 @@ class DistributionMatcher:
             if not is_positive_int(value):
                 raise ValueError(f"{name} must be an integer from 1 on, or no discriminator is trained; got {value!r}")
         if reward not in _REWARDS:
-            raise ValueError(
-                f"reward must be one of {list(_REWARDS)}, the functions of D that are paid; got {reward!r}"
-            )
+            raise ValueError(f"reward must be one of {list(_REWARDS)}, the functions of D that are paid; got {reward!r}")
         self.demonstrations = demonstrations
         # Everything that, with the demonstrations, makes a matcher like this one; numbers and strings only.
         self.options: dict[str, Any] = {

@@ -60,9 +60,7 @@ class ProcessVectorEnv(MultiAgentVectorEnv):
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start a new episode in every copy; without a seed each continues its own random stream."""
         seeds = copy_seeds(seed, self.num_envs)
-        parts = [
-            {"seed": None if seed is None else [seeds[i] for i in share], "options": options} for share in self._shares
-        ]
+        parts = [{"seed": None if seed is None else [seeds[i] for i in share], "options": options} for share in self._shares]
         observations, infos = zip(*self._ask("reset", parts), strict=True)
         self._started = True
         return np.concatenate(observations), self._join(infos)

@@ -59,9 +59,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
             raise ValueError("make_env() must make a new environment at each call, but it returned the same one twice")
         layout = Layout(env)
         if self.envs and not layout.same_as(self.layout):
-            raise ValueError(
-                f"copy {copy} has other agents or spaces than the first; make_env() must make equal copies"
-            )
+            raise ValueError(f"copy {copy} has other agents or spaces than the first; make_env() must make equal copies")
         self.envs.append(env)
         self.layout = layout
 
@@ -105,9 +103,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         """Step copy i and write down what followed; its agents' observations and infos."""
         env, layout = self.envs[i], self.layout
         present = set(env.agents)
-        joint = {
-            agent: layout.native_action(k, actions[k]) for k, agent in enumerate(layout.agents) if agent in present
-        }
+        joint = {agent: layout.native_action(k, actions[k]) for k, agent in enumerate(layout.agents) if agent in present}
         seen, reward, terminations, truncations, agent_infos = env.step(joint)
         present = set(env.agents)
         for k, agent in enumerate(layout.agents):

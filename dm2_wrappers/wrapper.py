@@ -128,9 +128,7 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
         self._observations = np.zeros(self._shape, np.float32)
         self._alive = np.zeros(len(sizes), bool)
 
-    def reset(
-        self, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start a new episode."""
         observations, infos = super().reset(seed=seed, options=options)
         self._look(observations, infos)
@@ -206,7 +204,7 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
         gail_rewards = self.matcher.rewards(before, alive)
         rewards = (self.env_coefficient * env_rewards + self.coefficient * gail_rewards).astype(np.float32)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
-        ended = (terminations | truncations).all(axis=1)
+        ended = np.all(terminations | truncations, axis=1)
         self._saw(before, alive, ended, infos.get("broken"))
         return self._observations, rewards, terminations, truncations, infos
 

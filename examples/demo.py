@@ -7,6 +7,7 @@ Two processes with the same seed, steps and settings. At the end: a table, runs/
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,7 +51,11 @@ def main(args: Args) -> None:
             "run": args.out / algorithm,
             "bar-position": position,
         }
-        command = [sys.executable, str(script), *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+        command = [
+            sys.executable,
+            str(script),
+            *(word for key, value in options.items() for word in (f"--{key}", str(value))),
+        ]
         processes[algorithm] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         failed = [name for name, process in processes.items() if process.wait() != 0]
@@ -63,8 +68,11 @@ def main(args: Args) -> None:
     curves = {name.upper(): read_curve(args.out / name / "evaluations.csv") for name in processes}
     plot(curves, args.out / "curve.png", title=args.env, demos=demos)
     lines = [f"| {args.env}, {args.steps:,} steps, seed {args.seed} | battles won | standard error |", "|---|---|---|"]
-    for name, rows in curves.items():
-        lines.append(f"| {name} | {rows[-1]['win_rate']:.3f} | {rows[-1]['win_rate_se']:.3f} |")
+    for name in processes:
+        final = json.loads((args.out / name / "final.json").read_text())
+        lines.append(
+            f"| {name.upper()} ({final['episodes']:.0f} episodes) | {final['win_rate']:.3f} | {final['win_rate_se']:.3f} |"
+        )
     rate = demos.win_rate or 0.0
     error = (rate * (1 - rate) / len(demos)) ** 0.5
     lines.append(f"| demonstrators ({len(demos)} episodes) | {rate:.3f} | {error:.3f} |")

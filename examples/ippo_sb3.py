@@ -5,7 +5,8 @@
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
 
 Every run has a folder: config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and
-TensorBoard) and checkpoint.zip. Killed and started again with the same options, it goes on from its checkpoint.
+TensorBoard), checkpoint.zip and, at the end, final.json (a larger evaluation). Killed and started again with the same
+options, it goes on from its checkpoint.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ class Args:
     """environment steps between two evaluations, rounded up to whole rollouts"""
     eval_episodes: int = 32
     """test episodes per evaluation, with fixed seeds"""
+    final_episodes: int = 512
+    """test episodes after training, for final.json"""
     greedy_eval: bool = False
     """evaluate the most likely actions instead of sampled ones"""
     run: Path | None = None
@@ -132,6 +135,8 @@ def main(args: Args) -> Path:
         evaluate()
         team.save(checkpoint)
     bar.close()
+    final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
+    (run / "final.json").write_text(json.dumps({"step": team.num_timesteps, **final}, indent=1) + "\n")
     plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos)
     return run
 

@@ -303,9 +303,7 @@ class Clock:
 
 def test_record_a_parallel_env():
     policy = Clock()
-    demos = Demonstrations.record(
-        TinyEnv(limit=4, wins=True, masks=True), policy, 3, seed=7, provenance={"by": "clock"}
-    )
+    demos = Demonstrations.record(TinyEnv(limit=4, wins=True, masks=True), policy, 3, seed=7, provenance={"by": "clock"})
     assert len(demos) == 3
     assert demos.env_id == "tiny"
     assert demos.win_rate == pytest.approx(2 / 3)

@@ -17,13 +17,12 @@ def make(n=2, seed=0, **options):
 def loops_of(lockstep, body):
     """One loop per agent: ``body(env, agent)``."""
     return {
-        agent: (lambda agent=agent: body(AgentVectorEnv(lockstep, agent), agent))
-        for agent in lockstep.env.possible_agents
+        agent: (lambda agent=agent: body(AgentVectorEnv(lockstep, agent), agent)) for agent in lockstep.env.possible_agents
     }
 
 
 def test_every_loop_sees_its_own_slice_of_what_the_joint_environment_plays():
-    venv, lockstep = make(n=3, sizes=(4, 2, 3), limit=4)
+    _, lockstep = make(n=3, sizes=(4, 2, 3), limit=4)
     rng = np.random.default_rng(0)
     plan = rng.integers(0, 3, (11, 3, 3))
 

@@ -120,7 +120,7 @@ def test_rewards_are_left_as_they_were_for_logs_and_for_relabelling():
 
 
 def test_a_time_limit_does_not_bootstrap_with_the_critics_value_of_being_dead():
-    team, buffers = rollout_of(PPO, n_steps=6, batch_size=6, truncates=True)
+    _, buffers = rollout_of(PPO, n_steps=6, batch_size=6, truncates=True)
     dead, living = buffers["agent_1"], buffers["agent_0"]
     assert dead.cut.sum(axis=0).tolist() == [1, 1]
     assert dead.cut[5].all()
@@ -181,9 +181,7 @@ def test_death_remove_leaves_padding_steps_out_too():
     assert buffer.live[:, 0].tolist() == [True, True, True, False, False, False, True, True]
     # The agent is gone after its death: its return ends there.
     last = 2
-    np.testing.assert_allclose(
-        buffer.advantages[last], buffer.rewards[last] - buffer.values[last], rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(buffer.advantages[last], buffer.rewards[last] - buffer.values[last], rtol=1e-4, atol=1e-5)
 
 
 def test_the_replay_buffer_holds_living_steps_and_pays_the_step_of_death():

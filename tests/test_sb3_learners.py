@@ -195,9 +195,7 @@ def test_a_dict_gives_each_agent_its_own_algorithm():
         "agent_0": partial(PPO, n_steps=6, batch_size=6),
         "agent_1": partial(DQN, learning_starts=5, buffer_size=100),
     }
-    team = IndependentLearners(
-        algorithms, venv(), matcher=matcher(), coefficient=0.3, update_every=18, seed=0, device="cpu"
-    )
+    team = IndependentLearners(algorithms, venv(), matcher=matcher(), coefficient=0.3, update_every=18, seed=0, device="cpu")
     assert team.mode == "online"
     team.learn(36)
     assert isinstance(team.models["agent_1"], DQN)
@@ -284,9 +282,7 @@ def test_logs_go_to_a_folder_per_agent(tmp_path):
 
 
 def test_tensorboard_log_is_a_folder_per_agent(tmp_path):
-    IndependentLearners(
-        PPO, venv(), seed=0, n_steps=6, batch_size=6, tensorboard_log=str(tmp_path), **SMALL
-    ).learn(18)
+    IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, tensorboard_log=str(tmp_path), **SMALL).learn(18)
     assert {path.name for path in tmp_path.iterdir()} == {"agent_0", "agent_1"}
 
 

@@ -65,8 +65,15 @@ def test_env_coefficient_zero_is_gail_alone():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"masks": True}, {"lifetimes": (2, None)}, {"lifetimes": (2, None), "absorb": True}, {"sizes": (2,)}]
-    + [{"sizes": (3,) * 27}, {"continuous": True}],
+    [
+        {},
+        {"masks": True},
+        {"lifetimes": (2, None)},
+        {"lifetimes": (2, None), "absorb": True},
+        {"sizes": (2,)},
+        {"sizes": (3,) * 27},
+        {"continuous": True},
+    ],
 )
 def test_it_is_still_a_parallel_env(options):
     demos = demonstrations(**options)
@@ -80,8 +87,8 @@ def recording(env):
     """Everything that ``record`` gets, as a list that grows."""
     heard = []
     record = env.matcher.record
-    env.matcher.record = lambda obs, alive, broken=None: heard.append((obs, alive, broken)) or record(
-        obs, alive, broken=broken
+    env.matcher.record = lambda obs, alive, broken=None: (
+        heard.append((obs, alive, broken)) or record(obs, alive, broken=broken)
     )
     return heard
 
@@ -196,7 +203,8 @@ def test_another_scenario_is_refused():
         dm2.DM2ParallelEnv(env, demonstrations(), coefficient=0.3)
 
 
-def test_nan_in_an_observation_or_reward_is_one_sentence():
+@pytest.mark.parametrize(("sick", "message"), [("reward", "reward must be a finite number"), ("observation", "agent_1")])
+def test_nan_in_an_observation_or_reward_is_one_sentence(sick, message):
     class Sick(TinyEnv):
         def step(self, actions):
             observations, rewards, *rest = super().step(actions)
@@ -206,12 +214,14 @@ def test_nan_in_an_observation_or_reward_is_one_sentence():
                 observations["agent_1"][2] = np.nan
             return observations, rewards, *rest
 
-    for sick, message in (("reward", "reward must be a finite number"), ("observation", "agent_1")):
-        env = dm2.DM2ParallelEnv(Sick(**OPTIONS), matcher(), coefficient=0.3)
-        env.reset(seed=0)
-        with pytest.raises(ValueError, match=message):
-            for _ in range(2):
-                env.step(zeros(env))
+    def two_steps():
+        for _ in range(2):
+            env.step(zeros(env))
+
+    env = dm2.DM2ParallelEnv(Sick(**OPTIONS), matcher(), coefficient=0.3)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        two_steps()
 
 
 def test_copies_are_refused_and_told_what_to_do():

@@ -88,9 +88,7 @@ class TinyEnv(ParallelEnv):
         self.agents = list(self.possible_agents)
         self.dead: set[str] = set()
         self.last = dict.fromkeys(self.agents, 0.0)
-        return {agent: self._observe(agent) for agent in self.agents}, {
-            agent: self._info(agent) for agent in self.agents
-        }
+        return {agent: self._observe(agent) for agent in self.agents}, {agent: self._info(agent) for agent in self.agents}
 
     def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
         agents = list(self.agents)

@@ -164,12 +164,12 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         shape = before.shape
         terminations = np.broadcast_to(arrays["terminated"][:, None], shape).copy()
         truncations = np.broadcast_to(arrays["truncated"][:, None], shape).copy()
-        rewards = np.repeat(self.reward_scale * arrays["reward"][:, None], shape[1], axis=1)
+        rewards = np.repeat((self.reward_scale * arrays["reward"]).astype(np.float32)[:, None], shape[1], axis=1)
         if self.death == "remove":
             terminations |= ~arrays["final_alive"]
             truncations &= ~terminations
             rewards[~before] = 0.0
-        infos = {
+        infos: Infos = {
             "alive": self._alive.copy(),
             "action_mask": self._masks.copy(),
             "final_obs": np.array(arrays["final_obs"]),

@@ -37,7 +37,7 @@ class JointRollout:
 
     def append(self, step: JointStep) -> None:
         """Line 6: one more joint step."""
-        ended = (step.terminations | step.truncations).all(axis=1)
+        ended = np.all(step.terminations | step.truncations, axis=1)
         self._steps.append(step.observations, step.alive, ended, step.infos.get("broken"))
         self._rewards = None  # a new rollout has begun
 

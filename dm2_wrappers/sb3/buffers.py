@@ -48,7 +48,7 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv) -> None:
     if name == "replay_buffer":
         timeouts = old.handle_timeout_termination
         buffer = live_class(old.buffer_size * old.n_envs, n_envs=1, handle_timeout_termination=timeouts, **shapes)
-        buffer.gamma = model.gamma  # type: ignore[attr-defined]
+        buffer.gamma = model.gamma
     else:
         if isinstance(old, RecurrentRolloutBuffer):
             shapes["hidden_state_shape"] = old.hidden_state_shape
@@ -64,18 +64,19 @@ class _LiveSteps:
     env: AgentVecEnv
     rewards: NDArray[np.float32]  # [T, N]
     values: NDArray[np.float32]  # [T, N]
+    generator_ready: bool
     live: NDArray[np.bool_]  # [T, N]
     cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
     dead_value = 0.0  # the newest estimate of what dying is worth
 
     def reset(self) -> None:
-        super().reset()  # type: ignore[misc]
-        shape = self.buffer_size, self.n_envs  # type: ignore[attr-defined]
+        super().reset()
+        shape = self.buffer_size, self.n_envs
         self.live, self.cut = np.ones(shape, bool), np.zeros(shape, bool)
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self.live[self.pos], self.cut[self.pos] = self.env.live, self.env.cut
-        super().add(*args, **kwargs)  # type: ignore[misc]
+        super().add(*args, **kwargs)
 
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
         self.last_values, self.last_dones = last_values.clone(), dones.copy()
@@ -85,14 +86,14 @@ class _LiveSteps:
     def recompute(self) -> None:
         """Returns and advantages from ``rewards`` as they are now, with the values of the rollout's end."""
         if self.live.all() and self.last_alive.all():
-            super().compute_returns_and_advantage(self.last_values, self.last_dones)  # type: ignore[misc]
+            super().compute_returns_and_advantage(self.last_values, self.last_dones)
             return
         self.dead_value = self._value_of_dying()
         self.values[~self.live] = self.dead_value
         last = self.last_values.detach().cpu().numpy().flatten()
         last_values = np.where(self.last_alive, last, self.dead_value).astype(np.float32)
         rewards, self.rewards = self.rewards, self._with_constant_dead_value(last_values)
-        super().compute_returns_and_advantage(torch.as_tensor(last_values), self.last_dones)  # type: ignore[misc]
+        super().compute_returns_and_advantage(torch.as_tensor(last_values), self.last_dones)
         self.rewards = rewards
 
     def _value_of_dying(self) -> float:
@@ -102,7 +103,7 @@ class _LiveSteps:
         that is itself the mean over all dead steps of what followed, with v for the rest. Without a dead step the value of
         dying is what it was in the rollout before.
         """
-        gamma, last = self.gamma, self.last_values.detach().cpu().numpy().flatten()  # type: ignore[attr-defined]
+        gamma, last = self.gamma, self.last_values.detach().cpu().numpy().flatten()
         # What follows is worth earned + unknown * v; nothing is unknown past the end of an episode.
         earned, unknown = np.where(self.last_alive, last, 0.0), (~self.last_alive).astype(np.float64)
         goes_on = 1.0 - self.last_dones.astype(np.float64)
@@ -113,13 +114,13 @@ class _LiveSteps:
             # An agent that comes back to life is worth what its critic says.
             unknown, earned = np.where(self.live[t], 0.0, unknown), np.where(self.live[t], self.values[t], earned)
             dead_earned[t], dead_unknown[t] = earned, unknown
-            goes_on = 1.0 - self.episode_starts[t]  # type: ignore[attr-defined]
+            goes_on = 1.0 - self.episode_starts[t]
         dead = ~self.live
         weight = (1.0 - dead_unknown[dead]).sum()
         being_dead = dead_earned[dead].sum() / weight if weight > 0.0 else self.dead_value
         died = dead.copy()  # dead, and alive one step before
         died[0] = False
-        died[1:] &= self.live[:-1] & (self.episode_starts[1:] == 0.0)  # type: ignore[attr-defined]
+        died[1:] &= self.live[:-1] & (self.episode_starts[1:] == 0.0)
         if not died.any():
             return float(being_dead)
         return float((dead_earned[died] + dead_unknown[died] * being_dead).mean())
@@ -127,8 +128,8 @@ class _LiveSteps:
     def _with_constant_dead_value(self, last_values: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rewards, of dead steps just what keeps their value constant: no advantage flows back through them."""
         following = np.concatenate([self.values[1:], last_values[None]])
-        over = np.concatenate([self.episode_starts[1:], self.last_dones[None]])  # type: ignore[attr-defined]
-        constant = self.dead_value - self.gamma * (1.0 - over) * following  # type: ignore[attr-defined]
+        over = np.concatenate([self.episode_starts[1:], self.last_dones[None]])
+        constant = self.dead_value - self.gamma * (1.0 - over) * following
         return np.where(self.live, self.rewards, constant).astype(np.float32)
 
     def _flat_live(self) -> NDArray[np.bool_]:
@@ -147,21 +148,21 @@ class _LiveMinibatches(_LiveSteps):
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
         if self.live.all():
-            yield from super().get(batch_size)  # type: ignore[misc]
+            yield from super().get(batch_size)
             return
-        if not self.generator_ready:  # type: ignore[has-type]
+        if not self.generator_ready:
             for name in self._arrays:
                 setattr(self, name, RolloutBuffer.swap_and_flatten(getattr(self, name)))
             self.generator_ready = True
         rows = np.flatnonzero(self._flat_live())
         if not len(rows):
-            yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))  # type: ignore[attr-defined]
+            yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))
             return
         rows = np.random.permutation(rows)  # noqa: NPY002  the learner's own stream, as in SB3
         parts = 1 if batch_size is None else -(-len(rows) // batch_size)
         for part in np.array_split(rows, min(parts, max(1, len(rows) // 2))):
             # A single step has no standard deviation: some of SB3's algorithms would normalise its advantage to NaN.
-            yield self._get_samples(part if len(part) > 1 else part.repeat(2))  # type: ignore[attr-defined]
+            yield self._get_samples(part if len(part) > 1 else part.repeat(2))
 
 
 class LiveRolloutBuffer(_LiveMinibatches, RolloutBuffer):
@@ -178,6 +179,7 @@ class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
     """For RecurrentPPO: sequences stay whole, and its losses' own mask leaves the dead steps out."""
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
+        """Sequences with a mask that leaves the dead steps out; minibatches without a living step are left out."""
         samples, taught = None, False
         for samples in super().get(batch_size):
             if samples.mask.sum() > 1:
@@ -208,6 +210,7 @@ class LiveReplayBuffer(ReplayBuffer):
         done: NDArray[Any],
         infos: list[dict[str, Any]],
     ) -> None:
+        """Store the living steps of all copies, and pay the step of death what its team earns afterwards."""
         live, copies = self.env.live, len(reward)
         if not hasattr(self, "_death_row"):
             # Per copy: the row of the step on which the agent died (-1: it has not), and the discount since.

@@ -64,7 +64,7 @@ def _play(
         observations, rewards, terminations, truncations, infos = env.step(policy(observations, infos))
         episode_return += infos.get("env_reward", rewards).mean(axis=1)
         length += 1
-        done = (terminations | truncations).all(axis=1)
+        done = np.all(terminations | truncations, axis=1)
         broken = infos.get("broken", np.zeros(n, bool))
         for copy in np.flatnonzero(done & ~broken & (wanted > 0)):
             wanted[copy] -= 1

@@ -132,8 +132,7 @@ class IndependentLearners:
         self._rollout: JointRollout | None = None
         self._lockstep = Lockstep(self.env, seed=seed)
         self._views = {
-            agent: AgentVecEnv(self._lockstep, agent, env_coefficient=env_coefficient)
-            for agent in self.env.possible_agents
+            agent: AgentVecEnv(self._lockstep, agent, env_coefficient=env_coefficient) for agent in self.env.possible_agents
         }
 
     def _choose_mode(self) -> None:

@@ -47,9 +47,8 @@ class TeamPolicy:
         size = int(np.prod(model.observation_space.shape))
         options: dict[str, Any] = {"deterministic": self.deterministic}
         if isinstance(model, MaskablePPO):
-            if masks is None:
-                masks = np.ones((len(observations), model.action_space.n), dtype=bool)
-            options["action_masks"] = masks[:, : model.action_space.n]
+            width = int(model.action_space.n)  # type: ignore[attr-defined]
+            options["action_masks"] = np.ones((len(observations), width), bool) if masks is None else masks[:, :width]
         if isinstance(model, RecurrentPPO):
             options["state"] = self._states.get(agent)
             starts = np.zeros(len(observations), bool) if self._starts is None else self._starts

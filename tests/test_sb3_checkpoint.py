@@ -1,0 +1,166 @@
+import json
+import subprocess
+import sys
+import textwrap
+import time
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import PPO
+from torch import nn
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners
+from tests.test_sb3_learners import SMALL, assert_equal_weights, matcher, venv, weights
+
+KWARGS = {**SMALL, "n_steps": 6, "batch_size": 6}
+
+
+def trained(tmp_path, **options):
+    options = {"matcher": matcher(), "coefficient": 0.5, **options}
+    team = IndependentLearners(PPO, venv(), seed=0, **options, **KWARGS).learn(36)
+    team.save(tmp_path / "team")
+    return team
+
+
+def test_two_loads_go_on_bit_for_bit_alike(tmp_path):
+    trained(tmp_path)
+    teams = [IndependentLearners.load(tmp_path / "team", venv()) for _ in range(2)]
+    for team in teams:
+        team.learn(36, reset_num_timesteps=False)
+        assert team.num_timesteps == 72
+    assert_equal_weights(*(weights(team) for team in teams))
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(*(team.matcher.rewards(observations) for team in teams))
+
+
+def test_everything_comes_back(tmp_path):
+    team = trained(tmp_path, env_coefficient=0.5)
+    loaded = IndependentLearners.load(tmp_path / "team.zip", venv())
+    assert_equal_weights(weights(team), weights(loaded))
+    for name in ("coefficient", "env_coefficient", "mode", "update_every", "seed", "num_timesteps"):
+        assert getattr(loaded, name) == getattr(team, name)
+    assert len(loaded.matcher.demonstrations) == len(team.matcher.demonstrations)
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(team.matcher.rewards(observations), loaded.matcher.rewards(observations))
+    for agent in team.agents:
+        mine, theirs = (t.models[agent].policy.optimizer.state_dict()["state"] for t in (team, loaded))
+        assert all(torch.equal(mine[i]["exp_avg"], theirs[i]["exp_avg"]) for i in mine)
+        assert torch.equal(team._lockstep.streams[agent].torch, loaded._lockstep.streams[agent].torch)
+
+
+def test_the_environment_starts_from_a_seed_made_of_seed_and_step(tmp_path):
+    trained(tmp_path)
+    seeds = []
+    for _ in range(2):
+        env = venv()
+        reset = env.reset
+        env.reset = lambda *, seed=None, options=None, reset=reset: seeds.append(seed) or reset(seed=seed)
+        IndependentLearners.load(tmp_path / "team", env).learn(18, reset_num_timesteps=False)
+    assert seeds[0] == seeds[1]
+    assert seeds[0] not in (None, 0)
+
+
+def test_recurrent_teams_come_back(tmp_path):
+    team = IndependentLearners(RecurrentPPO, venv(), seed=0, policy="MlpLstmPolicy", **KWARGS).learn(18)
+    team.save(tmp_path / "team")
+    loaded = IndependentLearners.load(tmp_path / "team", venv()).learn(18, reset_num_timesteps=False)
+    assert loaded.matcher is None
+    assert loaded.num_timesteps == 36
+
+
+def test_a_checkpoint_of_other_agents_or_sizes_is_refused(tmp_path):
+    trained(tmp_path)
+    for other in ({"sizes": (4, 3, 3), "lifetimes": None}, {"sizes": (4, 9)}):
+        with pytest.raises(ValueError, match=r"is of agents and observation sizes .*'agent_1': 3.*the environment has"):
+            IndependentLearners.load(tmp_path / "team", venv(**other))
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
+        IndependentLearners.load(tmp_path / "nothing", venv())
+    (tmp_path / "text.zip").write_text("hello")
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        IndependentLearners.load(tmp_path / "text", venv())
+    team = trained(tmp_path)
+    team.models["agent_0"].save(tmp_path / "model")
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        IndependentLearners.load(tmp_path / "model", venv())
+    whole = (tmp_path / "team.zip").read_bytes()
+    (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is not a checkpoint"):
+        IndependentLearners.load(tmp_path / "half", venv())
+    spoilt = bytearray(whole)
+    spoilt[len(spoilt) // 2] ^= 0xFF
+    (tmp_path / "spoilt.zip").write_bytes(spoilt)
+    with pytest.raises(ValueError, match="damaged"):
+        IndependentLearners.load(tmp_path / "spoilt", venv())
+
+
+def test_an_algorithm_that_is_none_is_refused(tmp_path):
+    trained(tmp_path)
+    with zipfile.ZipFile(tmp_path / "team.zip") as old, zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "team.json":
+                data = json.dumps({**json.loads(data), "algorithms": ["os:system"] * 2})
+            new.writestr(name, data)
+    with pytest.raises(ValueError, match="not a Stable-Baselines3 one"):
+        IndependentLearners.load(tmp_path / "new", venv())
+
+
+def test_networks_of_the_users_own_need_their_matcher_again(tmp_path):
+    def own():
+        return matcher(module=lambda agent, size: nn.Sequential(nn.Linear(size, 5), nn.ReLU(), nn.Linear(5, 1)))
+
+    team = trained(tmp_path, matcher=own())
+    with pytest.raises(ValueError, match="pass matcher="):
+        IndependentLearners.load(tmp_path / "team", venv())
+    loaded = IndependentLearners.load(tmp_path / "team", venv(), matcher=own())
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(team.matcher.rewards(observations), loaded.matcher.rewards(observations))
+
+
+def test_a_failing_save_leaves_the_old_file_and_no_rubbish(tmp_path):
+    team = trained(tmp_path)
+    before = (tmp_path / "team.zip").read_bytes()
+    team.models["agent_1"].save = lambda stream: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        team.save(tmp_path / "team")
+    assert (tmp_path / "team.zip").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["team.zip"]
+
+
+def test_killing_the_process_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    program = f"""
+        from stable_baselines3 import PPO
+        from tests.test_sb3_checkpoint import KWARGS, venv, matcher
+        from dm2_wrappers.sb3 import IndependentLearners
+        team = IndependentLearners(PPO, venv(), seed=0, matcher=matcher(), coefficient=0.5, **KWARGS).learn(18)
+        team.save({str(tmp_path / "team")!r})
+        print("saved", flush=True)
+        while True:
+            team.save({str(tmp_path / "team")!r})
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline().strip() == b"saved"
+        for _ in range(5):
+            time.sleep(0.037)
+            assert IndependentLearners.load(tmp_path / "team", venv()).num_timesteps == 18
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert IndependentLearners.load(tmp_path / "team", venv()).num_timesteps == 18
+
+
+def test_demonstrations_are_not_shared_by_accident_between_checkpoints(tmp_path):
+    first = trained(tmp_path)
+    second = trained(tmp_path, matcher=dm2.DistributionMatcher(first.matcher.demonstrations.subset(3), seed=0))
+    loaded = IndependentLearners.load(tmp_path / "team", venv())
+    assert len(loaded.matcher.demonstrations) == len(second.matcher.demonstrations) == 3

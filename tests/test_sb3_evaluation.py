@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners
+from dm2_wrappers.sb3.evaluation import evaluate
+from tests.test_sb3_learners import SMALL
+from tests.tiny_envs import TinyEnv
+
+
+class Always:
+    """A joint policy that always plays one action."""
+
+    def __init__(self, action=1):
+        self.action, self.starts = action, []
+
+    def start_episode(self, started):
+        self.starts.append(started.copy())
+
+    def __call__(self, observations, infos):
+        return np.full(observations.shape[:2], self.action)
+
+
+def test_means_and_standard_errors_by_hand():
+    # Copy 0 and 1 each play episodes of 4 steps, of which each copy's first is won (10 more) and the second is not.
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, wins=True), 2)
+    result = evaluate(Always(), env, episodes=4, seed=0)
+    returns = [4 * 2 + 10, 4 * 2 + 10, 8, 8]
+    error = np.std(returns, ddof=1) / 2
+    assert result["return"] == np.mean(returns)
+    assert result["return_se"] == pytest.approx(error)
+    assert result["win_rate"] == 0.5
+    assert result["win_rate_se"] == pytest.approx(np.std([1, 1, 0, 0], ddof=1) / 2)
+    assert (result["length"], result["length_se"], result["episodes"]) == (4, 0, 4)
+
+
+def test_every_copy_contributes_equally_many_episodes_however_short_they_are():
+    limits = iter([2, 8])
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=next(limits)), 2)
+    assert evaluate(Always(), env, episodes=6, seed=0)["length"] == (3 * 2 + 3 * 8) / 6
+
+
+def test_broken_episodes_are_not_counted():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, wins=True, broken=(0,)), 1)
+    result = evaluate(Always(), env, episodes=2, seed=0)
+    assert result["episodes"] == 2
+    assert result["win_rate"] == 0.5  # episodes 1 and 2 of 0, 1, 2; the even ones are won
+
+
+def test_shaping_never_gets_into_an_evaluation():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4), 2)
+    demos = dm2.Demonstrations.record(env, Always(), 2, seed=0)
+    wrapped = dm2.DM2VectorEnv(env, demos, coefficient=100.0)
+    wrapped.training = False
+    assert evaluate(Always(), wrapped, episodes=2, seed=0)["return"] == 8
+
+
+def test_without_wins_there_is_no_win_rate_and_one_episode_has_no_spread():
+    result = evaluate(Always(), TinyEnv(sizes=(3, 3), limit=4), episodes=1, seed=0)
+    assert "win_rate" not in result
+    assert result["return_se"] == 0.0
+    with pytest.raises(ValueError, match="at least 1"):
+        evaluate(Always(), TinyEnv(), episodes=0)
+
+
+def test_recurrent_policies_hear_where_episodes_begin():
+    policy = Always()
+    evaluate(policy, dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=2), 2), episodes=4, seed=0)
+    assert [starts.tolist() for starts in policy.starts] == [[True] * 2, [False] * 2, [True] * 2, [False] * 2, [True] * 2]
+
+
+def test_the_same_seed_plays_the_same_episodes_and_leaves_the_global_streams_alone():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=5, random_limit=True), 3)
+    team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    test_env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=5, random_limit=True), 3)
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    first = team.evaluate(test_env, episodes=6, seed=3)
+    assert torch.rand(()) == expected
+    assert team.evaluate(test_env, episodes=6, seed=3) == first
+    assert team.evaluate(test_env, episodes=6, seed=4) != first
+    before = {a: m.policy.state_dict() for a, m in team.models.items()}
+    plain = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    plain.learn(18)
+    team.learn(18)
+    for agent in team.agents:
+        for name in before[agent]:
+            assert torch.equal(team.models[agent].policy.state_dict()[name], plain.models[agent].policy.state_dict()[name])
