@@ -1,4 +1,4 @@
-"""One figure and one table from several runs of ippo_sb3.py: mean and standard error over seeds.
+r"""One figure and one table from several runs of ippo_sb3.py: mean and standard error over seeds.
 
     python examples/compare_runs.py --out results/5m_vs_6m/curve --title "SMAX 5m_vs_6m" \\
         --demos demos_data/smax_5m_vs_6m_win30.npz \\

@@ -55,6 +55,8 @@ class Args:
     """Adam's step size of the policies"""
     ent_coef: float = 0.01
     """entropy bonus"""
+    after_death: Literal["earned", "mean", "critic"] = "earned"
+    """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
     updates: int = 30
     """discriminator minibatches per rollout"""
     eval_every: int = 50_000
@@ -99,6 +101,7 @@ def main(args: Args) -> Path:
             matcher=matcher,
             coefficient=None if matcher is None else args.coefficient,
             env_coefficient=args.env_coefficient,
+            after_death=args.after_death,
             seed=args.seed,
             log_dir=run / "agents",
             n_steps=args.n_steps,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -38,6 +39,8 @@ class Args:
     """battles played at once"""
     learning_rate: float = 1e-3
     """Adam's step size"""
+    after_death: Literal["earned", "mean", "critic"] = "earned"
+    """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
     n_steps: int = 64
     """steps of each copy per rollout"""
     out: Path = Path("demos_data")
@@ -67,6 +70,7 @@ def train_and_record(args: Args) -> None:
             n_epochs=4,
             learning_rate=args.learning_rate,
             ent_coef=0.01,
+            after_death=args.after_death,
             device=args.device,
         )
 

@@ -81,7 +81,7 @@ def plain_gae(rewards, values, over, last_value, gamma, lam):
 @pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
 def test_death_is_followed_by_the_mean_of_what_was_earned_after_deaths(algorithm):
     extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
-    team, buffers = rollout_of(algorithm, n_steps=6, batch_size=6, **extra)
+    team, buffers = rollout_of(algorithm, n_steps=6, batch_size=6, after_death="mean", **extra)
     buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
     r = buffer.rewards.astype(float)
     # The episode's steps 3, 4, 5 are after the death.
@@ -97,17 +97,39 @@ def test_death_is_followed_by_the_mean_of_what_was_earned_after_deaths(algorithm
         np.testing.assert_allclose(buffer.advantages[3:, n], 0.0, atol=1e-5)
 
 
-def test_where_the_rollout_ends_first_the_value_of_being_dead_stands_for_the_rest():
-    _, buffers = rollout_of(PPO, n_steps=11, batch_size=6)  # one episode of 6, and 5 steps of the next
+@pytest.mark.parametrize("truncates", [False, True])
+@pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
+def test_rewards_flow_back_through_dead_steps_as_in_sb3_with_one_value_of_being_dead(algorithm, truncates):
+    extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
+    team, buffers = rollout_of(algorithm, n_steps=6, batch_size=6, truncates=truncates, **extra)
+    buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
+    r = buffer.rewards.astype(float)
+    known = np.stack([r[3] + gamma * r[4] + gamma**2 * r[5], r[4] + gamma * r[5], r[5]])
+    # Past a time limit v stands for the rest: v = mean(known + unknown * v).
+    unknown = np.array([gamma**3, gamma**2, gamma]) if truncates else np.zeros(3)
+    v = known.mean() / (1 - unknown.mean())
+    assert buffer.dead_value == pytest.approx(v, rel=1e-5)
+    for n in range(2):
+        values = buffer.values[:, n].astype(float)
+        np.testing.assert_allclose(values[3:], v, rtol=1e-5)
+        paid = r[:, n].copy()
+        paid[5] += gamma * v * truncates
+        expected = plain_gae(paid, values, np.array([0, 0, 0, 0, 0, 1]), 0.0, gamma, lam)
+        np.testing.assert_allclose(buffer.advantages[:, n], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("after_death", ["earned", "mean"])
+def test_where_the_rollout_ends_first_the_value_of_being_dead_stands_for_the_rest(after_death):
+    # One episode of 6, and 5 steps of the next.
+    _, buffers = rollout_of(PPO, n_steps=11, batch_size=6, after_death=after_death)
     buffer, gamma = buffers["agent_1"], 0.99
     r = buffer.rewards.astype(float)
     known = np.stack([r[3] + gamma * r[4] + gamma**2 * r[5], r[4] + gamma * r[5], r[5], r[9] + gamma * r[10], r[10]])
     # v = mean(known + unknown * v), where two steps and one step before the rollout's end the rest is unknown.
     v = known.mean() / (1 - (gamma**2 + gamma) / 5)
-    dying = np.mean([known[0], known[3] + gamma**2 * v])
-    assert buffer.dead_value == pytest.approx(dying, rel=1e-5)
-    np.testing.assert_allclose(buffer.values[9:], dying, rtol=1e-5)
-    np.testing.assert_allclose(buffer.advantages[9:], 0.0, atol=1e-5)
+    expected = v if after_death == "earned" else np.mean([known[0], known[3] + gamma**2 * v])
+    assert buffer.dead_value == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(buffer.values[9:], expected, rtol=1e-5)
 
 
 def test_rewards_are_left_as_they_were_for_logs_and_for_relabelling():
@@ -128,11 +150,6 @@ def test_a_time_limit_does_not_bootstrap_with_the_critics_value_of_being_dead():
     np.testing.assert_allclose(dead.rewards[5], np.round(dead.rewards[5]))
     assert not np.allclose(living.rewards[5], np.round(living.rewards[5]))
     assert (dead.cut.sum(), living.cut.sum()) == (2, 0)
-    # What would have followed the limit is unknown, not nothing: the value of being dead stands for it.
-    r, gamma = dead.rewards.astype(float), 0.99
-    known = np.stack([r[3] + gamma * r[4] + gamma**2 * r[5], r[4] + gamma * r[5], r[5]])
-    v = known.mean() / (1 - (gamma + gamma**2 + gamma**3) / 3)
-    assert dead.dead_value == pytest.approx((known[0] + gamma**3 * v).mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, A2C, RecurrentPPO])

@@ -334,6 +334,7 @@ def test_recurrent_policies_keep_their_state_through_an_episode():
         ({"matcher": "M", "coefficient": -1.0}, "coefficient must be"),
         ({"matcher": "M", "coefficient": float("nan")}, "coefficient must be"),
         ({"env_coefficient": -1.0}, "env_coefficient must be"),
+        ({"after_death": "heaven"}, "after_death must be"),
         ({"update_every": 0}, "update_every must be"),
     ],
 )

@@ -5,10 +5,17 @@ would go on training its policy and its critic on a dead agent's zero observatio
 on which the agent was dead is in no minibatch. What the team earns after its death is not lost: it is the return of the
 step on which it died.
 
-On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO): death is followed by the value of dying, which is one number an
-agent and rollout: the mean, over the deaths in it, of the discounted reward that really followed. What followed one death
-in particular is not used: it is mostly the others' doing, and as a return it was measured to be so noisy that independent
-PPO on SMAX's 5m_vs_6m learned several times slower.
+On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO) there are two ways to count what comes after, ``after_death``:
+
+* "earned" (default): rewards go on flowing back through the dead steps by generalised advantage estimation, as in SB3. Only
+  the value of a dead step is not the critic's, which never sees one, but the value of being dead: one number an agent and
+  rollout (being dead always looks the same), the mean over dead steps of the discounted reward that followed.
+* "mean": death is followed by one number, the mean over the rollout's deaths of the discounted reward that followed. What
+  followed one death in particular is mostly the others' doing, and without it returns are much less noisy; but an agent then
+  has no credit for what its sacrifice made possible, and teams learn to survive and to run into time limits.
+
+A third, "critic", leaves the dead in, as SB3 does: the critic learns what being dead is worth. With masks (MaskablePPO) a
+dead agent's only legal action has no gradient, so that even there the policy learns nothing from being dead.
 
 Off-policy (DQN, QR-DQN, SAC, ...): the replay buffer holds living steps only; death ends the stored episode, and the
 discounted reward that follows is added to the step of death as it comes in.
@@ -30,8 +37,13 @@ from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 
 
-def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv) -> None:
+def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "earned") -> None:
     """Give a newly built learner a buffer from which the dead do not teach, in place of SB3's.
+
+    Args:
+        model: The learner.
+        env: Its environment.
+        after_death: "earned", "mean" or "critic"; see the module.
 
     Raises:
         ValueError: The learner's buffer is not one of SB3's or sb3-contrib's for flat observations.
@@ -54,6 +66,8 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv) -> None:
             shapes["hidden_state_shape"] = old.hidden_state_shape
         estimates = {"gae_lambda": old.gae_lambda, "gamma": old.gamma}
         buffer = live_class(old.buffer_size, n_envs=old.n_envs, **estimates, **shapes)
+        buffer.after_death = after_death
+        env.critic_knows_death = after_death == "critic"
     buffer.env = env
     setattr(model, name, buffer)
 
@@ -67,7 +81,8 @@ class _LiveSteps:
     generator_ready: bool
     live: NDArray[np.bool_]  # [T, N]
     cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
-    dead_value = 0.0  # the newest estimate of what dying is worth
+    after_death = "earned"
+    dead_value = 0.0  # the newest estimate of what being dead, or dying, is worth
 
     def reset(self) -> None:
         super().reset()
@@ -85,32 +100,37 @@ class _LiveSteps:
 
     def recompute(self) -> None:
         """Returns and advantages from ``rewards`` as they are now, with the values of the rollout's end."""
-        if self.live.all() and self.last_alive.all():
+        if self.after_death == "critic" or (self.live.all() and self.last_alive.all()):
             super().compute_returns_and_advantage(self.last_values, self.last_dones)
             return
-        self.dead_value = self._value_of_dying()
+        self.dead_value = self._value_of_death()
         self.values[~self.live] = self.dead_value
         last = self.last_values.detach().cpu().numpy().flatten()
         last_values = np.where(self.last_alive, last, self.dead_value).astype(np.float32)
-        rewards, self.rewards = self.rewards, self._with_constant_dead_value(last_values)
+        rewards = self.rewards
+        if self.after_death == "mean":
+            self.rewards = self._with_constant_dead_value(last_values)
+        elif self.cut.any():
+            # SB3 has put no bootstrap into the rewards of the dead: what a time limit cut off is worth.
+            self.rewards = rewards + np.float32(self.gamma * self.dead_value) * self.cut
         super().compute_returns_and_advantage(torch.as_tensor(last_values), self.last_dones)
         self.rewards = rewards
 
-    def _value_of_dying(self) -> float:
-        """The mean, over the rollout's deaths, of the discounted reward that followed.
+    def _value_of_death(self) -> float:
+        """What being dead is worth, or with ``after_death="mean"`` what dying is worth.
 
-        Where the rollout or a time limit ends before the episode does, the value of being dead stands for the rest: the v
-        that is itself the mean over all dead steps of what followed, with v for the rest. Without a dead step the value of
-        dying is what it was in the rollout before.
+        The first is the v that is itself the mean over all dead steps of the discounted reward that followed, v standing
+        for the rest where rollout or time limit end before the episode does. The second is that mean over deaths alone.
+        Without a dead step it is what it was in the rollout before.
         """
-        gamma, last = self.gamma, self.last_values.detach().cpu().numpy().flatten()
+        last = self.last_values.detach().cpu().numpy().flatten()
         # What follows is worth earned + unknown * v; nothing is unknown past the end of an episode.
         earned, unknown = np.where(self.last_alive, last, 0.0), (~self.last_alive).astype(np.float64)
         goes_on = 1.0 - self.last_dones.astype(np.float64)
         dead_earned, dead_unknown = np.zeros(self.rewards.shape), np.zeros(self.rewards.shape)
         for t in reversed(range(len(self.rewards))):
-            unknown = gamma * np.where(self.cut[t], 1.0, goes_on * unknown)
-            earned = self.rewards[t] + gamma * goes_on * earned
+            unknown = self.gamma * np.where(self.cut[t], 1.0, goes_on * unknown)
+            earned = self.rewards[t] + self.gamma * goes_on * earned
             # An agent that comes back to life is worth what its critic says.
             unknown, earned = np.where(self.live[t], 0.0, unknown), np.where(self.live[t], self.values[t], earned)
             dead_earned[t], dead_unknown[t] = earned, unknown
@@ -121,7 +141,7 @@ class _LiveSteps:
         died = dead.copy()  # dead, and alive one step before
         died[0] = False
         died[1:] &= self.live[:-1] & (self.episode_starts[1:] == 0.0)
-        if not died.any():
+        if self.after_death == "earned" or not died.any():
             return float(being_dead)
         return float((dead_earned[died] + dead_unknown[died] * being_dead).mean())
 
@@ -147,7 +167,7 @@ class _LiveMinibatches(_LiveSteps):
     _arrays: tuple[str, ...] = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
-        if self.live.all():
+        if self.after_death == "critic" or self.live.all():
             yield from super().get(batch_size)
             return
         if not self.generator_ready:
@@ -190,6 +210,8 @@ class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
 
     def _get_samples(self, batch_inds: NDArray[Any], env_change: NDArray[Any], env: Any = None) -> Any:
         samples = super()._get_samples(batch_inds, env_change, env)
+        if self.after_death == "critic":
+            return samples
         live = self._flat_live()[batch_inds].astype(np.float32)
         return samples._replace(mask=self.pad_and_flatten(live))
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dm2_wrappers.sb3.learners import IndependentLearners
 
 VERSION = 1
-OPTIONS = ("coefficient", "env_coefficient", "mode", "update_every", "seed")
+OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:

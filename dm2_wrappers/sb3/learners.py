@@ -50,6 +50,8 @@ class IndependentLearners:
             discriminators are updated, then its rewards and advantages computed under the updated ones. "online" pays
             at each step under the present discriminators and updates them every ``update_every`` steps. "auto" is exact
             where all algorithms are on-policy, else online.
+        after_death: "earned", "mean" or "critic": what on-policy learners take a death to be followed by; see
+            `dm2_wrappers.sb3.buffers`.
         update_every: Online mode: joint environment steps, summed over copies, between two updates.
         seed: Seeds learners (each unlike), environment and streams. None: random.
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` and TensorBoard.
@@ -74,6 +76,7 @@ class IndependentLearners:
         coefficient: float | None = None,
         env_coefficient: float = 1.0,
         mode: str = "auto",
+        after_death: str = "earned",
         update_every: int = 4096,
         seed: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
@@ -82,7 +85,7 @@ class IndependentLearners:
         if isinstance(env, DM2ParallelEnv | DM2VectorEnv) and matcher is None:
             matcher, coefficient, env_coefficient = env.matcher, env.coefficient, env.env_coefficient
             env = env.env
-        self._prepare(env, matcher, coefficient, env_coefficient, mode, update_every, seed, log_dir)
+        self._prepare(env, matcher, coefficient, env_coefficient, mode, after_death, update_every, seed, log_dir)
         agents = self.env.possible_agents
         algorithms = _per_agent(algorithm, agents, "algorithm")
         policies = _per_agent(policy, agents, "policy")
@@ -105,6 +108,7 @@ class IndependentLearners:
         coefficient: float | None,
         env_coefficient: float,
         mode: str,
+        after_death: str,
         update_every: int,
         seed: int | None,
         log_dir: str | os.PathLike[str] | None,
@@ -112,6 +116,8 @@ class IndependentLearners:
         """Everything but the learners."""
         if mode not in ("auto", "exact", "online"):
             raise ValueError(f"mode must be 'auto', 'exact' or 'online', got {mode!r}")
+        if after_death not in ("earned", "mean", "critic"):
+            raise ValueError(f"after_death must be 'earned', 'mean' or 'critic', got {after_death!r}")
         if matcher is not None and coefficient is None:
             raise ValueError("a matcher needs a coefficient: the paper's c, e.g. coefficient=0.3")
         if matcher is None and coefficient is not None:
@@ -127,7 +133,7 @@ class IndependentLearners:
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
         self.matcher, self.coefficient, self.mode = matcher, coefficient, mode
         self.env_coefficient, self.update_every, self.log_dir = env_coefficient, update_every, log_dir
-        self.seed = seed
+        self.seed, self.after_death = seed, after_death
         self.models: dict[str, Any] = {}
         self._rollout: JointRollout | None = None
         self._lockstep = Lockstep(self.env, seed=seed)
@@ -161,7 +167,7 @@ class IndependentLearners:
             for view in self._views.values():
                 view.env_coefficient = 1.0
         for agent, model in self.models.items():
-            use_live_buffer(model, self._views[agent])
+            use_live_buffer(model, self._views[agent], self.after_death)
 
     @property
     def agents(self) -> tuple[str, ...]:

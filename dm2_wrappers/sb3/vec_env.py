@@ -29,11 +29,13 @@ class AgentVecEnv(VecEnv):
         alive: Whether the agent is alive at the present observation, [N].
         env_rewards: The environment's own rewards of the last step, [N].
         env_coefficient: Factor on the environment's reward in what the learner is paid.
+        critic_knows_death: Whether SB3 is to bootstrap with the critic's value of being dead after all.
     """
 
     def __init__(self, lockstep: Lockstep, agent: str, *, env_coefficient: float = 1.0) -> None:
         self.view = AgentView(lockstep, agent)
         self.env_coefficient = env_coefficient
+        self.critic_knows_death = False
         self._masked = isinstance(self.view.action_space, spaces.Discrete)
         self.render_mode = None
         super().__init__(self.view.num_envs, self.view.observation_space, self.view.action_space)
@@ -66,8 +68,8 @@ class AgentVecEnv(VecEnv):
         dones = joint.terminations[:, k] | joint.truncations[:, k]
         time_limit = joint.truncations[:, k] & ~joint.terminations[:, k]
         alive_at_end = joint.infos.get("final_alive", joint.alive)[:, k]
-        bootstrap = time_limit & self.live & alive_at_end
-        self.cut = time_limit & ~self.live & ~self._left
+        bootstrap = time_limit & ~self._left & (self.critic_knows_death | (self.live & alive_at_end))
+        self.cut = time_limit & ~self._left & ~self.live
         # A wrapper that shapes rewards leaves the environment's own in infos.
         self.env_rewards = joint.infos.get("env_reward", joint.rewards)[:, k].copy()
         self._returns += self.env_rewards

@@ -1,0 +1,77 @@
+"""The examples, run as a user runs them, small."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dm2_wrappers as dm2
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--env", "smax:3m", "--num-envs", "4", "--n-steps", "16", "--eval-every", "64", "--eval-episodes", "4"]
+SMALL += ["--final-episodes", "4"]
+
+
+def run(script, *options, cwd):
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, options)]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return ROOT / "demos_data" / "smax_3m_win50.npz"
+
+
+def steps(folder):
+    with (folder / "evaluations.csv").open(newline="") as file:
+        return [int(row["step"]) for row in csv.DictReader(file)]
+
+
+def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos):
+    run("ippo_sb3.py", *SMALL, "--steps", 128, "--demos", demos, "--run", tmp_path / "dm2", cwd=tmp_path)
+    folder = tmp_path / "dm2"
+    assert steps(folder) == [0, 64, 128]
+    assert {"config.json", "evaluations.csv", "curve.png", "checkpoint.zip", "final.json", "agents"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert json.loads((folder / "final.json").read_text())["episodes"] == 4
+    assert "dm2/gail_reward" in (folder / "agents" / "ally_0" / "progress.csv").read_text().splitlines()[0]
+    run("ippo_sb3.py", *SMALL, "--steps", 192, "--demos", demos, "--run", folder, cwd=tmp_path)
+    assert steps(folder) == [0, 64, 128, 192]
+
+    run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "ippo", cwd=tmp_path)
+    pairs = [f"{name}={tmp_path}/{name}" for name in ("dm2", "ippo")]
+    out = tmp_path / "both"
+    run("compare_runs.py", "--out", out, "--demos", demos, "--runs", *pairs, cwd=tmp_path)
+    assert out.with_suffix(".png").stat().st_size > 5_000
+    assert len(out.with_suffix(".md").read_text().splitlines()) == 5
+
+
+def test_demo_runs_both_and_tells_the_demonstrators_rate(tmp_path, demos):
+    options = ["--env", "smax:3m", "--demos", demos, "--steps", 4096, "--eval-episodes", 4, "--out", tmp_path / "demo"]
+    table = run("demo.py", *options, cwd=tmp_path)
+    assert "| DM2 " in table
+    assert "| IPPO " in table
+    assert "| demonstrators (1000 episodes) | 0.4" in table
+    assert (tmp_path / "demo" / "curve.png").stat().st_size > 5_000
+
+
+def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path):
+    options = ["--env", "smax:3m", "--levels", 0.0, "--episodes", 20, "--num-envs", 8, "--out", tmp_path]
+    run("record_demos.py", *options, "--run", tmp_path / "run", cwd=tmp_path)
+    (path,) = tmp_path.glob("*.npz")
+    demos = dm2.Demonstrations.load(path)
+    assert len(demos) == 20
+    named = int(path.stem.rpartition("win")[2]) / 100
+    assert abs(named - demos.win_rate) <= 0.05
+    assert demos.metadata["policy"]["train_steps"] > 0
+
+
+@pytest.mark.parametrize("script", ["ippo_sb3.py", "demo.py", "record_demos.py", "compare_runs.py", "wrap_any_env.py"])
+def test_help(script, tmp_path):
+    assert "usage" in run(script, "--help", cwd=tmp_path)
