@@ -1,7 +1,7 @@
 r"""One figure and one table from several runs of ippo_sb3.py: mean and standard error over seeds.
 
-    python examples/compare_runs.py --out results/5m_vs_6m/curve --title "SMAX 5m_vs_6m" \\
-        --demos demos_data/smax_5m_vs_6m_win30.npz \\
+    python examples/compare_runs.py --out results/5m_vs_6m/curve --title "SMAX 5m_vs_6m" \
+        --demos demos_data/smax_5m_vs_6m_win30.npz \
         --runs "DM2=results/5m_vs_6m/dm2_seed*" "IPPO=results/5m_vs_6m/ippo_seed*"
 
 Writes <out>.png and <out>.md. The table has each run's final.json: the win rate of the sampling policy after training.

@@ -48,6 +48,7 @@ def test_minibatches_hold_each_living_step_once_and_no_dead_one(algorithm):
     buffer = buffers["agent_1"]
     batches = list(buffer.get(5))
     sizes = [len(batch.old_values) for batch in batches]
+    assert len(sizes) == 5  # of 24 steps, dead and alive, five each
     assert sum(sizes) == 12
     assert max(sizes) - min(sizes) <= 1
     times = np.concatenate([batch.observations[:, 0].numpy() for batch in batches])

@@ -162,7 +162,7 @@ def _teaching_nothing(samples: Any) -> Any:
 
 
 class _LiveMinibatches(_LiveSteps):
-    """Mixin: minibatches of living steps only, of nearly equal size (a small rest would be a very noisy step)."""
+    """Mixin: minibatches of living steps only, as many as SB3 would make of all steps, of nearly equal size."""
 
     _arrays: tuple[str, ...] = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
@@ -179,7 +179,7 @@ class _LiveMinibatches(_LiveSteps):
             yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))
             return
         rows = np.random.permutation(rows)  # noqa: NPY002  the learner's own stream, as in SB3
-        parts = 1 if batch_size is None else -(-len(rows) // batch_size)
+        parts = 1 if batch_size is None else -(-self.live.size // batch_size)
         for part in np.array_split(rows, min(parts, max(1, len(rows) // 2))):
             # A single step has no standard deviation: some of SB3's algorithms would normalise its advantage to NaN.
             yield self._get_samples(part if len(part) > 1 else part.repeat(2))
