@@ -55,6 +55,10 @@ class Args:
     """Adam's step size of the policies"""
     ent_coef: float = 0.01
     """entropy bonus"""
+    activation: Literal["tanh", "relu"] = "relu"
+    """activation of actor and critic, each 64-64"""
+    max_grad_norm: float = 10.0
+    """gradient clipping; SB3's 0.5 lets the critic's large gradients drown the policy's"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
     """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
     updates: int = 30
@@ -109,6 +113,8 @@ def main(args: Args) -> Path:
             n_epochs=args.n_epochs,
             learning_rate=args.learning_rate,
             ent_coef=args.ent_coef,
+            policy_kwargs={"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh},
+            max_grad_norm=args.max_grad_norm,
             device=args.device,
         )
 

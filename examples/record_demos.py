@@ -39,6 +39,8 @@ class Args:
     """battles played at once"""
     learning_rate: float = 1e-3
     """Adam's step size"""
+    max_grad_norm: float = 10.0
+    """gradient clipping"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
     """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
     n_steps: int = 64
@@ -70,6 +72,8 @@ def train_and_record(args: Args) -> None:
             n_epochs=4,
             learning_rate=args.learning_rate,
             ent_coef=0.01,
+            max_grad_norm=args.max_grad_norm,
+            policy_kwargs={"activation_fn": torch.nn.ReLU},
             after_death=args.after_death,
             device=args.device,
         )
