@@ -23,7 +23,7 @@ import dm2_wrappers as dm2
 class Args:
     env: str = "smax:5m_vs_6m"
     """backend:scenario"""
-    demos: Path = Path("demos_data/smax_5m_vs_6m_win50.npz")
+    demos: Path = Path("demos_data/smax_5m_vs_6m_win30.npz")
     """the demonstrators' file"""
     steps: int = 800_000
     """environment steps of each run"""
