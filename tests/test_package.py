@@ -74,3 +74,14 @@ def test_what_is_missing_inside_an_installed_package_is_said_as_it_is(tmp_path, 
 
 def test_a_present_module_is_returned():
     assert require("json.decoder", "smax").JSONDecoder
+
+
+def test_environments_are_found_by_name():
+    import dm2_wrappers as dm2
+
+    assert dm2.envs.parallel_env("smax:3m").env_id == dm2.envs.parallel_env("3m").env_id == "smax:3m"
+    assert dm2.envs.vector_env("smax:3m", 2, seed=0).num_envs == 2
+    with pytest.raises(ValueError, match="there is no backend 'chess'"):
+        dm2.envs.parallel_env("chess:3m")
+    with pytest.raises(ValueError, match="nearest are"):
+        dm2.envs.parallel_env("smax:5m_v_6m")
