@@ -3,7 +3,7 @@
     python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64]
 
 The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks, arrays brought to the host. Both
-loops play the same random legal actions. One torch thread, one XLA thread. The parts are measured in turns, several
+loops play random legal actions. IPPO and DM2 have the settings of examples/ippo_sb3.py. One torch thread, one XLA thread. The parts are measured in turns, several
 rounds each; printed are medians and their ratios.
 """
 
@@ -93,6 +93,8 @@ def main() -> None:
             n_epochs=4,
             learning_rate=1e-3,
             ent_coef=0.01,
+            max_grad_norm=10.0,
+            policy_kwargs={"activation_fn": torch.nn.ReLU},
             device="cpu",
         )
 
@@ -115,7 +117,9 @@ def main() -> None:
             run()
             speeds[name].append(steps / (time.perf_counter() - start))
 
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ")
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end=""
+    )
     print(f"torch {torch.__version__}, {args.scenario}, {args.num_envs} copies, {args.rounds} rounds\n")
     print("| part | environment steps/s (median) | least - most | of the bare loop |\n|---|---|---|---|")
     medians = {name: float(np.median(values)) for name, values in speeds.items()}
