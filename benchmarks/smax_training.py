@@ -3,8 +3,8 @@
     python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64]
 
 The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks, arrays brought to the host. Both
-loops play random legal actions. IPPO and DM2 have the settings of examples/ippo_sb3.py. One torch thread, one XLA thread. The parts are measured in turns, several
-rounds each; printed are medians and their ratios.
+loops play random legal actions. IPPO and DM2 have the settings of examples/ippo_sb3.py. One torch thread, one XLA thread.
+The parts are measured in turns, several rounds each; printed are medians and their ratios.
 """
 
 from __future__ import annotations
