@@ -1,0 +1,104 @@
+"""The demonstrations that experiments need and how they are made: teams of several independent trainings.
+
+Everything lies in ``demos_data/full/<scenario>/``, which git ignores; `sums` lists what was used.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dm2_wrappers as dm2
+from experiments.curves import describe
+from experiments.grids import demos_path
+from experiments.run import ROOT, _environment
+
+# Win rates at which each scenario's trainings record, and the steps after which they give up.
+LEVELS = {
+    "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000),
+    "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000),
+    "3s_vs_5z": ((0.3, 0.4), 3_000_000),
+    "3m": ((0.3, 0.5), 1_000_000),
+}
+STYLED = ("5m_vs_6m", ("win30", "win50"))
+
+
+def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
+    """Train ``seeds`` teams and record each at all levels; done ones are not repeated, interrupted ones go on.
+
+    Raises:
+        ValueError: The scenario has no levels here.
+    """
+    if scenario not in LEVELS:
+        raise ValueError(f"no demonstrations are planned for {scenario!r}, only for {sorted(LEVELS)}; see LEVELS")
+    env = f"{backend}:{scenario}"
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for message in pool.map(lambda seed: _train(env, seed, episodes), range(seeds)):
+            print(message, flush=True)
+
+
+def _train(env: str, seed: int, episodes: int) -> str:
+    folder = ROOT / demos_path(env, f"seed{seed}/win30").parent
+    folder.mkdir(parents=True, exist_ok=True)
+    levels, most = LEVELS[env.partition(":")[2]]
+    if (folder / "finished").is_file():
+        return f"{folder}: done before"
+    command = [sys.executable, "-u", str(ROOT / "examples" / "record_demos.py"), "--env", env, "--seed", str(seed)]
+    command += ["--levels", *map(str, levels), "--max-steps", str(most), "--episodes", str(episodes)]
+    command += ["--out", str(folder), "--run", str(folder)]
+    with (folder / "log.txt").open("a") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False).returncode
+    if code == 0:
+        (folder / "finished").touch()
+    return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
+
+
+def make_styles(*, backend: str = "smax", episodes: int = 1000) -> None:
+    """The other three styles of the ablation (section 6.2), at both qualities, of 5m_vs_6m.
+
+    ``shuffled``: one team's, each agent's episodes in another order. ``mixed``: agent k's from training k. ``together``:
+    agent k plays as training k taught it, with the others, so that the episodes are joint ones of a team that was not
+    trained together.
+    """
+    scenario, levels = STYLED
+    env = f"{backend}:{scenario}"
+    for level in levels:
+        venv = dm2.envs.vector_env(env, 64)
+        teams = [f"seed{k}" for k in range(venv.num_agents)]
+        sources = [dm2.Demonstrations.load(ROOT / demos_path(env, f"{team}/{level}")) for team in teams]
+        made = {
+            "shuffled": sources[0].shuffled(seed=0),
+            "mixed": dm2.Demonstrations.mix(dict(zip(venv.possible_agents, sources, strict=True))),
+            "together": _together(env, venv, [f"{team}/{level}" for team in teams], episodes),
+        }
+        for style, demos in made.items():
+            demos.save(ROOT / demos_path(env, f"styles/{style}_{level}"))
+
+
+def _together(env: str, venv: dm2.MultiAgentVectorEnv, names: list[str], episodes: int) -> dm2.Demonstrations:
+    """Episodes of a team whose agent k comes from the training of ``names[k]``."""
+    from dm2_wrappers.sb3.policy import TeamPolicy
+
+    models = {}
+    for agent, name in zip(venv.possible_agents, names, strict=True):
+        folder, _, level = name.rpartition("/")
+        path = ROOT / demos_path(env, f"{folder}/{level}").parent / "teams" / level
+        models[agent] = dm2.sb3.IndependentLearners.load(path, venv, device="cpu").models[agent]
+    provenance = {"algorithm": "IPPO, each agent from a training of its own", "teams": names}
+    return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=0, provenance=provenance)
+
+
+def sums(backend: str = "smax") -> str:
+    """A table of all files there are, with SHA-256."""
+    lines = ["| file | episodes | battles won | mean return | mean length | SHA-256 |", "|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "demos_data" / "full").glob(f"{backend}_*/*/*.npz")):
+        facts = describe(path)
+        rate = "" if facts["win_rate"] is None else f"{facts['win_rate']:.3f}"
+        name = Path(str(facts["file"])).relative_to("demos_data/full")
+        lines.append(
+            f"| {name} | {facts['episodes']} | {rate} | {facts['mean_return']:.2f} | {facts['mean_length']:.1f} "
+            f"| `{facts['sha256']}` |"
+        )
+    return "\n".join(lines) + "\n"
