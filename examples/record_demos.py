@@ -3,9 +3,9 @@
     python examples/record_demos.py --env smax:5m_vs_6m --levels 0.3 0.5
 
 One training passes all levels, from the lowest up. At each it records joint episodes of the sampling policy and measures
-the win rate of just those. A file is called after the level if that is within five points of it, else after what it is;
-the team itself goes to teams/ in the run's folder. Killed and started again with the same options, it goes on from its
-last checkpoint.
+the win rate of just those. A file is called after the level if that is close to it (`closeness`), else after what it is;
+a level that the team leapt over has no file. The team itself goes to teams/ in the run's folder. Killed and started again
+with the same options, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from tqdm import tqdm
 
 import dm2_wrappers as dm2
 
-CLOSE = 0.05  # a recorded win rate this close to the level bears the level's name
-SHORTEST, LONGEST = 8_192, 65_536  # environment steps between two looks at the win rate
+SHORTEST, LONGEST = 4_096, 65_536  # environment steps between two looks at the win rate
 
 
 @dataclass
@@ -70,15 +69,16 @@ def train_and_record(args: Args) -> None:
         rows.append({"step": team.num_timesteps, **team.evaluate(test_env, 128, seed=team.num_timesteps)})
         rate, gain = rows[-1]["win_rate"], rows[-1]["win_rate"] - (rows[-2]["win_rate"] if len(rows) > 1 else 0.0)
         # On small maps a team goes from 10 to 60 % within 100,000 steps: look often where it changes fast.
-        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.08 else min(LONGEST, interval * 2)
+        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(LONGEST, interval * 2)
         bar.set_postfix(win_rate=f"{rate:.2f}", next_level=levels[0])
-        while levels and rate >= levels[0] - 0.02:
+        if rate >= levels[0] - 0.02:
             demos = record(team, args, test_env)
             # The lucky ones of many small evaluations get here: what counts is the recorded episodes' own rate.
-            if (demos.win_rate or 0.0) < levels[0] - CLOSE:
-                break
-            keep(team, demos, args, name, run, level := levels.pop(0))
-            recorded.write_text(json.dumps(done := [*done, level]) + "\n")
+            won = demos.win_rate or 0.0
+            if passed := [level for level in levels if won >= level - closeness(level)]:
+                keep(team, demos, args, name, run, level=min(passed, key=lambda level: abs(level - won)))
+                levels, done = levels[len(passed) :], done + passed
+                recorded.write_text(json.dumps(done) + "\n")
         ippo_sb3.write_curve(curve, rows)
         team.save(checkpoint)
         team.restart_episodes()
@@ -87,6 +87,11 @@ def train_and_record(args: Args) -> None:
         print(f"stopped at {team.num_timesteps:,} steps, below the levels {levels}")
         demos = record(team, args, test_env)
         keep(team, demos, args, name, run, demos.win_rate or 0.0)
+
+
+def closeness(level: float) -> float:
+    """How far from the level a file's win rate may be to bear its name: 5 points, less where the level is low."""
+    return min(0.05, 0.02 + level / 10)
 
 
 def record(team, args: Args, env) -> dm2.Demonstrations:
@@ -99,7 +104,7 @@ def record(team, args: Args, env) -> dm2.Demonstrations:
 def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, level: float) -> None:
     """Save them under the level's name, or the truth's where that is another."""
     rate = demos.win_rate or 0.0
-    named = f"win{round(100 * (level if abs(rate - level) <= CLOSE else rate)):02d}"
+    named = f"win{round(100 * (level if abs(rate - level) <= closeness(level) else rate)):02d}"
     path = args.out / f"{name}_{named}.npz"
     demos.save(path)
     team.save(run / "teams" / named)
