@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -39,7 +40,7 @@ _UNDATED: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": 
 
 
 def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool) -> None:
-    levels: dict[float, str] = {}
+    levels: dict[float, Any] = {}
     for number, (one, colour) in enumerate(zip(curves, _colours(curves), strict=True)):
         steps = one.steps / 1e6
         if interquartile:
@@ -65,7 +66,7 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
-def _colours(curves: list[Measured]) -> list[object]:
+def _colours(curves: list[Measured]) -> list[Any]:
     if len(curves) <= len(COLOURS):
         return list(COLOURS[: len(curves)])
     scale = mpl.colormaps["viridis"]

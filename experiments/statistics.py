@@ -7,6 +7,7 @@ its own. The bootstrap is SciPy's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +64,7 @@ def area_under_curve(steps: NDArray[np.float64], curves: NDArray[np.float64]) ->
     return np.trapezoid(curves, steps, axis=1) / (steps[-1] - steps[0])
 
 
-def _bootstrap(groups, statistic) -> Estimate:
+def _bootstrap(groups: tuple[NDArray[np.float64], ...], statistic: Callable[..., NDArray[np.float64]]) -> Estimate:
     value = np.asarray(statistic(*groups, axis=0))
     if min(len(group) for group in groups) < 2:  # one run says nothing of others
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))

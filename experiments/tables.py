@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from experiments.curves import Measured
 from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
 
@@ -48,5 +50,5 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(cells) -> str:
+def _row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
