@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import dm2_wrappers as dm2
 
-SHORTEST, LONGEST = 4_096, 65_536  # environment steps between two looks at the win rate
+SHORTEST = 4_096  # environment steps between two looks at the win rate, where it changes fast
 
 
 @dataclass
@@ -34,6 +34,8 @@ class Args:
     """joint episodes in each file"""
     max_steps: int = 8_000_000
     """give up after so many environment steps"""
+    look_every: int = 65_536
+    """environment steps between two looks at the win rate, at most; fewer for small maps, where it leaps"""
     seed: int = 0
     """seed of training; recording uses seed + 1000"""
     learner: tyro.conf.OmitArgPrefixes[ippo_sb3.LearnerArgs] = field(default_factory=ippo_sb3.LearnerArgs)
@@ -68,8 +70,7 @@ def train_and_record(args: Args) -> None:
         bar.update(team.num_timesteps - before)
         rows.append({"step": team.num_timesteps, **team.evaluate(test_env, 128, seed=team.num_timesteps)})
         rate, gain = rows[-1]["win_rate"], rows[-1]["win_rate"] - (rows[-2]["win_rate"] if len(rows) > 1 else 0.0)
-        # On small maps a team goes from 10 to 60 % within 100,000 steps: look often where it changes fast.
-        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(LONGEST, interval * 2)
+        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(args.look_every, interval * 2)
         bar.set_postfix(win_rate=f"{rate:.2f}", next_level=levels[0])
         if rate >= levels[0] - 0.02:
             demos = record(team, args, test_env)

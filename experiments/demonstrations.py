@@ -15,12 +15,12 @@ from experiments.curves import describe
 from experiments.grids import demos_path
 from experiments.run import ROOT, _environment
 
-# Win rates at which each scenario's trainings record, and the steps after which they give up.
+# Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
 LEVELS = {
-    "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000),
-    "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000),
-    "3s_vs_5z": ((0.3, 0.4), 3_000_000),
-    "3m": ((0.3, 0.5), 1_000_000),
+    "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000, 65_536),
+    "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000, 8_192),
+    "3s_vs_5z": ((0.2, 0.3, 0.4), 3_000_000, 16_384),
+    "3m": ((0.3, 0.5), 1_000_000, 4_096),
 }
 STYLED = ("5m_vs_6m", ("win30", "win50"))
 
@@ -42,11 +42,12 @@ def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2,
 def _train(env: str, seed: int, episodes: int) -> str:
     folder = ROOT / demos_path(env, f"seed{seed}/win30").parent
     folder.mkdir(parents=True, exist_ok=True)
-    levels, most = LEVELS[env.partition(":")[2]]
+    levels, most, look = LEVELS[env.partition(":")[2]]
     if (folder / "finished").is_file():
         return f"{folder}: done before"
     command = [sys.executable, "-u", str(ROOT / "examples" / "record_demos.py"), "--env", env, "--seed", str(seed)]
     command += ["--levels", *map(str, levels), "--max-steps", str(most), "--episodes", str(episodes)]
+    command += ["--look-every", str(look)]
     command += ["--out", str(folder), "--run", str(folder)]
     with (folder / "log.txt").open("a") as log:
         code = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False).returncode
