@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             "--quick", action="store_true", help="a small version, in runs/quick: less steps, seeds, curves"
         )
         command.add_argument("--seeds", type=_positive, help="how many seeds of each curve, instead of the grid's own")
+        command.add_argument("--only", default="", help="just the runs whose folder has this in its path, e.g. 5m_vs_6m/dm2")
         command.add_argument("--env", default="smax", choices=("smax", "smac"), help="the backend (default: smax)")
         command.add_argument("--results", type=Path, help="where runs and figures go (default: results)")
         if name == "run":
@@ -46,6 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     grid = runs(experiment, root.resolve(), backend=args.env, seeds=args.seeds)
     if not grid:
         parser.error(f"{args.experiment} has no quick version: run it in full")
+    folders = [str(run.folder.relative_to(root.resolve())) for run in grid]
+    grid = [run for run, folder in zip(grid, folders, strict=True) if args.only in folder]
+    if not grid:
+        parser.error(f"no run has {args.only!r} in its path; there are such as {folders[0]}")
     return {"run": _run, "status": _status, "plot": _plot, "table": _table}[args.command](args, experiment, grid, root)
 
 
@@ -106,7 +111,7 @@ def _demos(args: argparse.Namespace) -> int:
 
     for scenario in args.scenarios:
         demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
-    if demonstrations.STYLED[0] in args.scenarios:
+    if demonstrations.STYLED in args.scenarios:
         demonstrations.make_styles(backend=args.env, episodes=args.episodes)
     Path("results").mkdir(exist_ok=True)
     Path("results/demonstrations.md").write_text(demonstrations.sums(args.env))

@@ -37,6 +37,11 @@ class Measured:
     seconds: float
     demonstrators: float | None
 
+    @property
+    def label(self) -> str:
+        """The curve's, with its demonstrators' win rate."""
+        return self.curve.label if self.demonstrators is None else f"{self.curve.label} ({self.demonstrators:.0%})"
+
 
 def measured(panel: Panel, runs: list[Run]) -> list[Measured]:
     """A panel's curves, in order; a curve without a finished run is left out."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
 from experiments.curves import describe
-from experiments.grids import demos_path
+from experiments.grids import LOW_HIGH, demos_path
 from experiments.run import ROOT, _environment
 
 # Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
@@ -22,7 +23,7 @@ LEVELS = {
     "3s_vs_5z": ((0.2, 0.3, 0.4), 3_000_000, 16_384),
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
 }
-STYLED = ("5m_vs_6m", ("win30", "win50"))
+STYLED = "5m_vs_6m"
 
 
 def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
@@ -61,33 +62,39 @@ def make_styles(*, backend: str = "smax", episodes: int = 1000) -> None:
 
     ``shuffled``: one team's, each agent's episodes in another order. ``mixed``: agent k's from training k. ``together``:
     agent k plays as training k taught it, with the others, so that the episodes are joint ones of a team that was not
-    trained together.
+    trained together. Of each training the file whose win rate is nearest to that of the main one is taken.
     """
-    scenario, levels = STYLED
-    env = f"{backend}:{scenario}"
-    for level in levels:
-        venv = dm2.envs.vector_env(env, 64)
-        teams = [f"seed{k}" for k in range(venv.num_agents)]
-        sources = [dm2.Demonstrations.load(ROOT / demos_path(env, f"{team}/{level}")) for team in teams]
+    env = f"{backend}:{STYLED}"
+    venv = dm2.envs.vector_env(env, 64)
+    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[STYLED], strict=True):
+        source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
+        files = [_nearest(env, seed, source.win_rate or 0.0) for seed in range(venv.num_agents)]
+        of_agents = dict(zip(venv.possible_agents, files, strict=True))
         made = {
-            "shuffled": sources[0].shuffled(seed=0),
-            "mixed": dm2.Demonstrations.mix(dict(zip(venv.possible_agents, sources, strict=True))),
-            "together": _together(env, venv, [f"{team}/{level}" for team in teams], episodes),
+            "shuffled": source.shuffled(seed=0),
+            "mixed": dm2.Demonstrations.mix({agent: dm2.Demonstrations.load(file) for agent, file in of_agents.items()}),
+            "together": _together(venv, of_agents, episodes),
         }
         for style, demos in made.items():
-            demos.save(ROOT / demos_path(env, f"styles/{style}_{level}"))
+            demos.save(ROOT / demos_path(env, f"styles/{style}_{quality}"))
 
 
-def _together(env: str, venv: dm2.MultiAgentVectorEnv, names: list[str], episodes: int) -> dm2.Demonstrations:
-    """Episodes of a team whose agent k comes from the training of ``names[k]``."""
+def _nearest(env: str, seed: int, win_rate: float) -> Path:
+    """The file of a training whose win rate is nearest to this one."""
+    files = sorted((ROOT / demos_path(env, f"seed{seed}/any")).parent.glob("*_win*.npz"))
+    return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
+
+
+def _together(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes: int) -> dm2.Demonstrations:
+    """Episodes of a team each of whose agents is the one that helped to record its file."""
     from dm2_wrappers.sb3.policy import TeamPolicy
 
     models = {}
-    for agent, name in zip(venv.possible_agents, names, strict=True):
-        folder, _, level = name.rpartition("/")
-        path = ROOT / demos_path(env, f"{folder}/{level}").parent / "teams" / level
-        models[agent] = dm2.sb3.IndependentLearners.load(path, venv, device="cpu").models[agent]
-    provenance = {"algorithm": "IPPO, each agent from a training of its own", "teams": names}
+    for agent, file in files.items():
+        team = file.parent / "teams" / file.stem.rpartition("_")[2]
+        models[agent] = dm2.sb3.IndependentLearners.load(team, venv, device="cpu").models[agent]
+    teams = {agent: f"{file.parent.name}/{file.name}" for agent, file in files.items()}
+    provenance = {"algorithm": "IPPO, each agent from a training of its own", "teams": teams}
     return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=0, provenance=provenance)
 
 

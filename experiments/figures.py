@@ -50,7 +50,7 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
             middle, error = mean_and_error(one.win_rates)
             low, high = middle - error, middle + error
         runs = len(one.win_rates)
-        label = f"{one.curve.label} ({runs} seed{'s' if runs > 1 else ''})"
+        label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
         axes.plot(steps, middle, color=colour, linewidth=1.8, label=label, zorder=3 + number)
         axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
         if one.demonstrators is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+FIRST_SEED = 100  # of the runs: those of the demonstrators' trainings are below, so no run begins as its demonstrators did
 IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
 
 
@@ -91,6 +92,9 @@ def demos_path(env: str, name: str) -> Path:
 # The paper's c, and where the paper has none a value between its others.
 COEFFICIENTS = {"5m_vs_6m": 0.3, "3s_vs_4z": 0.05, "3s_vs_5z": 0.1}
 
+# Demonstrators of about 30 % and about 50 %; those without a folder are in the repository.
+LOW_HIGH = {"5m_vs_6m": ("win30", "win50"), "3s_vs_4z": ("win30", "win50"), "3s_vs_5z": ("seed0/win30", "seed0/win40")}
+
 IPPO_ALONE = Curve("IPPO", "ippo", {"algorithm": "ippo"})
 QMIX_PAPER = Curve("QMIX", "qmix", program=QMIX)
 
@@ -110,29 +114,33 @@ def dm2(scenario: str, demos: str, label: str, *, seeds: int = 5, **options: Any
     return Curve(label, slug, {"coefficient": coefficient, **named}, demos, seeds=seeds)
 
 
-def _figure2(scenario: str, seeds: int, *, low: str = "seed0/win30", high: str = "seed0/win50") -> Panel:
-    curves = (
-        IPPO_ALONE,
-        dm2(scenario, low, "DM2, 30 % demonstrators"),
-        dm2(scenario, high, "DM2, 50 % demonstrators"),
-        QMIX_PAPER,
+def _figure2(scenario: str, seeds: int) -> Panel:
+    low, high = LOW_HIGH[scenario]
+    return Panel(
+        scenario,
+        (
+            replace(IPPO_ALONE, seeds=seeds),
+            dm2(scenario, low, "DM2, weaker demonstrators", seeds=seeds),
+            dm2(scenario, high, "DM2, stronger demonstrators", seeds=seeds),
+            QMIX_PAPER,
+        ),
     )
-    return Panel(scenario, tuple(replace(c, seeds=5 if c.program == QMIX else seeds) for c in curves))
 
 
-def _figure3(level: str) -> Panel:
+def _figure3(quality: str) -> Panel:
+    main = LOW_HIGH["5m_vs_6m"][quality == "stronger"]
     styles = {
-        f"seed0/{level}": "co-trained, concurrent (DM2)",
-        f"styles/shuffled_{level}": "co-trained, not concurrent",
-        f"styles/together_{level}": "not co-trained, concurrent",
-        f"styles/mixed_{level}": "not co-trained, not concurrent",
+        main: "co-trained, concurrent (DM2)",
+        f"styles/shuffled_{quality}": "co-trained, not concurrent",
+        f"styles/together_{quality}": "not co-trained, concurrent",
+        f"styles/mixed_{quality}": "not co-trained, not concurrent",
     }
     curves = (*(dm2("5m_vs_6m", name, label) for name, label in styles.items()), IPPO_ALONE)
-    return Panel("5m_vs_6m", curves, title=f"5m_vs_6m, {level.removeprefix('win')} % demonstrators")
+    return Panel("5m_vs_6m", curves, title=f"5m_vs_6m, {quality} demonstrators")
 
 
-def _figure4(scenario: str, levels: tuple[int, ...]) -> Panel:
-    curves = (dm2(scenario, f"seed0/win{level:02d}", f"DM2, {level} %", seeds=3) for level in levels)
+def _figure4(scenario: str, training: str, levels: tuple[int, ...]) -> Panel:
+    curves = (dm2(scenario, f"{training}/win{level:02d}", "DM2", seeds=3) for level in levels)
     return Panel(scenario, (*curves, *(replace(curve, seeds=3) for curve in (IPPO_ALONE, QMIX_PAPER))))
 
 
@@ -141,14 +149,14 @@ _FIG5 = (QMIX_PAPER, Curve("QMIX, one layer more", "qmix-extra-layer", {"extra-l
 EXPERIMENTS: dict[str, Experiment] = {
     "fig2": Experiment(
         "DM2, IPPO and QMIX",
-        (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5, high="seed0/win40")),
+        (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5)),
     ),
-    "fig3": Experiment("Styles of demonstrations, at 30 % and at 50 %", (_figure3("win30"), _figure3("win50"))),
+    "fig3": Experiment("Styles of demonstrations", (_figure3("weaker"), _figure3("stronger"))),
     "fig4": Experiment(
         "Ten qualities of demonstrators",
         (
-            _figure4("5m_vs_6m", (5, 10, 15, 20, 25, 30, 35, 40, 45, 50)),
-            _figure4("3s_vs_4z", (5, 10, 20, 30, 40, 50, 60, 70, 80, 90)),
+            _figure4("5m_vs_6m", "seed1", (5, 10, 15, 20, 25, 30, 35, 45, 55, 60)),
+            _figure4("3s_vs_4z", "seed0", (5, 10, 20, 30, 40, 50, 60, 70, 80, 90)),
         ),
     ),
     "fig5": Experiment("QMIX with and without a further layer", (Panel("5m_vs_6m", _FIG5),)),
@@ -158,7 +166,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             Panel(
                 "3s_vs_4z",
                 tuple(
-                    dm2("3s_vs_4z", "seed0/win50", label, seeds=3, **{"coefficient": 0.3, **options})
+                    dm2("3s_vs_4z", "win50", label, seeds=3, **{"coefficient": 0.3, **options})
                     for label, options in (
                         ("logit, centred", {}),
                         ("logit, raw", {"center": False}),
@@ -178,7 +186,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 scenario,
                 (
                     *(
-                        dm2(scenario, "seed0/win30", f"c = {c}", coefficient=c, seeds=3)
+                        dm2(scenario, LOW_HIGH[scenario][0], f"c = {c}", coefficient=c, seeds=3)
                         for c in (0.01, 0.03, 0.05, 0.1, 0.3, 1.0, 3.0)
                     ),
                     replace(IPPO_ALONE, label="c = 0 (IPPO)", seeds=3),
@@ -192,7 +200,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         (
             Panel(
                 "5m_vs_6m",
-                tuple(dm2("5m_vs_6m", "seed0/win30", f"{n} minibatches", updates=n, seeds=3) for n in (1, 3, 10, 30, 120)),
+                tuple(dm2("5m_vs_6m", "win30", f"{n} minibatches", updates=n, seeds=3) for n in (1, 3, 10, 30, 120)),
             ),
         ),
     ),
@@ -202,8 +210,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             Panel(
                 "5m_vs_6m",
                 (
-                    dm2("5m_vs_6m", "seed0/win30", "all agents", seeds=3),
-                    *(dm2("5m_vs_6m", "seed0/win30", f"all but ally_{k}", unmatched=f"ally_{k}", seeds=3) for k in range(5)),
+                    dm2("5m_vs_6m", "win30", "all agents", seeds=3),
+                    *(dm2("5m_vs_6m", "win30", f"all but ally_{k}", unmatched=f"ally_{k}", seeds=3) for k in range(5)),
                 ),
             ),
         ),
@@ -214,8 +222,8 @@ EXPERIMENTS: dict[str, Experiment] = {
             Panel(
                 scenario,
                 (
-                    dm2(scenario, "seed0/win30", "c fixed", coefficient=0.3, seeds=3),
-                    dm2(scenario, "seed0/win30", "c falling", coefficient=0.3, anneal=True, seeds=3),
+                    dm2(scenario, LOW_HIGH[scenario][0], "c fixed", coefficient=0.3, seeds=3),
+                    dm2(scenario, LOW_HIGH[scenario][0], "c falling", coefficient=0.3, anneal=True, seeds=3),
                     replace(IPPO_ALONE, seeds=3),
                 ),
             )
@@ -226,28 +234,25 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def quick(experiment: Experiment) -> Experiment:
-    """A small honest version: fewer steps, two seeds, demonstrations that the repository holds, no QMIX."""
+    """A small honest version: fewer steps, two seeds, no QMIX, demonstrations that the repository holds."""
     panels = []
     for panel in experiment.panels:
-        curves = []
-        for curve in panel.curves:
-            folder, _, level = (curve.demos or "").rpartition("/")
-            held = folder in ("", "seed0") and level in ("", "win30", "win50")
-            if curve.program != QMIX and held:
-                curves.append(replace(curve, seeds=2, demos=level or None))
+        curves = tuple(
+            replace(curve, seeds=2) for curve in panel.curves if curve.program != QMIX and "/" not in (curve.demos or "")
+        )
         if curves and panel.scenario in ("5m_vs_6m", "3s_vs_4z"):
-            panels.append(replace(panel, curves=tuple(curves), steps=400_000))
+            panels.append(replace(panel, curves=curves, steps=400_000))
     return replace(experiment, panels=tuple(panels))
 
 
 def runs(experiment: Experiment, root: Path, *, backend: str = "smax", seeds: int | None = None) -> list[Run]:
-    """All runs, each once: first seed 0 of every curve, then seed 1, so that half a grid is half of each curve."""
+    """All runs, each once: first one seed of every curve, then the next, so that half a grid is half of each curve."""
     found: dict[Path, Run] = {}
     most = max((seeds or curve.seeds for panel in experiment.panels for curve in panel.curves), default=0)
     for seed in range(most):
         for panel in experiment.panels:
             for curve in panel.curves:
                 if seed < (seeds or curve.seeds):
-                    run = Run(panel, curve, seed, f"{backend}:{panel.scenario}", root)
+                    run = Run(panel, curve, FIRST_SEED + seed, f"{backend}:{panel.scenario}", root)
                     found.setdefault(run.folder, run)
     return list(found.values())

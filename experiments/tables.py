@@ -35,7 +35,7 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
         lines.append(
             _row(
                 (
-                    one.curve.label,
+                    one.label,
                     len(one.final),
                     "" if one.demonstrators is None else f"{one.demonstrators:.3f}",
                     f"{final:.3f} ± {final_error:.3f}",
