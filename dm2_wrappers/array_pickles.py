@@ -1,12 +1,11 @@
-"""Pickles of NumPy arrays and torch tensors, read without unpickling: nothing that a file names is imported or called.
+"""Pickles of NumPy arrays and torch tensors of numbers, read without unpickling (see ``pickle_machine.py``).
 
-A small stack machine runs the opcodes that ``pickle.dump`` writes for dicts, lists and tuples of numbers, strings, arrays
-and tensors, and refuses all others. A name in the file is looked up in a table of this module's own functions. Everything
-is a ``ValueError``: other names, other opcodes, damage. Memory stays within a small multiple of the pickle's size.
+This is the table of the names that they use, with functions of our own: the originals accept too much. Everything else is
+a ``ValueError``, as is damage, and memory stays within a small multiple of the pickle's size.
 
 torch writes a tensor's numbers as a pickle within the pickle (``torch.storage._load_from_bytes``), which plain ``pickle``
-would run with torch's own unrestricted loader. Here the same machine checks that it is a storage and nothing else, as long
-as it claims to be, and only then ``torch.load(weights_only=True)`` reads it.
+would run with torch's own unrestricted loader. Here the same machine checks that it is one storage, as large as it claims to
+be, and only then ``torch.load(weights_only=True)`` reads it.
 """
 
 from __future__ import annotations
@@ -14,22 +13,15 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 import re
 import struct
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-# Opcodes whose argument is the value.
-_VALUES = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+from dm2_wrappers.pickle_machine import Function, Stateful, run
+
 # What running a damaged pickle can raise, besides ValueError.
 _ERRORS = (
     *(LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, RuntimeError, OSError, EOFError),
@@ -37,7 +29,7 @@ _ERRORS = (
 )
 
 
-class Array:
+class Array(Stateful):
     """A NumPy array being built: created empty, then given its contents. ``value`` is an array, or a list of objects."""
 
     value: Any = None
@@ -54,7 +46,7 @@ class Array:
             self.value = _numbers(content, dtype, shape, "F" if fortran else "C")
 
 
-class DType:
+class DType(Stateful):
     """A dtype of numbers or of objects."""
 
     def __init__(self, spec: Any) -> None:
@@ -77,19 +69,29 @@ def load(data: bytes) -> Any:
     Raises:
         ValueError: The pickle is damaged or holds anything else, which is named.
     """
-    stream, left = io.BytesIO(data), len(data)
+    stream, left = io.BytesIO(data), 2 * len(data)
+
+    def spend(size: int) -> None:
+        nonlocal left
+        left -= size
+        if left < 0:  # the same few bytes, copied again and again; a real pickle copies each once or twice
+            raise ValueError("its contents together are larger than itself")
+
+    def encode(text: Any, encoding: Any) -> bytes:  # as protocol 2 writes bytes
+        if type(text) is not str or encoding != "latin1":
+            raise ValueError("damaged pickle (bytes that are none)")
+        spend(len(text))
+        return text.encode("latin1")
 
     def storage(content: Any) -> NDArray[Any]:
-        nonlocal left
         if type(content) is not bytes:
             raise ValueError("damaged pickle (a torch storage that is no bytes)")
-        left -= len(content)
-        if left < 0:  # the same few bytes, made a storage again and again
-            raise ValueError("its torch storages together are larger than itself")
+        spend(len(content))
         return _storage(content)
 
+    copying = {"torch.storage._load_from_bytes": Function(storage), "_codecs.encode": Function(encode)}
     try:
-        result = _run(stream, {**_NAMES, "torch.storage._load_from_bytes": _Function(storage)})
+        result = run(stream, {**_NAMES, **copying})
     except ValueError:
         raise
     except _ERRORS as error:
@@ -97,109 +99,6 @@ def load(data: bytes) -> Any:
     if stream.read(1):
         raise ValueError("damaged pickle (something follows it)")
     return result
-
-
-def _run(stream: io.BytesIO, names: Mapping[str, Any], persistent: Callable[[Any], Any] | None = None) -> Any:
-    """One pickle of the stream, which is then behind it."""
-    stack: list[Any] = []
-    marked: list[list[Any]] = []
-    memo: dict[int, Any] = {}
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
-        name = opcode.name
-        if name in _VALUES:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name == "MARK":
-            marked.append(stack)
-            stack = []
-        elif name in ("TUPLE", "APPENDS", "SETITEMS"):
-            items, stack = stack, marked.pop()
-            if name == "TUPLE":
-                stack.append(tuple(items))
-            elif name == "APPENDS":
-                _extend(stack[-1], items)
-            else:
-                _update(stack[-1], items)
-        elif name in _TUPLES:
-            size = _TUPLES[name]
-            if size > len(stack):
-                raise ValueError("damaged pickle (a tuple of more than there is)")
-            items = stack[len(stack) - size :]
-            del stack[len(stack) - size :]
-            stack.append(tuple(items))
-        elif name == "EMPTY_LIST":
-            stack.append([])
-        elif name == "EMPTY_DICT":
-            stack.append({})
-        elif name == "APPEND":
-            item = stack.pop()
-            _extend(stack[-1], [item])
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            _update(stack[-1], [key, value])
-        elif name == "GLOBAL":
-            stack.append(_lookup(argument.replace(" ", ".", 1), names))
-        elif name == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            if type(module) is not str or type(attribute) is not str:
-                raise ValueError("damaged pickle (a name that is no string)")
-            stack.append(_lookup(f"{module}.{attribute}", names))
-        elif name == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            if not isinstance(function, _Function) or type(arguments) is not tuple:
-                raise ValueError("damaged pickle (a call of something that is no function)")
-            stack.append(function.call(*arguments))
-        elif name == "BUILD":
-            state = stack.pop()
-            if not isinstance(stack[-1], Array | DType):
-                raise ValueError("damaged pickle (a state for something that has none)")
-            stack[-1].set_state(state)
-        elif name == "BINPERSID" and persistent is not None:
-            stack.append(persistent(stack.pop()))
-        elif name == "STOP":
-            (result,) = stack
-            return result
-        elif name not in ("PROTO", "FRAME"):
-            raise ValueError(f"it has the pickle opcode {name}, which arrays and tensors do not need")
-    raise ValueError("damaged pickle (no end)")
-
-
-def _extend(target: Any, items: list[Any]) -> None:
-    if type(target) is not list:
-        raise ValueError("damaged pickle (items for something that is no list)")
-    target.extend(items)
-
-
-def _update(target: Any, items: list[Any]) -> None:
-    """Put keys and values, in turn, into a dict."""
-    keys, values = items[::2], items[1::2]
-    # Strings only: a key that is a deeply nested tuple would overflow the interpreter's stack when it is hashed.
-    if type(target) is not dict or len(keys) != len(values) or not all(type(key) is str for key in keys):
-        raise ValueError("damaged pickle (items for something that is no dict with strings as keys)")
-    target.update(zip(keys, values, strict=True))
-
-
-def _lookup(name: str, names: Mapping[str, Any]) -> Any:
-    if name not in names:
-        raise ValueError(f"it names {name[:100]!r}, which is not needed for arrays and tensors of numbers and never loaded")
-    return names[name]
-
-
-class _Function:
-    """One of this module's functions under the name of the one that it stands for."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
@@ -240,11 +139,11 @@ def _storage(content: bytes) -> NDArray[Any]:
         claims.append((key, numel, dtype))
 
     # torch.save's older format: a magic number, a version, the writer's sizes, the storage, its keys, its bytes.
-    head = [_run(stream, {}), _run(stream, {}), _run(stream, {})]
+    head = [run(stream, {}), run(stream, {}), run(stream, {})]
     if head[:2] != [0x1950A86A20F9469CFC6C, 1001] or type(head[2]) is not dict or head[2].get("little_endian") is not True:
         raise ValueError("it holds a torch storage of an unknown form")
-    _run(stream, _storage_types(), claim)
-    keys = _run(stream, {})
+    run(stream, _storage_types(), claim)
+    keys = run(stream, {})
     if len(claims) != 1 or keys != [claims[0][0]]:
         raise ValueError("it holds a torch storage of an unknown form")
     _, numel, dtype = claims[0]
@@ -303,11 +202,11 @@ def _no_hooks(*arguments: Any) -> dict[str, Any]:
 
 _NAMES: dict[str, Any] = {
     "numpy.ndarray": None,  # an argument of _reconstruct
-    "numpy.dtype": _Function(lambda spec, *_: DType(spec)),
-    "torch._utils._rebuild_tensor_v2": _Function(_tensor),
-    "collections.OrderedDict": _Function(_no_hooks),  # a tensor's hooks: none
+    "numpy.dtype": Function(lambda spec, *_: DType(spec)),
+    "torch._utils._rebuild_tensor_v2": Function(_tensor),
+    "collections.OrderedDict": Function(_no_hooks),  # a tensor's hooks: none
 }
 for _core in ("numpy.core", "numpy._core"):  # before and since NumPy 2
-    _NAMES[f"{_core}.multiarray._reconstruct"] = _Function(_reconstruct)
-    _NAMES[f"{_core}.multiarray.scalar"] = _Function(_scalar)
-    _NAMES[f"{_core}.numeric._frombuffer"] = _Function(_frombuffer)
+    _NAMES[f"{_core}.multiarray._reconstruct"] = Function(_reconstruct)
+    _NAMES[f"{_core}.multiarray.scalar"] = Function(_scalar)
+    _NAMES[f"{_core}.numeric._frombuffer"] = Function(_frombuffer)

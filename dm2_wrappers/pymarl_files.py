@@ -1,7 +1,7 @@
 """Demonstrations that the paper's own implementation recorded: a folder of ``agent_<i>.npz`` (or ``.npy``), pickled.
 
 Each file is an object array of dicts, one an episode: ``obs`` [1, limit + 1, D] and ``actions`` [1, limit + 1, 1], torch
-tensors padded with zeros. The pickles are read by ``array_pickles.py``, which runs nothing of what they say.
+tensors padded with zeros. ``array_pickles.py`` reads the pickles and runs nothing of what they say.
 
 **Where an episode ends.** PyMARL stores T + 1 observations of an episode of T steps, the last one after the last step, and
 zeros from there on. The dead see zeros too, and their only action is number 0, which nobody else may choose: so an agent is
@@ -22,7 +22,6 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,8 +58,9 @@ def import_pymarl(
     for path in paths:
         try:
             columns.append(_read_agent(path, max_bytes)[:episodes])
-        except (ValueError, OSError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-            raise ValueError(f"{path} is not a usable recording of PyMARL's: {error}") from None
+        except Exception as error:  # the ways in which zipfile and NumPy fail on a damaged file are many
+            reason = str(error) if type(error) is ValueError else f"damaged ({type(error).__name__}: {error})"
+            raise ValueError(f"{path} is not a usable recording of PyMARL's: {' '.join(reason.split())[:400]}") from None
     counts = [len(column) for column in columns]
     if len(set(counts)) != 1 or (episodes or counts[0]) > counts[0]:
         raise ValueError(f"expected {episodes or 'equally many'} episodes of every agent, but {folder} has {counts}")
