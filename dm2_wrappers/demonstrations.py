@@ -344,3 +344,9 @@ def _validate(demos: Demonstrations) -> None:
         raise ValueError(f"each agent's offsets must rise from 0 to at most {steps} (the rows), but they do not")
     if not np.isfinite(observations).all() or not np.isfinite(demos.rewards).all():
         raise ValueError("the observations or rewards of these demonstrations hold NaN or infinite values")
+
+
+if __name__ == "__main__":
+    from dm2_wrappers.demonstrations_cli import main
+
+    raise SystemExit(main())
