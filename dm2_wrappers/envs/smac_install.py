@@ -164,7 +164,7 @@ def _import() -> Any:
             raise
         raise ImportError(
             f"protobuf {_version('protobuf')} is too new for StarCraft II's Python protocol: "
-            "run pip install 'protobuf<3.21'",
+            "run pip install 'protobuf<3.21', or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python",
             name="google.protobuf",
         ) from error
     except ModuleNotFoundError as error:
