@@ -157,7 +157,7 @@ def test_no_maps(starcraft):
 def test_all_findings(packages, starcraft, monkeypatch):
     packages(GENUINE)
     found = {finding.name: finding for finding in smac_install.findings()}
-    assert list(found) == ["smac", "pysc2", "protobuf", "StarCraft II", "SMAC's maps"]
+    assert list(found) == ["smac", "pysc2", "smac.env", "StarCraft II", "SMAC's maps"]
     assert all(finding.ok for finding in found.values())
     assert found["SMAC's maps"].detail == str(starcraft / "Maps" / "SMAC_Maps")
     monkeypatch.setenv("SC2PATH", str(Path(starcraft, "nowhere")))
