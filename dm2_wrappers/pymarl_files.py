@@ -72,7 +72,7 @@ def _agent_files(folder: Path) -> list[Path]:
     """The files of agents 0, 1, 2, ...; an ``.npz`` before an ``.npy``, as PyMARL's reader has it."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}; expected one with agent_0.npz, agent_1.npz, ...")
-    found = {path.stem: path for suffix in ("npy", "npz") for path in folder.glob(f"agent_*.{suffix}")}
+    found = {path.stem: path for suffix in ("npy", "npz") for path in folder.glob(f"agent_*.{suffix}") if path.is_file()}
     if "agent_0" not in found:
         raise FileNotFoundError(f"{folder} has no agent_0.npz or agent_0.npy, with which PyMARL's recordings begin")
     paths = [found.pop(f"agent_{k}") for k in range(len(found)) if f"agent_{k}" in found]
@@ -107,6 +107,8 @@ def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
             raise ValueError("its episodes together are larger than its contents")
         if not np.isfinite(observations).all():
             raise ValueError(f"the obs of episode {e} hold NaN or infinite values")
+        if not 0 <= actions.min() <= actions.max() < 2**31:
+            raise ValueError(f"the actions of episode {e} are not numbers of actions: {actions.min()} to {actions.max()}")
         result.append((observations.astype(np.float32), actions.astype(np.int64)))
     return result
 
@@ -122,9 +124,11 @@ def _contents(path: Path, max_bytes: int) -> bytes:
         names = archive.namelist()
         if names != ["arr_0.npy"]:
             raise ValueError(f"expected one array arr_0 in it, found {', '.join(names)[:200] or 'none'}")
-        if archive.getinfo("arr_0.npy").file_size > max_bytes:
-            size = archive.getinfo("arr_0.npy").file_size
-            raise ValueError(f"its contents claim {size} bytes, over max_bytes={max_bytes}: {advice}")
+        entry = archive.getinfo("arr_0.npy")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may swell before they are cut
+            raise ValueError("it is compressed in a way that NumPy does not use")
+        if entry.file_size > max_bytes:
+            raise ValueError(f"its contents claim {entry.file_size} bytes, over max_bytes={max_bytes}: {advice}")
         with archive.open("arr_0.npy") as file:
             return file.read()  # no more than the archive claims
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import pickle
@@ -311,6 +312,8 @@ def _claims(rng: random.Random, canary: str) -> bytes:
         lambda: np.ones((1, 6, 0), np.float32),
         lambda: np.ones((6, 3), np.float32),
         lambda: torch.ones(2, 6, 3),
+        lambda: torch.full((1, 6, 1), -1),
+        lambda: torch.full((1, 6, 1), 2**40),
         lambda: torch.ones(1, 5, 3),
         lambda: torch.ones(1, 6, 3).to_sparse(),
         lambda: torch.nn.Parameter(torch.ones(1, 6, 3)),
@@ -378,6 +381,14 @@ def _headers(rng: random.Random, canary: str) -> bytes:
     return rng.choice(choices)
 
 
+@functools.cache
+def _swelling() -> bytes:
+    content = bytearray(npz(npy(bytes(20_000_000)), method=zipfile.ZIP_BZIP2))
+    central = content.index(b"PK\1\2")
+    content[central + 24 : central + 28] = struct.pack("<I", 1000)  # and claim to be small
+    return bytes(content)
+
+
 def cases(seed: int, canary: str) -> Iterator[tuple[str, str, bytes, bool]]:
     """(kind, suffix, bytes, must fail) without end. A flipped bit may lie in a number, and then nothing is wrong."""
     rng = random.Random(seed)
@@ -391,8 +402,10 @@ def cases(seed: int, canary: str) -> Iterator[tuple[str, str, bytes, bool]]:
             yield "flip", "npy", bytes(valid), False
         elif kind == "zip":
             valid = npz(npy(pickle.dumps(array_of(episodes()))))
-            choice = rng.randrange(6)
-            if choice == 0:
+            choice = rng.randrange(7)
+            if choice == 6:  # a few bytes that swell to 20 MB
+                yield "zip", "npz", _swelling(), True
+            elif choice == 0:
                 yield "zip", "npz", valid[: rng.randrange(len(valid))], True
             elif choice == 1:
                 yield "zip", "npz", npz(npy(b""), rng.choice(["arr_1.npy", "../arr_0.npy", "arr_0"])), True
