@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import pickletools
+import zipfile
 from collections import deque
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from dm2_wrappers import Demonstrations, array_pickles
-from tests.hostile_pickles import Call, array_of, dumps, episodes, npy, read_all
+from tests.hostile_pickles import Call, array_of, dumps, episodes, npy, npz, read_all
 
 ROWS, WIDTH = 8, 3  # a limit of seven steps
 NO_OP, STOP, ATTACK = 0, 1, 6
@@ -197,6 +198,14 @@ def test_episodes_that_share_their_numbers_do_not_fill_the_memory(tmp_path):
     one, *_ = episodes(rows=100)
     (tmp_path / "agent_0.npy").write_bytes(npy(pickle.dumps(array_of([one] * 50)), "(50,)"))
     with pytest.raises(ValueError, match="episodes together are larger"):
+        Demonstrations.import_pymarl(tmp_path)
+
+
+def test_only_numpys_own_compression_is_read(tmp_path):
+    """Others swell by thousands before what the archive claims is cut off."""
+    content = npz(npy(pickle.dumps(array_of(episodes()))), method=zipfile.ZIP_BZIP2)
+    (tmp_path / "agent_0.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="compressed in a way that NumPy does not use"):
         Demonstrations.import_pymarl(tmp_path)
 
 
