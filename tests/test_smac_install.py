@@ -77,8 +77,8 @@ def test_the_package_of_that_name_from_pypi(packages):
         smac_install.load()
 
 
-def test_a_folder_of_that_name(packages):
-    packages({"smac/results.csv": ""})
+def test_another_package_of_that_name(packages):
+    packages({"smac/__init__.py": "", "smac/results.csv": ""})
     with pytest.raises(ImportError, match=r"'smac' that Python finds in .*packages/smac has no smac\.env"):
         smac_install.load()
 
