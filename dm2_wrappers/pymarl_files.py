@@ -4,9 +4,9 @@ Each file is an object array of dicts, one an episode: ``obs`` [1, limit + 1, D]
 tensors padded with zeros. ``array_pickles.py`` reads the pickles and runs nothing of what they say.
 
 **Where an episode ends.** PyMARL stores T + 1 observations of an episode of T steps, the last one after the last step, and
-zeros from there on. The dead see zeros too, and their only action is number 0, which nobody else may choose: so an agent is
-alive in a row if it sees something or acts otherwise, and a row in which nobody is alive is padding or follows the death of
-the last one. The last row in which somebody is alive is
+zeros from there on. The dead see zeros too; the living always see something, their own health at least. So an agent is alive
+in a row if it sees something, and a row in which nobody does is padding or follows the death of the last of them. The last
+row in which somebody is alive is
 
 - the observation *after* the last step, if the team won or ran out of time: it is dropped, being no sample;
 - the observation *before* it, if the last of the team died in it: it is kept.
@@ -159,7 +159,7 @@ def _cut(e: int, episode: tuple[Episode, ...]) -> list[tuple[NDArray[np.float32]
     rows = {len(observations) for observations, _ in episode}
     if len(rows) != 1:
         raise ValueError(f"the agents' recordings of episode {e} have different numbers of rows: {sorted(rows)}")
-    alive = np.stack([observations.any(axis=1) | (actions != 0) for observations, actions in episode])
+    alive = np.stack([observations.any(axis=1) for observations, _ in episode])
     living = np.flatnonzero(alive.any(axis=0))
     if not len(living):
         raise ValueError(f"episode {e} holds nothing but zeros")
