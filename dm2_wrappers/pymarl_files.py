@@ -98,13 +98,17 @@ def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
     items = array.value if isinstance(array, array_pickles.Array) else None
     if type(items) is not list or shape != (len(items),) or not items:
         raise ValueError("it does not hold an array of one or more episodes")
-    result, left = [], len(data)
+    result: list[Episode] = []
+    left = len(data)
     for e, item in enumerate(items):
         observations, actions = _episode(e, item)
         # In a real file each episode has numbers of its own; a small hostile one may point at the same again and again.
         left -= observations.nbytes
         if left < 0:
             raise ValueError("its episodes together are larger than its contents")
+        if result and observations.shape[1] != result[0][0].shape[1]:
+            sizes = f"{result[0][0].shape[1]} and {observations.shape[1]}"
+            raise ValueError(f"its episodes 0 and {e} have different numbers of features: {sizes}")
         if not np.isfinite(observations).all():
             raise ValueError(f"the obs of episode {e} hold NaN or infinite values")
         if not 0 <= actions.min() <= actions.max() < 2**31:

@@ -161,6 +161,12 @@ def test_what_does_not_fit_together(tmp_path):
     with pytest.raises(ValueError, match=r"recordings of episode 0 have different numbers of rows: \[7, 8\]"):
         Demonstrations.import_pymarl(recorder.save(made(tmp_path / "shorter")))
     recorder = Recorder(1)
+    recorder.add([[ATTACK]])
+    recorder.add([[ATTACK]])
+    recorder.episodes[0][1]["obs"] = recorder.episodes[0][1]["obs"][..., :2]
+    with pytest.raises(ValueError, match=r"agent_0.*episodes 0 and 1 have different numbers of features: 3 and 2"):
+        Demonstrations.import_pymarl(recorder.save(made(tmp_path / "narrower")))
+    recorder = Recorder(1)
     recorder.add([])
     with pytest.raises(ValueError, match="episode 0 holds nothing but zeros"):
         Demonstrations.import_pymarl(recorder.save(made(tmp_path / "empty")))
