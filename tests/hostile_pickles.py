@@ -390,7 +390,7 @@ def _swelling() -> bytes:
 
 
 def cases(seed: int, canary: str) -> Iterator[tuple[str, str, bytes, bool]]:
-    """(kind, suffix, bytes, must fail) without end. A flipped bit may lie in a number or be unused: nothing is wrong then."""
+    """(kind, suffix, bytes, must fail) without end. A flipped bit may lie in a number or be unused: that is fine."""
     rng = random.Random(seed)
     kinds = [_hidden, _hidden, _hidden, _opcodes, _claims, _truncated, _scrambled, _headers]
     while True:
