@@ -41,6 +41,8 @@ class LearnerArgs:
     """minibatches per pass, if nobody were dead"""
     learning_rate: float = 1e-3
     """Adam's step size"""
+    gamma: float = 0.99
+    """discount"""
     clip_range: float = 0.2
     """PPO's clipping"""
     ent_coef: float = 0.01
@@ -116,6 +118,7 @@ def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.Indep
         batch_size=args.n_steps * args.num_envs // args.minibatches,
         n_epochs=args.n_epochs,
         learning_rate=args.learning_rate,
+        gamma=args.gamma,
         clip_range=args.clip_range,
         ent_coef=args.ent_coef,
         policy_kwargs={"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh},
