@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,8 @@ class Args:
     """Adam's step size"""
     gamma: float = 0.99
     """discount"""
+    n_steps: int = 3
+    """rewards of so many joint steps before the target network's value; 1 in the QMIX paper"""
     tau: float = 0.005
     """share of the networks that goes into the target networks at each gradient step"""
     max_grad_norm: float = 10.0
@@ -177,7 +181,7 @@ class QMIX:
         nn.utils.clip_grad_norm_(self.loss.parameters(), self.args.max_grad_norm)
         self.optimizer.step()
         self.targets.step()
-        return float(loss)
+        return float(loss.detach())
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -214,10 +218,10 @@ def explore(greedy: np.ndarray, masks: np.ndarray, epsilon: float, rng: np.rando
 
 
 def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.ndarray, result: tuple) -> TensorDict:
-    """A joint step of all copies as TorchRL's losses want it, without those that the simulator broke.
+    """A joint step of all copies as TorchRL's losses want it [N].
 
     What follows is what followed the action, not the next episode's start. After a termination nothing counts any more;
-    a time limit is no termination.
+    a time limit is no termination. Steps that the simulator broke are marked, to be left out.
     """
     shown, rewards, terminations, truncations, after = result
     done = (terminations | truncations).all(axis=1)
@@ -233,8 +237,32 @@ def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.nda
             "done": done[:, None],
             "terminated": (done & ~truncations.any(axis=1))[:, None],
         },
+        "steps_to_next_obs": np.ones((len(done), 1), np.int64),
+        "broken": after["broken"],
     }
-    return TensorDict(step, batch_size=len(done))[torch.as_tensor(~after["broken"])]
+    return TensorDict(step, batch_size=len(done))
+
+
+def look_ahead(window: Sequence[TensorDict], gamma: float) -> TensorDict:
+    """The first of successive joint steps with the rewards of all, or of those up to its episode's end [N].
+
+    TorchRL's `MultiStep` leaves "terminated" as it was after the first step, so that values would go on after the end.
+    """
+    *earlier, result = window
+    for step in reversed(earlier):
+        done = step["next", "done"][:, 0]
+        result = torch.where(done, step, continued(step, result, gamma))
+    return result[~result["broken"]]
+
+
+def continued(step: TensorDict, later: TensorDict, gamma: float) -> TensorDict:
+    """``step`` followed by what ``later``, which begins where it ends, has gathered."""
+    joined = step.copy()
+    joined["next"] = later["next"].copy()
+    joined["next", "reward"] = step["next", "reward"] + gamma * later["next", "reward"]
+    joined["steps_to_next_obs"] = 1 + later["steps_to_next_obs"]
+    joined["broken"] = later["broken"]
+    return joined
 
 
 def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
@@ -287,11 +315,14 @@ def main(args: Args) -> Path:
         torch.manual_seed(derive_seed(args.seed, "replay", str(step)))
         rng = np.random.default_rng(derive_seed(args.seed, "exploration", str(step)))
         observations, infos = venv.reset(seed=derive_seed(args.seed, "environment", str(step)))
+        window: deque[TensorDict] = deque(maxlen=args.n_steps)
         for _ in range(-(-min(args.eval_every, args.steps - step) // args.num_envs)):
             epsilon = max(args.epsilon_end, 1 - (1 - args.epsilon_end) * step / args.epsilon_steps)
             actions = explore(policy(observations, infos), infos["action_mask"], epsilon, rng)
             result = venv.step(actions)
-            qmix.buffer.extend(transitions(observations, infos, actions, result))
+            window.append(transitions(observations, infos, actions, result))
+            if len(window) == args.n_steps:
+                qmix.buffer.extend(look_ahead(window, args.gamma))
             observations, infos = result[0], result[-1]
             step += args.num_envs
             bar.update(args.num_envs)
