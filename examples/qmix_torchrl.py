@@ -223,7 +223,7 @@ def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.nda
     What follows is what followed the action, not the next episode's start. After a termination nothing counts any more;
     a time limit is no termination. Steps that the simulator broke are marked, to be left out.
     """
-    shown, rewards, terminations, truncations, after = result
+    _, rewards, terminations, truncations, after = result
     done = (terminations | truncations).all(axis=1)
     # Environments that do not say what would be legal after a time limit: what was so a step before.
     last_mask = np.where(done[:, None, None], infos["action_mask"], after["action_mask"])

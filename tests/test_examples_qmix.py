@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 import dm2_wrappers as dm2
 from tests.tiny_envs import StateEnv, TinyEnv
 
-torch = pytest.importorskip("torch")
 pytest.importorskip("torchrl", reason="QMIX needs the extra torchrl: pip install 'dm2-wrappers[torchrl]'")
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
