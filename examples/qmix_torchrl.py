@@ -4,10 +4,10 @@
     python examples/qmix_torchrl.py --extra-layer                    # the agents' network of the paper's Figure 5
     python examples/qmix_torchrl.py --env smax:3s_vs_4z --steps 500_000 --record 1000    # and record demonstrations
 
-One network for all agents, told apart by a number appended to the observation; TorchRL's `QMixer` of the global state;
-double Q-learning from replayed joint steps under epsilon-greedy play. The paper's agents are recurrent (a layer of 64,
-a GRU of 64; with the extra layer, two of 64 before the GRU): here a layer of 64 stands for the GRU, as joint steps are
-then replayed in any order, which is what two cores can do.
+One network for all agents, told apart by a one-hot number appended to the observation; TorchRL's `QMixer` of the global
+state; double Q-learning from replayed joint steps under epsilon-greedy play. The paper's agents are recurrent (a layer of
+64 and a GRU of 64; with the extra layer, two layers before the GRU). Here a layer of 64 stands for the GRU: joint steps
+can then be replayed singly, which is what two cores can do. Needs the extras smax, sb3, torchrl and examples.
 
 A run's folder is like that of ippo_sb3.py: config.json, evaluations.csv, curve.png, checkpoint.pt, final.json. The
 environment, the random streams and thus everything after a checkpoint depend only on it and on the seed: a run that was
@@ -32,6 +32,7 @@ from record_demos import CLOSE, keep
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
+from torchrl import logger
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from torchrl.modules import MultiAgentMLP, QMixer
 from torchrl.objectives import SoftUpdate, ValueEstimators
@@ -82,7 +83,7 @@ class Args:
     """gradient clipping"""
     epsilon_end: float = 0.05
     """exploration at the end; at the start it is 1"""
-    epsilon_steps: int = 100_000
+    epsilon_steps: int = 50_000
     """environment steps on which it falls, in a straight line"""
     eval_every: int = 50_000
     """environment steps between two evaluations and checkpoints, rounded up to whole joint steps"""
@@ -95,7 +96,7 @@ class Args:
     record_path: Path | None = None
     """their file; demos.npz in the run's folder if not given"""
     levels: list[float] = field(default_factory=list)
-    """win rates at which to record on the way; the level goes into the file's name"""
+    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them"""
     run: Path | None = None
     """folder of the run; runs/qmix_<env>_seed<seed> if not given"""
     device: str = "cpu"
@@ -133,6 +134,8 @@ class QMIX:
     def __init__(self, venv: MultiAgentVectorEnv, state_size: int, args: Args) -> None:
         if not venv.discrete:
             raise ValueError(f"QMIX needs discrete actions, but those of {args.env} are continuous")
+        if args.n_steps < 1:
+            raise ValueError(f"n_steps must be at least 1, got {args.n_steps}")
         self.args = args
         num_actions = max(int(space.n) for space in venv.action_spaces.values())
         self.network = AgentNetwork(max(venv.observation_sizes), num_actions, venv.num_agents, args)
@@ -276,6 +279,7 @@ def main(args: Args) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
 
+    logger.setLevel("WARNING")  # TorchRL tells of its storage in the middle of the bar
     torch.manual_seed(derive_seed(args.seed, "networks"))
     venv = dm2.envs.vector_env(args.env, args.num_envs)
     test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes))
@@ -326,7 +330,7 @@ def main(args: Args) -> Path:
             observations, infos = result[0], result[-1]
             step += args.num_envs
             bar.update(args.num_envs)
-            for _ in range(args.updates if step >= args.learning_starts else 0):
+            for _ in range(args.updates if step >= args.learning_starts and len(qmix.buffer) else 0):
                 qmix.learn()
         test()
         passed = [level for level in args.levels if level not in levels]

@@ -95,6 +95,9 @@ def test_the_loss_is_double_q_learning_with_masks_and_bootstraps_at_time_limits_
     qmix.buffer.extend(random_batch(q, rng, 64))
     for _ in range(5):  # away from the target networks
         qmix.learn()
+    states = qmix.buffer[:]["state"].numpy()
+    assert_allclose(qmix.state_scale[0], states.mean(axis=0), atol=1e-6)
+    assert_allclose(qmix.state_scale[1], states.std(axis=0, ddof=1), rtol=1e-5)
     qmix.state_scale = torch.full((6,), 0.5), torch.full((6,), 2.0)
     batch = random_batch(q, rng, 64)
     qmix.buffer.sample = lambda: batch.clone()
@@ -266,6 +269,8 @@ def test_a_run_trains_evaluates_plots_records_and_resumes_as_if_undisturbed(tmp_
     demos = dm2.Demonstrations.load(whole / "demos.npz")
     assert len(demos) == 6
     assert demos.metadata["policy"]["train_steps"] == 192
+    (at_level,) = whole.glob("demos_win*.npz")
+    assert dm2.Demonstrations.load(at_level).metadata["policy"]["train_steps"] == 0
 
     run(*SMALL, "--steps", 64, "--run", parts, cwd=tmp_path)
     run(*SMALL, "--steps", 192, "--run", parts, cwd=tmp_path)
