@@ -94,11 +94,11 @@ def train_and_record(args: Args) -> None:
             demos = record(team, args, test_env)
             # The lucky ones of many small evaluations get here: what counts is the recorded episodes' own rate.
             if (demos.win_rate or 0.0) >= levels[0] - CLOSE:
-                keep(demos, args.out, name, levels.pop(0))
+                keep(demos, args, name, levels.pop(0))
     bar.close()
     if levels:
         print(f"stopped at {team.num_timesteps:,} steps with a win rate of {rate:.2f}, below the levels {levels}")
-        keep(record(team, args, test_env), args.out, name, rate)
+        keep(record(team, args, test_env), args, name, rate)
 
 
 def record(team, args: Args, env) -> dm2.Demonstrations:
@@ -108,11 +108,11 @@ def record(team, args: Args, env) -> dm2.Demonstrations:
     return dm2.Demonstrations.record(env, team.policy(), args.episodes, seed=args.seed + 1000, provenance=provenance)
 
 
-def keep(demos: dm2.Demonstrations, out: Path, name: str, level: float) -> None:
+def keep(demos: dm2.Demonstrations, args: Args, name: str, level: float) -> None:
     """Save them under the level's name, or the truth's where that is another."""
     rate = demos.win_rate or 0.0
     named = level if abs(rate - level) <= CLOSE else rate
-    path = out / f"{name}_win{round(100 * named)}.npz"
+    path = args.out / f"{name}_win{round(100 * named)}.npz"
     demos.save(path)
     size, steps = path.stat().st_size / 1e6, demos.metadata["policy"]["train_steps"]
     tqdm.write(f"{path}: {len(demos)} episodes, win rate {rate:.3f}, {steps:,} steps of training, {size:.1f} MB")
