@@ -21,13 +21,33 @@ from dm2_wrappers.matcher import DistributionMatcher
 from dm2_wrappers.rollout import Rollout
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 
+Coefficient = float | Mapping[str, float]
+
+
+def coefficients(coefficient: Coefficient, agents: Sequence[str]) -> NDArray[np.float32]:
+    """The paper's c of each agent, float32 [K], from one number for all or ``{agent: c}``.
+
+    Raises:
+        ValueError: Not a finite number of at least 0 for each agent.
+    """
+    if isinstance(coefficient, Mapping):
+        if set(coefficient) != set(agents):
+            raise ValueError(f"coefficient must have one number for each of {list(agents)}, got {sorted(coefficient)}")
+        values = [coefficient[agent] for agent in agents]
+    else:
+        values = [coefficient] * len(agents)
+    for value in values:
+        if not isinstance(value, int | float | np.number) or not np.isfinite(value) or value < 0:
+            raise ValueError(f"coefficient must be a finite number of at least 0, got {value!r}")
+    return np.array(values, np.float32)
+
 
 class _Mixer:
     """What both wrappers do: mix rewards, collect observations, update when it is time.
 
     Attributes:
         matcher: The discriminators; share it, never copy it.
-        coefficient: The paper's c; may be changed at any time.
+        coefficient: The paper's c, for all agents or ``{agent: c}``; may be changed at any time.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
         training: While False nothing is recorded and ``update_every`` does not count; rewards are still mixed.
         metrics: What the newest ``update()`` returned.
@@ -36,13 +56,16 @@ class _Mixer:
     def _set_up(
         self,
         demos_or_matcher: Demonstrations | DistributionMatcher,
-        coefficient: float,
+        coefficient: Coefficient,
         env_coefficient: float,
         update_every: int | None,
     ) -> None:
-        for name, value in (("coefficient", coefficient), ("env_coefficient", env_coefficient)):
-            if not isinstance(value, int | float | np.number) or not np.isfinite(value) or value < 0:
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+        if (
+            not isinstance(env_coefficient, int | float | np.number)
+            or not np.isfinite(env_coefficient)
+            or env_coefficient < 0
+        ):
+            raise ValueError(f"env_coefficient must be a finite number of at least 0, got {env_coefficient!r}")
         if update_every is not None and update_every < 1:
             raise ValueError(f"update_every must be None or at least 1 environment step, got {update_every!r}")
         if isinstance(demos_or_matcher, Demonstrations):
@@ -53,7 +76,9 @@ class _Mixer:
                 "read a file with Demonstrations.load(path)"
             )
         self.matcher = demos_or_matcher
-        self.coefficient, self.env_coefficient = float(coefficient), float(env_coefficient)
+        coefficients(coefficient, self.matcher.agents)
+        self.coefficient: Coefficient = coefficient
+        self.env_coefficient = float(env_coefficient)
         self.update_every, self.training = update_every, True
         self.metrics: dict[str, float] = {}
         self._rollout = Rollout()
@@ -61,12 +86,13 @@ class _Mixer:
 
     def update(self) -> dict[str, float]:
         """Lines 8-9: train every agent's discriminator on what was seen since the last update; its metrics."""
-        self._flush()
-        self._unrecorded_steps = 0
+        self.flush()
         self.metrics = self.matcher.update()
         return self.metrics
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand what was seen since the last update to the matcher now; ``update_every`` counts from here."""
+        self._unrecorded_steps = 0
         if len(self._rollout):
             observations, alive, broken = self._rollout.take()
             self.matcher.record(observations, alive, broken=broken)
@@ -101,7 +127,7 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
         demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` made with options of its own.
-        coefficient: The paper's c.
+        coefficient: The paper's c, for all agents or ``{agent: c}``.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
         update_every: Call ``update()`` by itself every so many joint steps; None: call it after each rollout.
 
@@ -114,7 +140,7 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
         env: ParallelEnv,
         demos_or_matcher: Demonstrations | DistributionMatcher,
         *,
-        coefficient: float,
+        coefficient: Coefficient,
         env_coefficient: float = 1.0,
         update_every: int | None = None,
     ) -> None:
@@ -141,10 +167,11 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
         observations, env_rewards, terminations, truncations, infos = super().step(actions)
         gail_rewards = self.matcher.rewards(before, alive)
         self._check_rewards(np.array([env_rewards[agent] for agent in present], dtype=np.float64))
-        rewards = {}
+        rewards, c = {}, coefficients(self.coefficient, self.matcher.agents)
         for agent in present:
-            gail = float(gail_rewards[self._index[agent]])
-            rewards[agent] = self.env_coefficient * float(env_rewards[agent]) + self.coefficient * gail
+            k = self._index[agent]
+            gail = float(gail_rewards[k])
+            rewards[agent] = self.env_coefficient * float(env_rewards[agent]) + float(c[k]) * gail
             infos[agent] = {**infos.get(agent, {}), "env_reward": float(env_rewards[agent]), "gail_reward": gail}
         self._look(observations, infos)
         broken = any(info.get("broken", False) for info in infos.values())
@@ -173,7 +200,7 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
         venv: MultiAgentVectorEnv,
         demos_or_matcher: Demonstrations | DistributionMatcher,
         *,
-        coefficient: float,
+        coefficient: Coefficient,
         env_coefficient: float = 1.0,
         update_every: int | None = None,
     ) -> None:
@@ -202,7 +229,8 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
         self._alive = infos["alive"]
         self._check_rewards(env_rewards)
         gail_rewards = self.matcher.rewards(before, alive)
-        rewards = (self.env_coefficient * env_rewards + self.coefficient * gail_rewards).astype(np.float32)
+        c = coefficients(self.coefficient, self.possible_agents)
+        rewards = (self.env_coefficient * env_rewards + c * gail_rewards).astype(np.float32)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
         ended = np.all(terminations | truncations, axis=1)
         self._saw(before, alive, ended, infos.get("broken"))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,21 +28,9 @@ COLUMNS = ["step", "win_rate", "win_rate_se", "return", "return_se", "length", "
 
 
 @dataclass
-class Args:
-    algorithm: Literal["dm2", "ippo"] = "dm2"
-    """dm2: distribution matching on top of independent PPO; ippo: independent PPO alone"""
-    env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario"""
-    demos: Path | None = None
-    """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
-    coefficient: float = 0.3
-    """the paper's c: paid is r_env + c * r_gail"""
-    env_coefficient: float = 1.0
-    """factor on the environment's reward; 0 is GAIL alone"""
-    steps: int = 1_000_000
-    """environment steps, summed over copies"""
-    seed: int = 0
-    """seed of learners, environment and discriminators"""
+class LearnerArgs:
+    """One agent's PPO; all agents have the same."""
+
     num_envs: int = 64
     """battles played at once"""
     n_steps: int = 64
@@ -52,7 +40,9 @@ class Args:
     minibatches: int = 4
     """minibatches per pass, if nobody were dead"""
     learning_rate: float = 1e-3
-    """Adam's step size of the policies"""
+    """Adam's step size"""
+    clip_range: float = 0.2
+    """PPO's clipping"""
     ent_coef: float = 0.01
     """entropy bonus"""
     activation: Literal["tanh", "relu"] = "relu"
@@ -61,8 +51,46 @@ class Args:
     """gradient clipping; SB3's 0.5 lets the critic's large gradients drown the policy's"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
     """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
+    device: str = "cpu"
+    """where the networks live; small ones are fastest on the CPU"""
+
+
+@dataclass
+class MatcherArgs:
+    """The discriminators, one an agent."""
+
     updates: int = 30
-    """discriminator minibatches per rollout"""
+    """minibatches per rollout"""
+    batch_size: int = 256
+    """transitions of each side in a minibatch"""
+    reward: Literal["logit", "-log(1-D)", "log D"] = "logit"
+    """what function of the discriminator is paid"""
+    center: bool = True
+    """pay the reward less its mean over the newest rollout"""
+
+
+@dataclass
+class Args:
+    algorithm: Literal["dm2", "ippo"] = "dm2"
+    """dm2: distribution matching on top of independent PPO; ippo: independent PPO alone"""
+    env: str = "smax:5m_vs_6m"
+    """backend:scenario; smax:NAME for any SMAX scenario"""
+    demos: Path | None = None
+    """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
+    coefficient: float = 0.3
+    """the paper's c: paid is r_env + c * r_gail"""
+    anneal: bool = False
+    """let c fall linearly to 0 over the run, in steps of one evaluation"""
+    unmatched: list[str] = field(default_factory=list)
+    """agents that get no r_gail"""
+    env_coefficient: float = 1.0
+    """factor on the environment's reward; 0 is GAIL alone"""
+    steps: int = 1_000_000
+    """environment steps, summed over copies"""
+    seed: int = 0
+    """seed of learners, environment and discriminators"""
+    learner: tyro.conf.OmitArgPrefixes[LearnerArgs] = field(default_factory=LearnerArgs)
+    matcher: tyro.conf.OmitArgPrefixes[MatcherArgs] = field(default_factory=MatcherArgs)
     eval_every: int = 50_000
     """environment steps between two evaluations, rounded up to whole rollouts"""
     eval_episodes: int = 32
@@ -73,10 +101,34 @@ class Args:
     """evaluate the most likely actions instead of sampled ones"""
     run: Path | None = None
     """folder of the run; runs/<algorithm>_<env>_seed<seed> if not given"""
-    device: str = "cpu"
-    """where the networks live; small ones are fastest on the CPU"""
     bar_position: int = 0
     """line of the progress bar, for several runs in one terminal"""
+
+
+def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.IndependentLearners:
+    """One MaskablePPO per agent."""
+    return dm2.sb3.IndependentLearners(
+        MaskablePPO,
+        venv,
+        seed=seed,
+        after_death=args.after_death,
+        n_steps=args.n_steps,
+        batch_size=args.n_steps * args.num_envs // args.minibatches,
+        n_epochs=args.n_epochs,
+        learning_rate=args.learning_rate,
+        clip_range=args.clip_range,
+        ent_coef=args.ent_coef,
+        policy_kwargs={"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh},
+        max_grad_norm=args.max_grad_norm,
+        device=args.device,
+        **options,
+    )
+
+
+def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, float]:
+    """The paper's c of each agent when a share ``done`` of the run is done."""
+    c = args.coefficient * (1 - done) if args.anneal else args.coefficient
+    return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
 
 
 def main(args: Args) -> Path:
@@ -86,36 +138,26 @@ def main(args: Args) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
 
-    venv = dm2.envs.vector_env(args.env, args.num_envs)
+    venv = dm2.envs.vector_env(args.env, args.learner.num_envs)
     test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes))
     demos = None
     if args.algorithm == "dm2":
         demos = dm2.Demonstrations.load(args.demos or Path("demos_data") / f"{name}_win30.npz")
 
-    checkpoint = run / "checkpoint.zip"
+    checkpoint, device = run / "checkpoint.zip", args.learner.device
     if checkpoint.exists():
-        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.device, log_dir=run / "agents")
+        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=device, log_dir=run / "agents")
+    elif demos is None:
+        team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents")
     else:
-        matcher = None
-        if demos is not None:
-            matcher = dm2.DistributionMatcher(demos, updates=args.updates, seed=args.seed, device=args.device)
-        team = dm2.sb3.IndependentLearners(
-            MaskablePPO,
+        team = make_team(
+            args.learner,
             venv,
-            matcher=matcher,
-            coefficient=None if matcher is None else args.coefficient,
-            env_coefficient=args.env_coefficient,
-            after_death=args.after_death,
             seed=args.seed,
+            matcher=dm2.DistributionMatcher(demos, seed=args.seed, device=device, **asdict(args.matcher)),
+            coefficient=coefficient(args, venv.possible_agents, done=0.0),
+            env_coefficient=args.env_coefficient,
             log_dir=run / "agents",
-            n_steps=args.n_steps,
-            batch_size=args.n_steps * args.num_envs // args.minibatches,
-            n_epochs=args.n_epochs,
-            learning_rate=args.learning_rate,
-            ent_coef=args.ent_coef,
-            policy_kwargs={"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh},
-            max_grad_norm=args.max_grad_norm,
-            device=args.device,
         )
 
     curve = run / "evaluations.csv"
@@ -139,10 +181,13 @@ def main(args: Args) -> Path:
         evaluate()
     while team.num_timesteps < args.steps:
         before = team.num_timesteps
+        if demos is not None:
+            team.coefficient = coefficient(args, team.agents, done=before / args.steps)
         team.learn(min(args.eval_every, args.steps - before), reset_num_timesteps=before == 0)
         bar.update(team.num_timesteps - before)
         evaluate()
         team.save(checkpoint)
+        team.restart_episodes()  # as after loading: an interrupted run ends with the same numbers
     bar.close()
     final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
     (run / "final.json").write_text(json.dumps({"step": team.num_timesteps, **final}, indent=1) + "\n")
@@ -151,11 +196,13 @@ def main(args: Args) -> Path:
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """One line per evaluation."""
-    with path.open("w", newline="") as file:
+    """One line per evaluation; whoever reads it meanwhile, or kills this process, leaves or finds a whole file."""
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
+    temporary.replace(path)
 
 
 def read_curve(path: Path, up_to: float = float("inf")) -> list[dict[str, float]]:

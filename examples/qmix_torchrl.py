@@ -28,7 +28,7 @@ import numpy as np
 import torch
 import tyro
 from ippo_sb3 import plot, read_curve, write_curve
-from record_demos import CLOSE, keep
+from record_demos import closeness
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
@@ -306,11 +306,20 @@ def main(args: Args) -> Path:
         write_curve(curve, rows)
         rate = result.get("win_rate", float("nan"))
         bar.set_postfix(win_rate=f"{rate:.2f}", episode_return=f"{result['return']:.1f}")
-        if args.record and levels and rate >= levels[0] - CLOSE:
-            demos = record()
-            # A small evaluation may be lucky: what counts is the recorded episodes' own rate.
-            if (demos.win_rate or 0.0) >= levels[0] - CLOSE:
-                keep(demos, record_path.parent, record_path.stem, levels.pop(0))
+        if args.record and levels and rate >= levels[0] - closeness(levels[0]):
+            record_level()
+
+    def record_level() -> None:
+        demos = record()
+        # A small evaluation may be lucky: what counts is the recorded episodes' own rate.
+        won = demos.win_rate or 0.0
+        if passed := [level for level in levels if won >= level - closeness(level)]:
+            level = min(passed, key=lambda level: abs(level - won))
+            named = level if abs(won - level) <= closeness(level) else won
+            path = record_path.with_name(f"{record_path.stem}_win{round(100 * named):02d}.npz")
+            demos.save(path)
+            tqdm.write(f"{path}: {len(demos)} episodes, win rate {won:.3f}, {step:,} steps of training")
+            del levels[: len(passed)]
 
     if not rows:
         test()
@@ -337,12 +346,12 @@ def main(args: Args) -> Path:
         save(checkpoint, {"qmix": qmix.state_dict(), "step": step, "passed": passed})
     bar.close()
     final = evaluate(policy, test_env, args.final_episodes, seed=20_000)
-    (run / "final.json").write_text(json.dumps({"step": step, **final}, indent=1) + "\n")
     plot({"QMIX": rows}, run / "curve.png", title=args.env, demos=None)
     if args.record:
         demos = record()
         demos.save(record_path)
-        print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate:.3f}")
+        print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate}")
+    (run / "final.json").write_text(json.dumps({"step": step, **final}, indent=1) + "\n")  # last: the run is done
     return run
 
 

@@ -3,24 +3,25 @@
     python examples/record_demos.py --env smax:5m_vs_6m --levels 0.3 0.5
 
 One training passes all levels, from the lowest up. At each it records joint episodes of the sampling policy and measures
-the win rate of just those. A file is called after the level if that is within five points of it, else after what it is.
-Killed and started again with the same options, it goes on from its last checkpoint.
+the win rate of just those. A file is called after the level if that is close to it (`closeness`), else after what it is;
+a level that the team leapt over has no file. The team itself goes to teams/ in the run's folder. Killed and started again
+with the same options, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
+import ippo_sb3
 import torch
 import tyro
-from sb3_contrib import MaskablePPO
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
 
-CLOSE = 0.05  # a recorded win rate this close to the level bears the level's name
+SHORTEST = 4_096  # environment steps between two looks at the win rate, where it changes fast
 
 
 @dataclass
@@ -33,87 +34,81 @@ class Args:
     """joint episodes in each file"""
     max_steps: int = 8_000_000
     """give up after so many environment steps"""
+    look_every: int = 65_536
+    """environment steps between two looks at the win rate, at most; fewer for small maps, where it leaps"""
     seed: int = 0
     """seed of training; recording uses seed + 1000"""
-    num_envs: int = 64
-    """battles played at once"""
-    learning_rate: float = 1e-3
-    """Adam's step size"""
-    max_grad_norm: float = 10.0
-    """gradient clipping"""
-    after_death: Literal["earned", "mean", "critic"] = "earned"
-    """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
-    n_steps: int = 64
-    """steps of each copy per rollout"""
+    learner: tyro.conf.OmitArgPrefixes[ippo_sb3.LearnerArgs] = field(default_factory=ippo_sb3.LearnerArgs)
+    """how the team learns"""
     out: Path = Path("demos_data")
     """folder of the demonstration files"""
     run: Path | None = None
     """folder of the checkpoint; runs/demos/<env>_seed<seed> if not given"""
-    device: str = "cpu"
-    """where the networks live"""
 
 
 def train_and_record(args: Args) -> None:
     name = args.env.replace(":", "_")
     run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
-    venv = dm2.envs.vector_env(args.env, args.num_envs)
-    test_env = dm2.envs.vector_env(args.env, 64)
-    checkpoint = run / "team"
-    if checkpoint.with_suffix(".zip").exists():
-        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.device)
-        print(f"going on from {checkpoint}.zip at {team.num_timesteps:,} steps")
+    venv = dm2.envs.vector_env(args.env, args.learner.num_envs)
+    test_env = dm2.envs.vector_env(args.env, args.learner.num_envs)
+    run.mkdir(parents=True, exist_ok=True)
+    checkpoint, curve = run / "checkpoint.zip", run / "evaluations.csv"
+    if checkpoint.exists():
+        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.learner.device)
+        rows = ippo_sb3.read_curve(curve, up_to=team.num_timesteps)
+        print(f"going on from {checkpoint} at {team.num_timesteps:,} steps")
     else:
-        team = dm2.sb3.IndependentLearners(
-            MaskablePPO,
-            venv,
-            seed=args.seed,
-            n_steps=args.n_steps,
-            batch_size=args.n_steps * args.num_envs // 4,
-            n_epochs=4,
-            learning_rate=args.learning_rate,
-            ent_coef=0.01,
-            max_grad_norm=args.max_grad_norm,
-            policy_kwargs={"activation_fn": torch.nn.ReLU},
-            after_death=args.after_death,
-            device=args.device,
-        )
-
-    levels = sorted(args.levels)
+        team, rows = ippo_sb3.make_team(args.learner, venv, seed=args.seed), []
+    recorded = run / "recorded.json"  # the levels done, so that an interrupted training does not record them again
+    done = json.loads(recorded.read_text()) if recorded.exists() else []
+    levels = sorted(set(args.levels) - set(done))
     bar = tqdm(total=args.max_steps, initial=team.num_timesteps, unit="step", unit_scale=True)
-    rate = 0.0
+    interval = SHORTEST
     while levels and team.num_timesteps < args.max_steps:
-        # Look more often near the level: on small maps a team goes from 10 to 60 % within 100,000 steps.
-        chunk = 65_536 if rate < levels[0] - 0.25 else 8_192
         before = team.num_timesteps
-        team.learn(chunk, reset_num_timesteps=before == 0)
-        team.save(checkpoint)
+        team.learn(interval, reset_num_timesteps=before == 0)
         bar.update(team.num_timesteps - before)
-        rate = team.evaluate(test_env, 128, seed=team.num_timesteps)["win_rate"]
+        rows.append({"step": team.num_timesteps, **team.evaluate(test_env, 128, seed=team.num_timesteps)})
+        rate, gain = rows[-1]["win_rate"], rows[-1]["win_rate"] - (rows[-2]["win_rate"] if len(rows) > 1 else 0.0)
+        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(args.look_every, interval * 2)
         bar.set_postfix(win_rate=f"{rate:.2f}", next_level=levels[0])
         if rate >= levels[0] - 0.02:
             demos = record(team, args, test_env)
             # The lucky ones of many small evaluations get here: what counts is the recorded episodes' own rate.
-            if (demos.win_rate or 0.0) >= levels[0] - CLOSE:
-                keep(demos, args, name, levels.pop(0))
+            won = demos.win_rate or 0.0
+            if passed := [level for level in levels if won >= level - closeness(level)]:
+                keep(team, demos, args, name, run, level=min(passed, key=lambda level: abs(level - won)))
+                levels, done = levels[len(passed) :], done + passed
+                recorded.write_text(json.dumps(done) + "\n")
+        ippo_sb3.write_curve(curve, rows)
+        team.save(checkpoint)
+        team.restart_episodes()
     bar.close()
     if levels:
-        print(f"stopped at {team.num_timesteps:,} steps with a win rate of {rate:.2f}, below the levels {levels}")
-        keep(record(team, args, test_env), args, name, rate)
+        print(f"stopped at {team.num_timesteps:,} steps, below the levels {levels}")
+        demos = record(team, args, test_env)
+        keep(team, demos, args, name, run, demos.win_rate or 0.0)
+
+
+def closeness(level: float) -> float:
+    """How far from the level a file's win rate may be to bear its name: 5 points, less where the level is low."""
+    return min(0.05, 0.02 + level / 10)
 
 
 def record(team, args: Args, env) -> dm2.Demonstrations:
     """Joint episodes of the sampling policy."""
-    settings = {key: str(value) for key, value in asdict(args).items()}
+    settings = json.loads(json.dumps(asdict(args), default=str))
     provenance = {"algorithm": "IPPO (MaskablePPO per agent)", "train_steps": team.num_timesteps, "settings": settings}
     return dm2.Demonstrations.record(env, team.policy(), args.episodes, seed=args.seed + 1000, provenance=provenance)
 
 
-def keep(demos: dm2.Demonstrations, args: Args, name: str, level: float) -> None:
+def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, level: float) -> None:
     """Save them under the level's name, or the truth's where that is another."""
     rate = demos.win_rate or 0.0
-    named = level if abs(rate - level) <= CLOSE else rate
-    path = args.out / f"{name}_win{round(100 * named)}.npz"
+    named = f"win{round(100 * (level if abs(rate - level) <= closeness(level) else rate)):02d}"
+    path = args.out / f"{name}_{named}.npz"
     demos.save(path)
+    team.save(run / "teams" / named)
     size, steps = path.stat().st_size / 1e6, demos.metadata["policy"]["train_steps"]
     tqdm.write(f"{path}: {len(demos)} episodes, win rate {rate:.3f}, {steps:,} steps of training, {size:.1f} MB")
 

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import RecurrentPPO
-from stable_baselines3 import PPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import DQN, PPO
 from torch import nn
 
 import dm2_wrappers as dm2
@@ -35,6 +35,46 @@ def test_two_loads_go_on_bit_for_bit_alike(tmp_path):
     assert_equal_weights(*(weights(team) for team in teams))
     observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
     np.testing.assert_array_equal(*(team.matcher.rewards(observations) for team in teams))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options"),
+    [
+        (PPO, KWARGS),
+        (MaskablePPO, KWARGS),
+        (RecurrentPPO, {**KWARGS, "policy": "MlpLstmPolicy"}),
+        (DQN, {**SMALL, "learning_starts": 5, "buffer_size": 500, "update_every": 10}),
+    ],
+)
+def test_an_interrupted_run_goes_on_as_one_that_restarts_its_episodes(tmp_path, algorithm, options):
+    # Which episodes are won goes by their number since the environment was made, which no seed sets back.
+    env = venv(wins=False)
+    team = IndependentLearners(algorithm, env, seed=0, matcher=matcher(), coefficient=0.5, **options).learn(36)
+    team.save(tmp_path / "team")
+    team.restart_episodes()
+    team.learn(36, reset_num_timesteps=False)
+    loaded = IndependentLearners.load(tmp_path / "team", env)
+    loaded.learn(36, reset_num_timesteps=False)
+    assert_equal_weights(weights(team), weights(loaded))
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(team.matcher.rewards(observations), loaded.matcher.rewards(observations))
+
+
+def test_the_value_of_being_dead_comes_back(tmp_path):
+    team = trained(tmp_path)
+    loaded = IndependentLearners.load(tmp_path / "team", venv())
+    values = [team.models[agent].rollout_buffer.dead_value for agent in team.agents]
+    assert values[1] != 0.0  # agent 1 dies in its third step
+    assert values == [loaded.models[agent].rollout_buffer.dead_value for agent in team.agents]
+
+
+def test_a_loaded_team_logs_beside_the_old_log(tmp_path):
+    trained(tmp_path, log_dir=tmp_path / "log")
+    loaded = IndependentLearners.load(tmp_path / "team", venv(), log_dir=tmp_path / "log")
+    loaded.learn(18, reset_num_timesteps=False)
+    names = sorted(path.name for path in (tmp_path / "log" / "agent_0").glob("*.csv"))
+    assert names == ["progress.csv", "progress_from_36.csv"]
+    assert all(path.stat().st_size for path in (tmp_path / "log" / "agent_0").glob("*.csv"))
 
 
 def test_everything_comes_back(tmp_path):

@@ -370,3 +370,13 @@ def test_wrong_agents_are_refused():
 
     with pytest.raises(ValueError, match="belongs to one learner"):
         team.learn(18, callback=Nothing())
+
+
+def test_each_agent_may_have_a_coefficient_of_its_own():
+    # In the first rollout, with equal data, agent 0 learns as if there were no matcher and agent 1 as if for both.
+    first = [train(PPO, steps=18, matcher=matcher(), coefficient=c) for c in (0.0, {"agent_0": 0.0, "agent_1": 1.0}, 1.0)]
+    zero, own, one = (weights(team) for team in first)
+    assert_equal_weights({"agent_0": zero["agent_0"], "agent_1": one["agent_1"]}, own)
+    assert any(not torch.equal(v, zero["agent_1"][n]) for n, v in own["agent_1"].items())
+    with pytest.raises(ValueError, match="coefficient must have one number for each of"):
+        train(PPO, matcher=matcher(), coefficient={"agent_0": 0.0})

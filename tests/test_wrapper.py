@@ -55,6 +55,19 @@ def test_the_reward_is_env_plus_c_times_gail_of_the_observation_before_the_actio
             assert infos[agent]["gail_reward"] == pytest.approx(gail[agent], rel=1e-5)
 
 
+def test_each_agent_may_have_a_coefficient_of_its_own():
+    own = {"agent_0": 0.0, "agent_1": 2.0}
+    single = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=own)
+    single.reset(seed=0)
+    _, rewards, _, _, infos = single.step({"agent_0": 0, "agent_1": 1})
+    assert infos["agent_1"]["gail_reward"] != 0.0
+    for agent, c in own.items():
+        assert rewards[agent] == pytest.approx(infos[agent]["env_reward"] + c * infos[agent]["gail_reward"])
+    batched = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 1), matcher(), coefficient=own)
+    batched.reset(seed=0)
+    np.testing.assert_allclose(batched.step(np.array([[0, 1]]))[1][0], [rewards["agent_0"], rewards["agent_1"]], rtol=1e-6)
+
+
 def test_env_coefficient_zero_is_gail_alone():
     env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=2.0, env_coefficient=0.0)
     env.reset(seed=1)

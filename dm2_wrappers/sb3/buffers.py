@@ -222,6 +222,12 @@ class LiveReplayBuffer(ReplayBuffer):
     env: AgentVecEnv
     gamma = 0.99
     _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    _death_row: NDArray[np.int64] | None = None
+    _discount: NDArray[np.float64]
+
+    def forget_pending_deaths(self) -> None:
+        """New episodes begin in all copies: what was pending of the old ones never comes."""
+        self._death_row = None
 
     def add(
         self,
@@ -234,7 +240,7 @@ class LiveReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store the living steps of all copies, and pay the step of death what its team earns afterwards."""
         live, copies = self.env.live, len(reward)
-        if not hasattr(self, "_death_row"):
+        if self._death_row is None:
             # Per copy: the row of the step on which the agent died (-1: it has not), and the discount since.
             self._death_row, self._discount = np.full(copies, -1), np.ones(copies)
         after = np.flatnonzero(~live & (self._death_row >= 0))

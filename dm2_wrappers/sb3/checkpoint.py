@@ -52,10 +52,21 @@ def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
     file = file_of(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     lockstep, matcher = team._lockstep, team.matcher
+    if isinstance(lockstep.env, DM2VectorEnv):
+        lockstep.env.flush()  # what was seen since the last update belongs to the matcher's state
     state: dict[str, Any] = {
         "streams": {agent: stream.state_dict() for agent, stream in lockstep.streams.items()},
         "env_stream": lockstep.env_stream.state_dict(),
         "matcher": None if matcher is None else matcher.state_dict(),
+        # Off-policy learners explore with their action space's own stream, which SB3 seeds anew when it loads one.
+        "action_streams": {
+            agent: json.dumps(model.action_space.np_random.bit_generator.state) for agent, model in team.models.items()
+        },
+        "dead_values": {
+            agent: model.rollout_buffer.dead_value
+            for agent, model in team.models.items()
+            if hasattr(model, "rollout_buffer")
+        },
         "replay_buffers": {
             agent: model.replay_buffer.state_dict()
             for agent, model in team.models.items()
@@ -151,9 +162,13 @@ def load(
         team._choose_mode()
         for agent, buffer in state["replay_buffers"].items():
             team.models[agent].replay_buffer.load_state_dict(buffer)
+        for agent, stream in state["action_streams"].items():
+            team.models[agent].action_space.np_random.bit_generator.state = json.loads(stream)
+        for agent, value in state["dead_values"].items():
+            team.models[agent].rollout_buffer.dead_value = value
         lockstep = team._lockstep
         lockstep.streams = {agent: RandomState.from_state_dict(each) for agent, each in state["streams"].items()}
-        lockstep.seed_env(facts["options"]["seed"], team.num_timesteps)
+        team.restart_episodes()
         lockstep.env_stream = RandomState.from_state_dict(state["env_stream"])
     return team
 

@@ -13,7 +13,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers.lockstep import Lockstep, LoopStopped
@@ -21,11 +21,11 @@ from dm2_wrappers.matcher import DistributionMatcher
 from dm2_wrappers.random_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, evaluation
 from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
-from dm2_wrappers.sb3.buffers import use_live_buffer
+from dm2_wrappers.sb3.buffers import LiveReplayBuffer, use_live_buffer
 from dm2_wrappers.sb3.policy import TeamPolicy
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
-from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
+from dm2_wrappers.wrapper import Coefficient, DM2ParallelEnv, DM2VectorEnv, coefficients
 
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
 Callbacks = Mapping[str, BaseCallback] | Callable[[str], BaseCallback] | None
@@ -44,7 +44,7 @@ class IndependentLearners:
             its matcher and coefficient along.
         policy: SB3's policy name or class, for all or ``{agent: policy}``.
         matcher: The discriminators; None is plain independent learning.
-        coefficient: The paper's c: paid is r_env + c * r_gail. Needed with a matcher.
+        coefficient: The paper's c: paid is r_env + c * r_gail; for all agents or ``{agent: c}``. Needed with a matcher.
         env_coefficient: Factor on r_env; 0 is GAIL alone.
         mode: "exact" is Algorithm 1 to the letter, for on-policy algorithms of equal ``n_steps``: after a rollout the
             discriminators are updated, then its rewards and advantages computed under the updated ones. "online" pays
@@ -54,7 +54,8 @@ class IndependentLearners:
             `dm2_wrappers.sb3.buffers`.
         update_every: Online mode: joint environment steps, summed over copies, between two updates.
         seed: Seeds learners (each unlike), environment and streams. None: random.
-        log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` and TensorBoard.
+        log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team goes on in
+            ``progress_from_<step>.csv``) and TensorBoard.
         **algorithm_kwargs: Passed to every algorithm: ``n_steps``, ``learning_rate``, ``device``, ``tensorboard_log``
             (a folder below it per agent), ...
 
@@ -73,7 +74,7 @@ class IndependentLearners:
         *,
         policy: Any = "MlpPolicy",
         matcher: DistributionMatcher | None = None,
-        coefficient: float | None = None,
+        coefficient: Coefficient | None = None,
         env_coefficient: float = 1.0,
         mode: str = "auto",
         after_death: str = "earned",
@@ -105,7 +106,7 @@ class IndependentLearners:
         self,
         env: ParallelEnv | MultiAgentVectorEnv,
         matcher: DistributionMatcher | None,
-        coefficient: float | None,
+        coefficient: Coefficient | None,
         env_coefficient: float,
         mode: str,
         after_death: str,
@@ -122,15 +123,16 @@ class IndependentLearners:
             raise ValueError("a matcher needs a coefficient: the paper's c, e.g. coefficient=0.3")
         if matcher is None and coefficient is not None:
             raise ValueError("a coefficient needs a matcher: pass matcher=DistributionMatcher(demonstrations)")
-        for name, value in (("coefficient", coefficient), ("env_coefficient", env_coefficient)):
-            if value is not None and not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+        if not (np.isfinite(env_coefficient) and env_coefficient >= 0):
+            raise ValueError(f"env_coefficient must be a finite number of at least 0, got {env_coefficient!r}")
         if update_every < 1:
             raise ValueError(f"update_every must be at least 1, got {update_every!r}")
         self.env = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
         if matcher is not None:
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
+        if coefficient is not None:
+            coefficients(coefficient, self.env.possible_agents)
         self.matcher, self.coefficient, self.mode = matcher, coefficient, mode
         self.env_coefficient, self.update_every, self.log_dir = env_coefficient, update_every, log_dir
         self.seed, self.after_death = seed, after_death
@@ -160,7 +162,7 @@ class IndependentLearners:
             self._lockstep.env = DM2VectorEnv(
                 self.env,
                 self.matcher,
-                coefficient=float(self.coefficient or 0.0),
+                coefficient=self._c,
                 env_coefficient=self.env_coefficient,
                 update_every=self.update_every,
             )
@@ -173,6 +175,10 @@ class IndependentLearners:
     def agents(self) -> tuple[str, ...]:
         """The agents' names, in the order of the agent axis."""
         return self.env.possible_agents
+
+    @property
+    def _c(self) -> Coefficient:
+        return 0.0 if self.coefficient is None else self.coefficient
 
     @property
     def num_timesteps(self) -> int:
@@ -195,7 +201,7 @@ class IndependentLearners:
             Exception: Whatever one agent's loop raised, with a note that names the agent.
         """
         if isinstance(self._lockstep.env, DM2VectorEnv):
-            self._lockstep.env.coefficient = float(self.coefficient or 0.0)
+            self._lockstep.env.coefficient = self._c
         if self._rollout is not None:
             self._rollout.clear()
         callbacks = {agent: self._callbacks(agent, callback, progress_bar) for agent in self.agents}
@@ -217,7 +223,10 @@ class IndependentLearners:
     def _learn_one(self, agent: str, callback: CallbackList, total_timesteps: int, learn_kwargs: dict[str, Any]) -> None:
         model = self.models[agent]
         if self.log_dir is not None and not model._custom_logger:
-            model.set_logger(configure(os.path.join(self.log_dir, agent), ["csv", "tensorboard"]))
+            # A loaded team's log begins a file of its own: SB3 would overwrite the one that is there.
+            suffix = f"_from_{model.num_timesteps}" if model.num_timesteps else ""
+            folder = os.path.join(self.log_dir, agent)
+            model.set_logger(Logger(folder, [make_output_format(kind, folder, suffix) for kind in ("csv", "tensorboard")]))
         try:
             model.learn(total_timesteps, callback=callback, **learn_kwargs)
         except LoopStopped:
@@ -229,7 +238,7 @@ class IndependentLearners:
         chosen: list[BaseCallback] = []
         if self._rollout is not None:
             index = self.agents.index(agent)
-            chosen.append(MixRewards(self._rollout, index, agent, lambda: float(self.coefficient or 0.0)))
+            chosen.append(MixRewards(self._rollout, index, agent, lambda: float(coefficients(self._c, self.agents)[index])))
         if isinstance(callback, BaseCallback):
             raise ValueError("an SB3 callback belongs to one learner: pass {agent: callback} or a function of the agent")
         if isinstance(callback, Mapping):
@@ -243,6 +252,20 @@ class IndependentLearners:
         if progress_bar and agent == self.agents[0]:
             chosen.append(ProgressBarCallback())
         return CallbackList(chosen)
+
+    def restart_episodes(self) -> None:
+        """Let the next `learn` begin with new episodes, from a seed made of the run's seed and its steps so far.
+
+        It is what `load` does, since environments cannot be saved: a run that calls this at each checkpoint goes on the
+        same whether it was interrupted there or not.
+        """
+        if isinstance(self._lockstep.env, DM2VectorEnv):
+            self._lockstep.env.flush()
+        for model in self.models.values():
+            model._last_obs = None
+            if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer):
+                model.replay_buffer.forget_pending_deaths()
+        self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def policy(self, *, deterministic: bool = False) -> TeamPolicy:
         """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""

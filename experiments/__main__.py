@@ -1,0 +1,130 @@
+"""Command line: ``python -m experiments run|status|plot|table|demos NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from experiments.grids import EXPERIMENTS, Experiment, Run, quick, runs
+from experiments.run import is_done, steps_done
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("run", "do an experiment's runs, or what is left of them"),
+        ("status", "say how far each run is"),
+        ("plot", "draw the figure from the finished runs"),
+        ("table", "print the table of the finished runs"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("experiment", choices=EXPERIMENTS)
+        command.add_argument(
+            "--quick", action="store_true", help="a small version, in runs/quick: less steps, seeds, curves"
+        )
+        command.add_argument("--seeds", type=_positive, help="how many seeds of each curve, instead of the grid's own")
+        command.add_argument("--only", default="", help="just the runs whose folder has this in its path, e.g. 5m_vs_6m/dm2")
+        command.add_argument("--env", default="smax", choices=("smax", "smac"), help="the backend (default: smax)")
+        command.add_argument("--results", type=Path, help="where runs and figures go (default: results)")
+        if name == "run":
+            command.add_argument("--jobs", type=_positive, default=2, help="runs at a time (default: 2)")
+            command.add_argument("--ray", action="store_true", help="each run a task on a Ray cluster")
+    demos = commands.add_parser("demos", help="make the demonstrations that experiments need, or what is left of them")
+    demos.add_argument("scenarios", nargs="*", default=["5m_vs_6m", "3s_vs_4z", "3s_vs_5z"], help="such as 5m_vs_6m")
+    demos.add_argument("--seeds", type=_positive, default=5, help="independent trainings of each (default: 5)")
+    demos.add_argument("--jobs", type=_positive, default=2, help="trainings at a time (default: 2)")
+    demos.add_argument("--episodes", type=_positive, default=1000, help="episodes in each file (default: 1000)")
+    demos.add_argument("--env", default="smax", choices=("smax", "smac"), help="the backend (default: smax)")
+    args = parser.parse_args(arguments)
+    if args.command == "demos":
+        return _demos(args)
+    experiment = EXPERIMENTS[args.experiment]
+    experiment = quick(experiment) if args.quick else experiment
+    root = args.results or Path("runs/quick" if args.quick else "results")
+    grid = runs(experiment, root.resolve(), backend=args.env, seeds=args.seeds)
+    if not grid:
+        parser.error(f"{args.experiment} has no quick version: run it in full")
+    folders = [str(run.folder.relative_to(root.resolve())) for run in grid]
+    grid = [run for run, folder in zip(grid, folders, strict=True) if args.only in folder]
+    if not grid:
+        parser.error(f"no run has {args.only!r} in its path; there are such as {folders[0]}")
+    return {"run": _run, "status": _status, "plot": _plot, "table": _table}[args.command](args, experiment, grid, root)
+
+
+def _run(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
+    from experiments.scheduler import run_all
+
+    outcomes = run_all(grid, jobs=args.jobs, ray=args.ray)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs are done")
+    for outcome in failed:
+        print(f"failed: {outcome.run.folder}\n{outcome.message}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _status(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
+    for run in grid:
+        done = steps_done(run)
+        state = "done" if is_done(run) else f"{done / run.panel.steps:4.0%}" if done else "waiting"
+        print(f"{state:>8}  {run.env:<16} {run.curve.slug:<40} seed {run.seed}")
+    print(f"{sum(map(is_done, grid))} of {len(grid)} runs are done")
+    return 0
+
+
+def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
+    from experiments.figures import draw
+
+    path = root / args.experiment
+    panels = _panels(args, experiment, grid)
+    draw(f"{experiment.title} ({args.env.upper()})", panels, path)
+    path.with_suffix(".md").write_text(_tables(panels))
+    print(f"{path}.png, {path}.pdf, {path}_iqm.png, {path}_iqm.pdf and {path}.md")
+    return 0
+
+
+def _table(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
+    print(_tables(_panels(args, experiment, grid)))
+    return 0
+
+
+def _panels(args: argparse.Namespace, experiment: Experiment, grid: list[Run]) -> list:
+    from experiments.curves import measured
+
+    panels = [(panel.title or panel.scenario, measured(panel, grid)) for panel in experiment.panels]
+    panels = [(name, curves) for name, curves in panels if curves]
+    if not panels:
+        raise SystemExit(f"no run of {args.experiment} is done yet: python -m experiments run {args.experiment}")
+    return panels
+
+
+def _tables(panels: list) -> str:
+    from experiments.tables import table
+
+    return "\n".join(table(name, curves) for name, curves in panels)
+
+
+def _demos(args: argparse.Namespace) -> int:
+    from experiments import demonstrations
+
+    for scenario in args.scenarios:
+        demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
+    if demonstrations.STYLED in args.scenarios:
+        demonstrations.make_styles(backend=args.env, episodes=args.episodes)
+    Path("results").mkdir(exist_ok=True)
+    Path("results/demonstrations.md").write_text(demonstrations.sums(args.env))
+    print("results/demonstrations.md")
+    return 0
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The demonstrations that experiments need and how they are made: teams of several independent trainings.
+
+Everything lies in ``demos_data/full/<scenario>/``, which git ignores; `sums` lists what was used.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import dm2_wrappers as dm2
+from experiments.curves import describe
+from experiments.grids import LOW_HIGH, demos_path
+from experiments.run import ROOT, _environment
+
+# Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
+LEVELS = {
+    "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000, 65_536),
+    "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000, 8_192),
+    "3s_vs_5z": ((0.2, 0.3, 0.4), 3_000_000, 16_384),
+    "3m": ((0.3, 0.5), 1_000_000, 4_096),
+}
+STYLED = "5m_vs_6m"
+
+
+def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
+    """Train ``seeds`` teams and record each at all levels; done ones are not repeated, interrupted ones go on.
+
+    Raises:
+        ValueError: The scenario has no levels here.
+    """
+    if scenario not in LEVELS:
+        raise ValueError(f"no demonstrations are planned for {scenario!r}, only for {sorted(LEVELS)}; see LEVELS")
+    env = f"{backend}:{scenario}"
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        for message in pool.map(lambda seed: _train(env, seed, episodes), range(seeds)):
+            print(message, flush=True)
+
+
+def _train(env: str, seed: int, episodes: int) -> str:
+    folder = ROOT / demos_path(env, f"seed{seed}/win30").parent
+    folder.mkdir(parents=True, exist_ok=True)
+    levels, most, look = LEVELS[env.partition(":")[2]]
+    if (folder / "finished").is_file():
+        return f"{folder}: done before"
+    command = [sys.executable, "-u", str(ROOT / "examples" / "record_demos.py"), "--env", env, "--seed", str(seed)]
+    command += ["--levels", *map(str, levels), "--max-steps", str(most), "--episodes", str(episodes)]
+    command += ["--look-every", str(look)]
+    command += ["--out", str(folder), "--run", str(folder)]
+    with (folder / "log.txt").open("a") as log:
+        code = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False).returncode
+    if code == 0:
+        (folder / "finished").touch()
+    return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
+
+
+def make_styles(*, backend: str = "smax", episodes: int = 1000) -> None:
+    """The other three styles of the ablation (section 6.2), at both qualities, of 5m_vs_6m.
+
+    ``shuffled``: one team's, each agent's episodes in another order. ``mixed``: agent k's from training k. ``together``:
+    agent k plays as training k taught it, with the others, so that the episodes are joint ones of a team that was not
+    trained together. Of each training the file whose win rate is nearest to that of the main one is taken.
+    """
+    env = f"{backend}:{STYLED}"
+    venv = dm2.envs.vector_env(env, 64)
+    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[STYLED], strict=True):
+        source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
+        files = [_nearest(env, seed, source.win_rate or 0.0) for seed in range(venv.num_agents)]
+        of_agents = dict(zip(venv.possible_agents, files, strict=True))
+        made = {
+            "shuffled": source.shuffled(seed=0),
+            "mixed": dm2.Demonstrations.mix({agent: dm2.Demonstrations.load(file) for agent, file in of_agents.items()}),
+            "together": _together(venv, of_agents, episodes),
+        }
+        for style, demos in made.items():
+            demos.save(ROOT / demos_path(env, f"styles/{style}_{quality}"))
+
+
+def _nearest(env: str, seed: int, win_rate: float) -> Path:
+    """The file of a training whose win rate is nearest to this one."""
+    files = sorted((ROOT / demos_path(env, f"seed{seed}/any")).parent.glob("*_win*.npz"))
+    return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
+
+
+def _together(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes: int) -> dm2.Demonstrations:
+    """Episodes of a team each of whose agents is the one that helped to record its file."""
+    from dm2_wrappers.sb3.policy import TeamPolicy
+
+    models = {}
+    for agent, file in files.items():
+        team = file.parent / "teams" / file.stem.rpartition("_")[2]
+        models[agent] = dm2.sb3.IndependentLearners.load(team, venv, device="cpu").models[agent]
+    teams = {agent: f"{file.parent.name}/{file.name}" for agent, file in files.items()}
+    provenance = {"algorithm": "IPPO, each agent from a training of its own", "teams": teams}
+    return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=0, provenance=provenance)
+
+
+def sums(backend: str = "smax") -> str:
+    """A table of all files there are, with SHA-256."""
+    lines = ["| file | episodes | battles won | mean return | mean length | SHA-256 |", "|---|---|---|---|---|---|"]
+    for path in sorted((ROOT / "demos_data" / "full").glob(f"{backend}_*/*/*.npz")):
+        facts = describe(path)
+        rate = "" if facts["win_rate"] is None else f"{facts['win_rate']:.3f}"
+        name = Path(str(facts["file"])).relative_to("demos_data/full")
+        lines.append(
+            f"| {name} | {facts['episodes']} | {rate} | {facts['mean_return']:.2f} | {facts['mean_length']:.1f} "
+            f"| `{facts['sha256']}` |"
+        )
+    return "\n".join(lines) + "\n"

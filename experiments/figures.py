@@ -1,0 +1,73 @@
+"""Figures: a panel for each scenario, mean ± standard error as in the paper and interquartile mean with 95 % interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from experiments.curves import Measured
+from experiments.statistics import interquartile_mean, mean_and_error
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; a scale where curves are levels of one thing.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+GREY = "#777777"
+
+
+def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> None:
+    """Write ``<path>.png`` and ``.pdf`` (mean ± standard error) and ``<path>_iqm.png`` and ``.pdf``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix, interquartile in (("", False), ("_iqm", True)):
+        figure, row = plt.subplots(
+            1, len(panels), figsize=(5.2 * len(panels), 4.2), layout="constrained", sharey=True, squeeze=False
+        )
+        for axes, (name, curves) in zip(row[0], panels, strict=True):
+            _panel(axes, name, curves, interquartile=interquartile)
+        row[0][0].set_ylabel("test battles won" + (", interquartile mean" if interquartile else ""))
+        figure.suptitle(title)
+        for ending in ("png", "pdf"):
+            # Without a date in it the same results make the same file.
+            figure.savefig(path.with_name(f"{path.name}{suffix}.{ending}"), dpi=150, metadata=_UNDATED[ending])
+        plt.close(figure)
+
+
+_UNDATED: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
+
+
+def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool) -> None:
+    levels: dict[float, Any] = {}
+    for number, (one, colour) in enumerate(zip(curves, _colours(curves), strict=True)):
+        steps = one.steps / 1e6
+        if interquartile:
+            estimate = interquartile_mean(one.win_rates)
+            middle, low, high = estimate.value, estimate.low, estimate.high
+        else:
+            middle, error = mean_and_error(one.win_rates)
+            low, high = middle - error, middle + error
+        runs = len(one.win_rates)
+        label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
+        axes.plot(steps, middle, color=colour, linewidth=1.8, label=label, zorder=3 + number)
+        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+        if one.demonstrators is not None:
+            levels.setdefault(one.demonstrators, colour)
+    for level, colour in levels.items():
+        axes.axhline(level, color=colour if len(levels) > 1 else GREY, linestyle=":", linewidth=1.2, zorder=1)
+    if levels:
+        axes.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="demonstrators")
+    axes.set(title=name, xlabel="environment steps (millions)", ylim=(0, 1))
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _colours(curves: list[Measured]) -> list[Any]:
+    if len(curves) <= len(COLOURS):
+        return list(COLOURS[: len(curves)])
+    scale = mpl.colormaps["viridis"]
+    return [scale(i / (len(curves) - 1) * 0.95) for i in range(len(curves))]

@@ -1,0 +1,164 @@
+"""One run: a program in a process of its own, in a folder that tells all about it.
+
+The folder holds what the program writes (config.json, evaluations.csv, checkpoint.zip, final.json), its ``log.txt``,
+and ``run.json``: the command, versions, commit, machine and how long it took. Whoever works in it holds ``.lock``.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.grids import Run
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("torch", "stable-baselines3", "sb3-contrib", "jax", "jaxmarl", "gymnasium", "pettingzoo", "numpy", "torchrl")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went: ``done``, or ``failed`` with the last lines of its log."""
+
+    run: Run
+    state: Literal["done", "failed"]
+    message: str = ""
+
+
+def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda process: None) -> Outcome:
+    """Do the run, or what is left of it; one that is done, here or meanwhile in another process, is not repeated.
+
+    Args:
+        run: What to do.
+        started: Called with its process, for whoever wants to end it early.
+    """
+    folder = run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        # The process inherits the lock: it outlives a runner that was killed, and the next runner waits for it.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_done(run):
+            return Outcome(run, "done")
+        command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *words(run.options)]
+        command += ["--run", str(folder)]
+        facts = _begin(run, command)
+        begun = time.monotonic()
+        with (folder / "log.txt").open("a") as log:
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=ROOT,
+                env=_environment(),
+                pass_fds=(lock.fileno(),),
+            )
+            started(process)
+            code = process.wait()
+        facts["seconds"] = round(facts["seconds"] + time.monotonic() - begun, 1)
+        _write(folder / "run.json", facts)
+        if code == 0 and is_done(run):
+            return Outcome(run, "done")
+        return Outcome(run, "failed", f"exit code {code}; the end of {folder / 'log.txt'}:\n{_tail(folder / 'log.txt')}")
+
+
+def words(options: dict[str, Any]) -> list[str]:
+    """Options as a command line: flags for booleans, ``--no-`` ones for False."""
+    out: list[str] = []
+    for key, value in options.items():
+        if isinstance(value, bool):
+            out.append(f"--{key}" if value else f"--no-{key}")
+        else:
+            out += [f"--{key}", str(value)]
+    return out
+
+
+def is_done(run: Run) -> bool:
+    """Whether its last file is there."""
+    return (run.folder / "final.json").is_file()
+
+
+def steps_done(run: Run) -> int:
+    """The environment steps up to its newest evaluation."""
+    rows = evaluations(run)
+    return int(float(rows[-1]["step"])) if rows else 0
+
+
+def evaluations(run: Run) -> list[dict[str, str]]:
+    """The rows of its evaluations.csv; none before the first."""
+    path = run.folder / "evaluations.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _begin(run: Run, command: list[str]) -> dict[str, Any]:
+    """Write down what is about to happen; refuse a folder of other options."""
+    path = run.folder / "run.json"
+    options = {key: str(value) for key, value in run.options.items()}
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "attempts": 0}
+    if facts.get("options", options) != options:
+        raise ValueError(
+            f"{run.folder} holds a run with the options {facts['options']}, but this one has {options}; "
+            "move it away or choose another --results folder"
+        )
+    facts |= {
+        "options": options,
+        "command": shlex.join(["python", *(word.removeprefix(f"{ROOT}/") for word in command[2:])]),
+        "attempts": facts["attempts"] + 1,
+        "commit": commit(),
+        "versions": {"python": platform.python_version(), **versions()},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    _write(path, facts)
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide the numbers, those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The checkout's commit, marked where files differ from it; "unknown" outside of one."""
+    try:
+        git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _environment() -> dict[str, str]:
+    """One thread a run: the networks are small, and runs side by side would only get in each other's way."""
+    own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, **own}
+
+
+def _write(path: Path, facts: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _tail(path: Path, lines: int = 8) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])

@@ -1,0 +1,80 @@
+"""What the field asks of a comparison over seeds: means, interquartile means and intervals.
+
+Intervals are 95 % percentile bootstrap intervals over runs (Agarwal et al., 2021, "Deep Reinforcement Learning at the
+Edge of the Statistical Precipice"), stratified where several curves or scenarios are drawn from: each is resampled on
+its own. The bootstrap is SciPy's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, or one at each step, with its 95 % interval."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+    def __str__(self) -> str:
+        return f"{float(self.value):.3f} [{float(self.low):.3f}, {float(self.high):.3f}]"
+
+    def overlaps(self, other: Estimate) -> bool:
+        """Whether the intervals have a number in common."""
+        return bool(self.low <= other.high and other.low <= self.high)
+
+
+def mean_and_error(runs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean over runs and its standard error (0 for a single run): [runs, ...] -> two of [...]."""
+    mean = runs.mean(axis=0)
+    return mean, runs.std(axis=0, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else np.zeros_like(mean)
+
+
+def interquartile_mean(*groups: NDArray[np.float64]) -> Estimate:
+    """The mean of the middle half of all runs: [runs, ...] for each scenario, with a stratified interval."""
+
+    def statistic(*resampled: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return stats.trim_mean(np.concatenate(resampled, axis=axis), 0.25, axis=axis)
+
+    return _bootstrap(groups, statistic)
+
+
+def probability_of_improvement(first: NDArray[np.float64], second: NDArray[np.float64]) -> Estimate:
+    """How often a run of ``first`` [n] beats one of ``second`` [m]; a tie counts half."""
+
+    def statistic(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        a, b = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
+        difference = a[..., :, None] - b[..., None, :]
+        return (np.sign(difference) / 2 + 0.5).mean(axis=(-2, -1))
+
+    return _bootstrap((first, second), statistic)
+
+
+def area_under_curve(steps: NDArray[np.float64], curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean height of each curve over the steps, by trapezoids: steps [T], curves [runs, T] -> [runs]."""
+    return np.trapezoid(curves, steps, axis=1) / (steps[-1] - steps[0])
+
+
+def _bootstrap(groups: tuple[NDArray[np.float64], ...], statistic: Callable[..., NDArray[np.float64]]) -> Estimate:
+    value = np.asarray(statistic(*groups, axis=0))
+    if min(len(group) for group in groups) < 2:  # one run says nothing of others
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    interval = stats.bootstrap(
+        groups,
+        statistic,
+        n_resamples=RESAMPLES,
+        axis=0,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(value, interval.low, interval.high)

@@ -1,0 +1,54 @@
+"""Tables in Markdown: what each curve's runs won, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from experiments.curves import Measured
+from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
+
+_HEAD = (
+    "runs",
+    "seeds",
+    "demonstrators win",
+    "won after training, mean ± standard error",
+    "area under the curve, mean ± standard error",
+    "its interquartile mean [95 %]",
+    "P(area above the baseline's) [95 %]",
+    "episode length at the end",
+    "hours",
+)
+
+
+def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
+    """One panel's table. The area under the curve is the win rate's mean over training."""
+    areas = {one.curve.slug: area_under_curve(one.steps, one.win_rates) for one in curves}
+    lines = [f"### {name}", "", _row(_HEAD), _row("---" for _ in _HEAD)]
+    for one in curves:
+        final, final_error = mean_and_error(one.final)
+        area, area_error = mean_and_error(areas[one.curve.slug])
+        better = (
+            ""
+            if baseline not in areas or one.curve.slug == baseline
+            else str(probability_of_improvement(areas[one.curve.slug], areas[baseline]))
+        )
+        lines.append(
+            _row(
+                (
+                    one.label,
+                    len(one.final),
+                    "" if one.demonstrators is None else f"{one.demonstrators:.3f}",
+                    f"{final:.3f} ± {final_error:.3f}",
+                    f"{area:.3f} ± {area_error:.3f}",
+                    interquartile_mean(areas[one.curve.slug]),
+                    better,
+                    f"{one.lengths[:, -1].mean():.0f}",
+                    f"{one.seconds / 3600:.2f}",
+                )
+            )
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"

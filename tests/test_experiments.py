@@ -1,0 +1,198 @@
+"""The experiments' grids, runner, statistics, figures and tables, on real but tiny runs."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from experiments.__main__ import main
+from experiments.curves import measured
+from experiments.figures import draw
+from experiments.grids import EXPERIMENTS, IPPO, Curve, Panel, Run, demos_path, quick, runs
+from experiments.run import ROOT, evaluations, is_done, steps_done, words
+from experiments.scheduler import run_all
+from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
+from experiments.tables import table
+
+TINY = {"num-envs": 4, "n-steps": 16, "eval-every": 64, "eval-episodes": 4, "final-episodes": 4}
+PANEL = Panel(
+    "3m",
+    (
+        Curve("IPPO", "ippo", {"algorithm": "ippo", **TINY}),
+        Curve("DM2", "dm2", {"coefficient": 0.3, "updates": 2, **TINY}, demos="win50"),
+    ),
+    steps=320,
+)
+
+
+def run_of(root, curve=0, seed=0, **changes):
+    return Run(replace(PANEL, **changes), PANEL.curves[curve], seed, "smax:3m", root)
+
+
+def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
+    seen = {}
+    for experiment in EXPERIMENTS.values():
+        grid = runs(experiment, tmp_path)
+        assert len({run.folder for run in grid}) == len(grid)
+        for run in grid:
+            assert seen.setdefault(run.folder, (run.curve.program, run.options)) == (run.curve.program, run.options)
+
+
+def test_figure_2_is_what_the_paper_shows(tmp_path):
+    grid = runs(EXPERIMENTS["fig2"], tmp_path)
+    of_5m = [run for run in grid if run.env == "smax:5m_vs_6m" and run.curve.program == IPPO]
+    assert len(of_5m) == 30  # ten seeds of IPPO and of DM2 with two qualities
+    assert {run.options.get("coefficient") for run in of_5m} == {None, 0.3}
+    assert [run.seed for run in grid] == sorted(run.seed for run in grid)
+    assert {run.env for run in runs(EXPERIMENTS["fig2"], tmp_path, backend="smac", seeds=1)} == {
+        "smac:5m_vs_6m",
+        "smac:3s_vs_4z",
+        "smac:3s_vs_5z",
+    }
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_quick_versions_need_only_what_the_repository_holds(name, tmp_path):
+    for run in runs(quick(EXPERIMENTS[name]), tmp_path):
+        if run.curve.demos is not None:
+            assert (ROOT / run.options["demos"]).is_file()
+
+
+def test_demonstrations_are_found_by_name():
+    assert str(demos_path("smax:3m", "win50")) == "demos_data/smax_3m_win50.npz"
+    assert str(demos_path("smax:3m", "seed2/win50")) == "demos_data/full/smax_3m/seed2/smax_3m_win50.npz"
+
+
+def test_options_become_words():
+    assert words({"a": 1, "on": True, "off": False}) == ["--a", "1", "--on", "--no-off"]
+
+
+def test_runs_are_done_once_and_drawn(tmp_path, capsys):
+    grid = [run_of(tmp_path, curve, seed) for seed in (0, 1) for curve in (0, 1)]
+    assert [outcome.state for outcome in run_all(grid)] == ["done"] * 4
+    assert all(steps_done(run) == 320 for run in grid)
+    facts = json.loads((grid[1].folder / "run.json").read_text())
+    assert facts["attempts"] == 1
+    assert facts["seconds"] > 0
+    assert facts["command"].startswith("python examples/ippo_sb3.py --env smax:3m --steps 320 --seed 0 --coefficient 0.3")
+    assert {"torch", "jax", "stable-baselines3"} <= set(facts["versions"])
+
+    before = (grid[0].folder / "evaluations.csv").stat().st_mtime_ns
+    run_all(grid)
+    assert (grid[0].folder / "evaluations.csv").stat().st_mtime_ns == before
+
+    ippo, dm2 = measured(PANEL, grid)
+    assert ippo.win_rates.shape == (2, 6)
+    by_hand = [[float(row["win_rate"]) for row in evaluations(run)] for run in (grid[1], grid[3])]
+    np.testing.assert_array_equal(dm2.win_rates, by_hand)
+    assert ippo.demonstrators is None
+    assert 0.4 < dm2.demonstrators < 0.6
+    draw("tiny", [("3m", [ippo, dm2])], tmp_path / "figure")
+    for ending in ("png", "pdf"):
+        assert (tmp_path / f"figure.{ending}").stat().st_size > 5_000
+        assert (tmp_path / f"figure_iqm.{ending}").stat().st_size > 5_000
+    assert len(table("3m", [ippo, dm2]).splitlines()) == 6
+
+
+def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
+    bad = replace(PANEL.curves[0], slug="bad", options={"algorithm": "none"})
+    outcomes = run_all([Run(PANEL, bad, 0, "smax:3m", tmp_path), run_of(tmp_path, steps=64)], jobs=1)
+    assert [outcome.state for outcome in outcomes] == ["failed", "done"]
+    assert "exit code 2" in outcomes[0].message
+    assert "algorithm" in outcomes[0].message
+
+
+def test_a_folder_of_other_options_is_refused(tmp_path):
+    run = run_of(tmp_path, steps=64)
+    run_all([run])
+    (run.folder / "final.json").unlink()
+    outcome = run_all([run_of(tmp_path, steps=128)])[0]
+    assert outcome.state == "failed"
+    assert "holds a run with the options" in outcome.message
+
+
+def test_killed_again_and_again_it_ends_with_the_undisturbed_runs_numbers(tmp_path):
+    undisturbed, killed = run_of(tmp_path / "a", curve=1), run_of(tmp_path / "b", curve=1)
+    run_all([undisturbed])
+    program = (
+        "import sys; from pathlib import Path; from tests.test_experiments import run_of\n"
+        "from experiments.scheduler import run_all\nrun_all([run_of(Path(sys.argv[1]), curve=1)])"
+    )
+    for wanted in (64, 192):  # kill it, with its runner, once it has gone so far
+        runner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "b")], cwd=ROOT, start_new_session=True)
+        for _ in range(6000):
+            if steps_done(killed) >= wanted:
+                break
+            time.sleep(0.01)
+        os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait()
+        assert not is_done(killed)
+    run_all([killed])
+    for name in ("evaluations.csv", "final.json"):
+        assert (killed.folder / name).read_text() == (undisturbed.folder / name).read_text()
+    assert json.loads((killed.folder / "run.json").read_text())["attempts"] == 3
+
+
+def test_command_line(tmp_path, capsys):
+    assert main(["status", "fig5", "--results", str(tmp_path)]) == 0
+    assert "0 of 10 runs are done" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no run of fig5 is done yet"):
+        main(["plot", "fig5", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main(["run", "fig2", "--seeds", "0"])
+    assert "must be at least 1" in capsys.readouterr().err
+
+
+def test_mean_and_standard_error():
+    mean, error = mean_and_error(np.array([[1.0, 0.0], [3.0, 0.0]]))
+    np.testing.assert_allclose(mean, [2.0, 0.0])
+    np.testing.assert_allclose(error, [1.0, 0.0])  # sd sqrt(2), over sqrt(2)
+    assert mean_and_error(np.array([[1.0]]))[1] == 0.0
+
+
+def test_interquartile_mean_leaves_out_the_outer_quarters():
+    estimate = interquartile_mean(np.array([0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 100.0]))
+    assert estimate.value == 3.5  # of 2, 3, 4 and 5
+    assert estimate.low < 3.5 < estimate.high
+    curves = interquartile_mean(np.arange(24.0).reshape(8, 3))
+    np.testing.assert_allclose(curves.value, [10.5, 11.5, 12.5])
+    assert curves.low.shape == (3,)
+    single = interquartile_mean(np.array([0.5]))
+    assert single.value == 0.5
+    assert np.isnan(single.low)
+
+
+def test_the_interval_is_that_of_a_slow_bootstrap():
+    runs_ = np.random.default_rng(1).random(10)
+    rng = np.random.default_rng(2)
+    slow = []
+    for _ in range(4000):
+        chosen = np.sort(rng.choice(runs_, 10))
+        slow.append(chosen[2:8].mean())
+    estimate = interquartile_mean(runs_)
+    np.testing.assert_allclose([estimate.low, estimate.high], np.percentile(slow, [2.5, 97.5]), atol=0.03)
+
+
+def test_strata_are_resampled_on_their_own():
+    low, high = np.zeros(4), np.ones(4)  # resampled together, their mean would vary
+    estimate = interquartile_mean(low, high)
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+
+def test_probability_of_improvement_counts_pairs():
+    first, second = np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0])
+    by_hand = np.mean([(a > b) + 0.5 * (a == b) for a, b in itertools.product(first, second)])
+    assert probability_of_improvement(first, second).value == pytest.approx(by_hand)
+    assert probability_of_improvement(first + 10, second).low == 1.0
+
+
+def test_area_under_the_curve_is_the_mean_height():
+    steps = np.array([0.0, 10.0, 40.0])
+    np.testing.assert_allclose(area_under_curve(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])), [35 / 40, 2.0])
