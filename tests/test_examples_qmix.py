@@ -20,6 +20,7 @@ pytest.importorskip("torchrl", reason="QMIX needs the extra torchrl: pip install
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = ["--env", "smax:3m", "--num-envs", "4", "--eval-every", "64", "--eval-episodes", "4", "--final-episodes", "4"]
 SMALL += ["--learning-starts", "16", "--batch-size", "8", "--buffer-size", "96", "--epsilon-steps", "100"]
+SMALL += ["--n-steps", "3"]
 
 
 @pytest.fixture(scope="module")
