@@ -34,7 +34,8 @@ class MultiAgentVectorEnv(abc.ABC):
     ``"final_obs"`` (float32 [N, K, D]: what followed the action, before any reset), ``"broken"`` (bool [N]: the
     simulator failed and ended this copy's episode as a truncation; forget it) and, where the environment reports wins,
     ``"battle_won"`` (bool [N], meaningful in the step that ends an episode). Environments with a global state put it
-    under ``"state"`` (float32 [N, S]), and the one that followed the action under ``"final_state"``.
+    under ``"state"`` (float32 [N, S]), and the one that followed the action under ``"final_state"``. Those that know what
+    would be legal if an episode cut by its time limit went on say so in ``"final_action_mask"`` (bool [N, K, A]).
 
     Attributes:
         num_envs: N, the number of copies.

@@ -187,6 +187,21 @@ def test_time_limit_is_a_truncation():
         env.step({})
 
 
+def test_what_would_be_legal_after_a_time_limit():
+    """As in the same battles with more time: there it is what the agents are shown."""
+    short, long = (smax.vector_env("3m", 3, max_steps=limit) for limit in (6, 40))
+    infos, _ = short.reset(seed=3)[1], long.reset(seed=3)
+    for step in range(6):
+        actions = attack_or_advance(infos)
+        *_, terminations, truncations, infos = short.step(actions)
+        longer = long.step(actions)[-1]
+        assert not terminations.any()
+        assert truncations.all() == (step == 5)
+        assert_array_equal(infos["final_action_mask"], longer["action_mask"])
+    assert infos["final_action_mask"][..., FIRST_ATTACK:].any()  # unlike at the start of the next one
+    assert not infos["action_mask"][..., FIRST_ATTACK:].any()
+
+
 def test_the_default_time_limit_is_jaxmarls():
     venv = smax.vector_env("3m", 1)
     venv.reset(seed=0)

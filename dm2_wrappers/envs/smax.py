@@ -174,6 +174,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             "action_mask": self._masks.copy(),
             "final_obs": np.array(arrays["final_obs"]),
             "final_alive": np.array(arrays["final_alive"]),
+            "final_action_mask": np.array(arrays["final_action_mask"]),
             "battle_won": np.array(arrays["won"]),
             "broken": np.zeros(self.num_envs, dtype=bool),
             "state": np.array(arrays["state"]),
@@ -276,7 +277,7 @@ def _jitted(smax: Any) -> tuple[Any, Any]:
         terminated = ~allies.any() | ~enemies.any()
         done = dones["__all__"]
         first_observations, first_state = smax.reset(reset_key)
-        final = view(state, observations)
+        final, final_mask = view(state, observations), mask(state)
         first = view(first_state, first_observations)
         state, shown = jax.tree.map(
             lambda new, old: jnp.where(done, new, old), (strong(first_state), first), (strong(state), final)
@@ -287,6 +288,7 @@ def _jitted(smax: Any) -> tuple[Any, Any]:
             "final_obs": final["obs"],
             "final_state": final["state"],
             "final_alive": final["alive"],
+            "final_action_mask": final_mask,
             "reward": rewards[agents[0]],
             "terminated": terminated,
             "truncated": done & ~terminated,
