@@ -52,7 +52,8 @@ def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda proce
         if is_done(run):
             return Outcome(run, "done")
         command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *words(run.options)]
-        command += ["--run", str(folder)]
+        # Relative to the checkout, where it is inside: the program writes the path down.
+        command += ["--run", str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)]
         facts = _begin(run, command)
         begun = time.monotonic()
         with (folder / "log.txt").open("a") as log:
