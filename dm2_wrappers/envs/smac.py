@@ -90,6 +90,30 @@ def parallel_env(
     )
 
 
+def vector_env(
+    map_name: str, num_envs: int, *, seed: int | None = None, progress_bar: bool = True, **options: Any
+) -> SMACVectorEnv:
+    """``num_envs`` battles as arrays [N, K, ...], each in a StarCraft and a process of its own.
+
+    StarCraft takes about 1 GB of memory and up to one processor core a copy. All start side by side at the first
+    ``reset``. Start your program under ``if __name__ == "__main__":``, which new processes need, and ``close()`` the
+    environment or use it in a ``with`` block; on an error in any copy, and on Ctrl-C, all StarCrafts end by themselves.
+
+    Args:
+        map_name: A map of SMAC's.
+        num_envs: N, the number of StarCrafts.
+        seed: Copy i is seeded with ``seed + i``; None is random. For how far that goes see ``parallel_env``.
+        progress_bar: Show a bar while they start.
+        **options: The keyword arguments of ``parallel_env``.
+
+    Raises:
+        ImportError, FileNotFoundError, TypeError, ValueError: As ``parallel_env``.
+    """
+    from dm2_wrappers.envs import smac_vector
+
+    return smac_vector.make(parallel_env, map_name, num_envs, seed=seed, progress_bar=progress_bar, **options)
+
+
 def _simulator(map_name: str) -> type[Any]:
     """Genuine SMAC's class, where everything that it needs for this map is there."""
     from smac.env import StarCraft2Env

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import weakref
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
 from dm2_wrappers.envs import smac_units
+from dm2_wrappers.envs.legal import legal_actions
 from dm2_wrappers.envs.smac_game import Game, StarCraftDied
 from dm2_wrappers.envs.smac_render import old_shuffle
 
@@ -58,14 +58,14 @@ class SMACParallelEnv(ParallelEnv):
         # With the time step SMAC's observations are one longer than it says.
         self._own_size = int(smac.get_obs_size()) + bool(smac.obs_timestep_number)
         size = self._own_size + self._num_actions * last_action + n * agent_id
-        # SMAC says nothing about bounds. Its features lie within [-1, 1], save for shares of health above the maximum.
+        # SMAC's features lie within [-1, 1] or close to it, but it promises no bounds.
         box = spaces.Box(-np.inf, np.inf, (size,), np.float32)
         mask = spaces.Box(0, 1, (self._num_actions,), np.int8)
         self.observation_spaces = {
             agent: spaces.Dict({"observation": box, "action_mask": mask}) for agent in self.possible_agents
         }
         self.action_spaces = {agent: spaces.Discrete(self._num_actions) for agent in self.possible_agents}
-        # What SMAC leaves as it is is written once: the dead see none of it.
+        # SMAC's features, last action and number: the number is written once, the rest at each look.
         self._rows = np.zeros((n, size), np.float32)
         if agent_id:
             self._rows[:, size - n :] = np.eye(n)
@@ -146,22 +146,10 @@ class SMACParallelEnv(ParallelEnv):
         """One action for each of SMAC's agents; illegal ones refused or replaced."""
         if actions.keys() != set(self.agents):
             raise ValueError(f"expected one action for each of {self.agents}, got actions for {sorted(actions)}")
-        joint = []
-        for k, agent in enumerate(self.possible_agents):
-            do_nothing = STOP if self._alive[k] else NO_OP
-            try:
-                action = operator.index(actions.get(agent, do_nothing))
-            except TypeError:
-                raise ValueError(f"an action must be an integer, but agent {agent!r} got {actions[agent]!r}") from None
-            if not (0 <= action < self._num_actions and self._masks[k, action]):
-                if not self._replace_illegal:
-                    raise ValueError(
-                        f"action {action} of agent {agent!r} is illegal now; its legal actions are "
-                        f"{np.flatnonzero(self._masks[k]).tolist()} (use the action mask, or invalid_action='noop')"
-                    )
-                action = do_nothing
-            joint.append(action)
-        return joint
+        do_nothing = np.where(self._alive, STOP, NO_OP)
+        joint = [actions.get(agent, do_nothing[k]) for k, agent in enumerate(self.possible_agents)]
+        legal = legal_actions([joint], self._masks[None], do_nothing, self.possible_agents, replace=self._replace_illegal)
+        return legal[0].tolist()
 
     def _look(self, played: list[int] | None) -> None:
         """Take over what SMAC shows now; ``played`` is what led there."""
