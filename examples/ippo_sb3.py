@@ -32,7 +32,7 @@ class Args:
     algorithm: Literal["dm2", "ippo"] = "dm2"
     """dm2: distribution matching on top of independent PPO; ippo: independent PPO alone"""
     env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario"""
+    """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
     demos: Path | None = None
     """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
     coefficient: float = 0.3
@@ -43,10 +43,10 @@ class Args:
     """environment steps, summed over copies"""
     seed: int = 0
     """seed of learners, environment and discriminators"""
-    num_envs: int = 64
-    """battles played at once"""
-    n_steps: int = 64
-    """steps of each copy per rollout"""
+    num_envs: int | None = None
+    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
+    n_steps: int | None = None
+    """steps of each copy per rollout; 4,096 over all copies if not given"""
     n_epochs: int = 4
     """passes over each rollout"""
     minibatches: int = 4
@@ -86,8 +86,10 @@ def main(args: Args) -> Path:
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
 
+    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
+    args.n_steps = args.n_steps or 4096 // args.num_envs
     venv = dm2.envs.vector_env(args.env, args.num_envs)
-    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes))
+    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env)))
     demos = None
     if args.algorithm == "dm2":
         demos = dm2.Demonstrations.load(args.demos or Path("demos_data") / f"{name}_win30.npz")

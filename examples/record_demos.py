@@ -35,16 +35,16 @@ class Args:
     """give up after so many environment steps"""
     seed: int = 0
     """seed of training; recording uses seed + 1000"""
-    num_envs: int = 64
-    """battles played at once"""
+    num_envs: int | None = None
+    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
     learning_rate: float = 1e-3
     """Adam's step size"""
     max_grad_norm: float = 10.0
     """gradient clipping"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
     """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
-    n_steps: int = 64
-    """steps of each copy per rollout"""
+    n_steps: int | None = None
+    """steps of each copy per rollout; 4,096 over all copies if not given"""
     out: Path = Path("demos_data")
     """folder of the demonstration files"""
     run: Path | None = None
@@ -56,8 +56,10 @@ class Args:
 def train_and_record(args: Args) -> None:
     name = args.env.replace(":", "_")
     run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
+    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
+    args.n_steps = args.n_steps or 4096 // args.num_envs
     venv = dm2.envs.vector_env(args.env, args.num_envs)
-    test_env = dm2.envs.vector_env(args.env, 64)
+    test_env = dm2.envs.vector_env(args.env, dm2.envs.default_num_envs(args.env))
     checkpoint = run / "team"
     if checkpoint.with_suffix(".zip").exists():
         team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.device)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("smax", "smac")
 
-__all__ = ["BACKENDS", "parallel_env", "vector_env", *BACKENDS]
+__all__ = ["BACKENDS", "default_num_envs", "parallel_env", "vector_env", *BACKENDS]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,6 +42,12 @@ def vector_env(env_id: str, num_envs: int, **options: Any) -> MultiAgentVectorEn
     """
     backend, scenario = _split(env_id)
     return backend.vector_env(scenario, num_envs, **options)
+
+
+def default_num_envs(env_id: str) -> int:
+    """How many copies to play at once, where nothing speaks for another number: SMAX 64, SMAC 4 StarCrafts."""
+    backend, _ = _split(env_id)
+    return backend.NUM_ENVS
 
 
 def _split(env_id: str) -> tuple[Any, str]:

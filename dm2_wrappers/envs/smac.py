@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dm2_wrappers.envs import smac_install
 from dm2_wrappers.envs.smac_game import Game
 from dm2_wrappers.envs.smac_parallel import SMACParallelEnv, seed_of
 
 if TYPE_CHECKING:
     from dm2_wrappers.envs.smac_vector import SMACVectorEnv
+
+NUM_ENVS = 4  # copies by default: each is a StarCraft, with the memory and the processor that it takes
 
 
 def parallel_env(
@@ -71,7 +74,7 @@ def parallel_env(
     if "continuing_episode" in smac_options:
         raise ValueError("continuing_episode cannot be chosen: a time limit is always reported, as a truncation")
     game = Game(
-        _simulator(map_name) if simulator is None else simulator,
+        _genuine(map_name) if simulator is None else simulator,
         timeout=timeout,
         seed=seed_of(seed),
         map_name=map_name,
@@ -114,8 +117,9 @@ def vector_env(
     return smac_vector.make(parallel_env, map_name, num_envs, seed=seed, progress_bar=progress_bar, **options)
 
 
-def _simulator(map_name: str) -> type[Any]:
-    """Genuine SMAC's class, where everything that it needs for this map is there."""
-    from smac.env import StarCraft2Env
-
-    return StarCraft2Env
+def _genuine(map_name: str) -> type[Any]:
+    """Genuine SMAC's class, where all that it needs for this map is there."""
+    simulator = smac_install.load()
+    smac_install.check_map(map_name)
+    smac_install.check_starcraft(map_name)
+    return simulator

@@ -24,6 +24,7 @@ from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 if TYPE_CHECKING:
     from dm2_wrappers.envs.smax_parallel import SMAXParallelEnv
 
+NUM_ENVS = 64  # copies by default: more are hardly faster
 STOP = 4  # SMAX's do-nothing action: four moves, stop, then one action per enemy
 
 
