@@ -81,13 +81,13 @@ class Args:
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
+    args.n_steps = args.n_steps or 4096 // args.num_envs
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
 
-    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
-    args.n_steps = args.n_steps or 4096 // args.num_envs
     venv = dm2.envs.vector_env(args.env, args.num_envs)
     test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env)))
     demos = None

@@ -54,10 +54,10 @@ class Args:
 
 
 def train_and_record(args: Args) -> None:
-    name = args.env.replace(":", "_")
-    run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
     args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
     args.n_steps = args.n_steps or 4096 // args.num_envs
+    name = args.env.replace(":", "_")
+    run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
     venv = dm2.envs.vector_env(args.env, args.num_envs)
     test_env = dm2.envs.vector_env(args.env, dm2.envs.default_num_envs(args.env))
     checkpoint = run / "team"
