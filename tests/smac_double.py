@@ -1,8 +1,8 @@
 """A stand-in for SMAC's ``StarCraft2Env``: its interface and its quirks, on a tiny battle instead of StarCraft.
 
 The quirks that an adapter must handle are all here: what happens when the game dies, the reward scale that drifts, the
-wait for units without end, illegal actions refused too late, ``close()`` that the next ``reset()`` undoes, and others; each is
-marked "quirk". The "game" is a real process that only sleeps, so that killing and leaving it behind are real.
+wait for units without end, illegal actions refused too late, ``close()`` that the next ``reset()`` undoes, and others;
+each is marked "quirk". The "game" is a real process that only sleeps, so that killing and leaving it behind are real.
 
 Subclasses set the class attributes below to make it fail.
 """
@@ -28,7 +28,7 @@ MAPS: dict[str, dict[str, Any]] = {
 SHIELDS = {"2s3z": 20, "mine": 20}
 
 
-class ConnectionLost(Exception):
+class ConnectionLostError(Exception):
     """As pysc2's ConnectionError."""
 
 
@@ -59,7 +59,7 @@ class Process:
 
     def check(self) -> None:
         if self.popen.poll() is not None:
-            raise ConnectionLost("SC2 probably crashed")
+            raise ConnectionLostError("SC2 probably crashed")
 
     def spawn(self) -> None:
         """Both teams, at once or (``spawn_delay``) one unit per step, so that ``init_units`` has to wait."""
@@ -184,7 +184,7 @@ class StarCraft2Env:
         try:
             self.observe()
             self.init_units()
-        except ConnectionLost:
+        except ConnectionLostError:
             self.full_restart()
         return self.get_obs(), self.get_state()
 
@@ -195,7 +195,7 @@ class StarCraft2Env:
             # quirk: these may be tags of a dead process, whose numbers are those of other units now
             self._sc2_proc.units = [unit for unit in self._sc2_proc.units if unit.tag not in tags]
             self._sc2_proc.step(2)
-        except ConnectionLost:
+        except ConnectionLostError:
             self.full_restart()
 
     def full_restart(self):
@@ -219,7 +219,7 @@ class StarCraft2Env:
             try:
                 self._sc2_proc.step(1)
                 self.observe()
-            except ConnectionLost:
+            except ConnectionLostError:
                 self.full_restart()
                 self.reset()
 
@@ -240,7 +240,7 @@ class StarCraft2Env:
                 self.order(k, action)
             process.step(self._step_mul)
             self.observe()
-        except ConnectionLost:
+        except ConnectionLostError:
             self.full_restart()
             return 0, True, {}  # quirk: no info, and the observations are old
         self._episode_steps += 1

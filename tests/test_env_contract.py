@@ -128,7 +128,7 @@ def test_what_agents_see_and_are_told(backend, death):
     env, rng = backend.parallel(death=death), np.random.default_rng(0)
     deaths = kept = 0
     steps = episodes(env, 3, lambda seen, agents: random_legal(seen, agents, rng), seed=2)
-    for present, before, infos, (seen, rewards, terminations, truncations, after) in steps:
+    for present, _, infos, (seen, rewards, terminations, truncations, after) in steps:
         assert list(seen) == list(rewards) == list(terminations) == list(truncations) == list(after) == present
         over = not env.agents
         assert len(set(rewards.values())) == 1  # the team's, for all that are there
@@ -321,7 +321,7 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
     views = [env.reset(seed=7 + i) for i, env in enumerate(envs)]
     ended, illegal_refused = np.zeros(copies, int), 0
     for t in range(130):
-        assert observations.shape == infos["alive"].shape + (width,) == (copies, 3, width)
+        assert observations.shape == (*infos["alive"].shape, width) == (copies, 3, width)
         assert observations.dtype == np.float32
         assert infos["action_mask"].shape == (copies, 3, actions_n)
         for i, (env, (seen, said)) in enumerate(zip(envs, views, strict=True)):

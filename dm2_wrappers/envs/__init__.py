@@ -1,6 +1,7 @@
 """Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's.
 
-``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the backend by the part before the colon.
+``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
+backend by the part before the colon.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 SMAC hides a dead StarCraft: ``step`` starts another one, returns ``(0, True, {})``, and the next ``reset`` then kills
 units of the dead game or waits for new ones forever. Until an episode has ended every ``reset`` starts StarCraft anew and
 adds the enemies' health to the maximal reward again, by which rewards are divided. Here instead a StarCraft that dies or
-answers too late raises `StarCraftDied`, at once and with no process left, the next ``reset`` starts a new one, and the
+answers too late raises `StarCraftDiedError`, at once and with no process left, the next ``reset`` starts a new one, and the
 reward scale is the same after every start.
 
 SMAC is used as it is: what it does itself when StarCraft fails is replaced in a subclass.
@@ -28,7 +28,7 @@ ATTEMPTS = 3  # to start StarCraft, each bounded by the timeout, before giving u
 _NO_USE_TRYING = (LookupError, TypeError, ValueError, AttributeError, FileNotFoundError)
 
 
-class StarCraftDied(RuntimeError):
+class StarCraftDiedError(RuntimeError):
     """StarCraft ended, failed, or did not answer in time."""
 
 
@@ -74,14 +74,14 @@ class Game:
                 with self._stopping_on_error():
                     self.smac.reset()
                 return
-            except StarCraftDied:
+            except StarCraftDiedError:
                 pass  # between two episodes: nothing is lost
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with self._stopping_on_error():
                     self._start()
                 return
-            except StarCraftDied as error:
+            except StarCraftDiedError as error:
                 if attempt == ATTEMPTS:
                     raise RuntimeError(f"StarCraft II did not start in {ATTEMPTS} attempts: {error}") from error
 
@@ -102,7 +102,7 @@ class Game:
         """SMAC's reward, terminated and info, and the actions that were played (SMAC's own with ``heuristic_ai``).
 
         Raises:
-            StarCraftDied: There is no result, and no StarCraft any more.
+            StarCraftDiedError: There is no result, and no StarCraft any more.
         """
         played = list(actions)
         with self._stopping_on_error():
@@ -132,7 +132,7 @@ def _mortal(simulator: type[Any]) -> type[Any]:
         timeout: float
 
         def full_restart(self) -> None:
-            raise StarCraftDied("it ended, or did not answer in time")
+            raise StarCraftDiedError("it ended, or did not answer in time")
 
         def _launch(self) -> None:
             flags = sys.modules.get("absl.flags")
@@ -143,7 +143,7 @@ def _mortal(simulator: type[Any]) -> type[Any]:
             except _NO_USE_TRYING:
                 raise
             except Exception as error:
-                raise StarCraftDied(f"{type(error).__name__}: {error}") from error
+                raise StarCraftDiedError(f"{type(error).__name__}: {error}") from error
 
         def init_units(self) -> None:
             # SMAC waits for all units to be there, step by step, without end.

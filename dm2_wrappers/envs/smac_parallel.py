@@ -12,7 +12,7 @@ from pettingzoo import ParallelEnv
 
 from dm2_wrappers.envs import smac_units
 from dm2_wrappers.envs.legal import legal_actions
-from dm2_wrappers.envs.smac_game import Game, StarCraftDied
+from dm2_wrappers.envs.smac_game import Game, StarCraftDiedError
 from dm2_wrappers.envs.smac_render import old_shuffle
 
 NO_OP, STOP = 0, 1  # what a dead agent must do, and a living one's do-nothing; then four moves, then one per target
@@ -64,7 +64,9 @@ class SMACParallelEnv(ParallelEnv):
         self.observation_spaces = {
             agent: spaces.Dict({"observation": box, "action_mask": mask}) for agent in self.possible_agents
         }
-        self.action_spaces = {agent: spaces.Discrete(self._num_actions) for agent in self.possible_agents}
+        self.action_spaces: dict[str, spaces.Space[Any]] = {
+            agent: spaces.Discrete(self._num_actions) for agent in self.possible_agents
+        }
         # SMAC's features, last action and number: the number is written once, the rest at each look.
         self._rows = np.zeros((n, size), np.float32)
         if agent_id:
@@ -121,7 +123,7 @@ class SMACParallelEnv(ParallelEnv):
         try:
             reward, over, info, played = self.game.step(joint)
             won, limit = bool(info["battle_won"]), bool(info.get("episode_limit", False))
-        except StarCraftDied:
+        except StarCraftDiedError:
             over = broken = True
         else:
             self._look(played)

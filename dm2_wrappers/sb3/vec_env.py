@@ -47,7 +47,8 @@ class AgentVecEnv(VecEnv):
     def _start(self) -> None:
         n = self.num_envs
         self.live, self.alive, self.cut = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool)
-        self.over, self.forget = np.zeros(n, bool), np.zeros(n, int)
+        self.over: NDArray[np.bool_] = np.zeros(n, bool)
+        self.forget = np.zeros(n, int)
         self._left = np.zeros(n, bool)  # has left this joint episode for good
         self._joint_lengths = np.zeros(n, int)
         self.env_rewards = np.zeros(n, np.float32)
@@ -74,7 +75,8 @@ class AgentVecEnv(VecEnv):
         joint_dones = (joint.terminations | joint.truncations).all(axis=1)
         broken = joint_dones & joint.infos.get("broken", np.zeros(self.num_envs, bool))
         self._joint_lengths += 1
-        self.over, self.forget = joint_dones, np.where(broken, self._joint_lengths, 0)
+        self.over = np.asarray(joint_dones)
+        self.forget = np.where(broken, self._joint_lengths, 0)
         self._joint_lengths[joint_dones] = 0
         time_limit = joint.truncations[:, k] & ~joint.terminations[:, k] & ~broken
         alive_at_end = joint.infos.get("final_alive", joint.alive)[:, k]
