@@ -306,7 +306,7 @@ def trace_after(env: Any, seed: int, backend: Backend) -> list[float]:
 
 @both_deaths
 def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
-    copies = 2
+    copies = 3
     venv = backend.vector(copies, death=death)
     with pytest.raises(RuntimeError, match=r"reset\(\)"):
         venv.step(np.full((copies, 3), backend.idle))
@@ -379,7 +379,7 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
             views[i] = seen, said
     assert (ended >= 1).all()
     assert illegal_refused
-    with pytest.raises(ValueError, match=r"integers of shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"integers of shape \(3, 3\)"):
         venv.step(np.full((2, 2), backend.idle))
 
 
