@@ -292,7 +292,7 @@ class StarCraft2Env:
                 self._sc2_proc.hit(target, 6.0)
 
     @staticmethod
-    def distance(one, other):
+    def _apart(one, other):
         return math.hypot(one.pos.x - other.pos.x, one.pos.y - other.pos.y)
 
     def get_avail_agent_actions(self, k):
@@ -300,7 +300,7 @@ class StarCraft2Env:
         if unit.health <= 0:
             return [1] + [0] * (self.n_actions - 1)
         moves = [unit.pos.y + 1 < 30, unit.pos.y - 1 > 2, unit.pos.x + 1 < 30, unit.pos.x - 1 > 2]
-        attacks = [enemy.health > 0 and self.distance(unit, enemy) <= 6 for enemy in self.enemies.values()]
+        attacks = [enemy.health > 0 and self._apart(unit, enemy) <= 6 for enemy in self.enemies.values()]
         return [0, 1, *map(int, moves), *map(int, attacks)]
 
     def get_avail_actions(self):
@@ -312,7 +312,7 @@ class StarCraft2Env:
             row[:4] = self.get_avail_agent_actions(k)[2:6]
             others = [*self.enemies.values(), *(u for i, u in self.agents.items() if i != k)]
             for i, other in enumerate(others):
-                distance = self.distance(unit, other)
+                distance = self._apart(unit, other)
                 if distance < 9 and other.health > 0:
                     place = [(other.pos.x - unit.pos.x) / 9, (other.pos.y - unit.pos.y) / 9]
                     row[4 + 4 * i : 8 + 4 * i] = [distance / 9, *place, other.health / 45]

@@ -119,8 +119,8 @@ def test_last_action_and_agent_id_follow_smacs_features():
             assert_array_equal(full, np.concatenate([own, last, np.eye(3)[k]]))
             assert_array_equal(with_id, np.concatenate([own, np.eye(3)[k]]))
             assert_array_equal(with_last, np.concatenate([own, last]))
-    env.reset()
-    assert not env._rows[:, env._own_size : env._own_size + 9].any()  # of the episode before
+    observations, _ = env.reset()
+    assert not observations["marine_0"]["observation"][-12:-3].any()  # of the episode before
 
 
 def test_with_smacs_own_tactics_the_last_action_is_the_one_that_was_played():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import Any
 
@@ -67,12 +68,13 @@ class SMACParallelEnv(ParallelEnv):
         self.action_spaces: dict[str, spaces.Space[Any]] = {
             agent: spaces.Discrete(self._num_actions) for agent in self.possible_agents
         }
-        # SMAC's features, last action and number: the number is written once, the rest at each look.
-        self._rows = np.zeros((n, size), np.float32)
+        # SMAC's features, last action and number, [K, D]; the number is the same in every step.
+        self._no_rows = np.zeros((n, size), np.float32)
         if agent_id:
-            self._rows[:, size - n :] = np.eye(n)
-        self._masks = np.zeros((n, self._num_actions), np.int8)
-        self._alive = np.zeros(n, bool)
+            self._no_rows[:, size - n :] = np.eye(n)
+        self._rows, self._indices = self._no_rows, list(range(n))
+        self._masks: list[list[int]] = []  # [K, A]
+        self._alive: list[bool] = [False] * n
         # SMAC keeps a reference to its environment until the interpreter ends: without this, so would StarCraft go on.
         self._ending = weakref.finalize(self, game.stop)
 
@@ -102,9 +104,7 @@ class SMACParallelEnv(ParallelEnv):
         self._look(None)
         if self.render_mode == "human":
             self.render()
-        return self._observe(self.agents), {
-            agent: {"alive": bool(self._alive[k])} for k, agent in enumerate(self.possible_agents)
-        }
+        return self._observe(self.agents), {agent: {"alive": self._alive[k]} for k, agent in enumerate(self.possible_agents)}
 
     def step(self, actions: dict[str, int]) -> Dicts:
         """Take one joint step; ``actions`` has one legal action for each of ``agents``.
@@ -134,10 +134,10 @@ class SMACParallelEnv(ParallelEnv):
                 died = self._remove_dead and not self._alive[k] and not broken
                 terminations[agent] = died or (over and not cut)
                 truncations[agent] = cut and not died
-                infos[agent] = {"alive": bool(self._alive[k]), "battle_won": won, "broken": broken}
+                infos[agent] = {"alive": self._alive[k], "battle_won": won, "broken": broken}
         if over:
-            self._masks[:] = 0
-            self._masks[self._alive, STOP] = self._masks[~self._alive, NO_OP] = 1
+            idle = [STOP if alive else NO_OP for alive in self._alive]
+            self._masks = [[int(a == do_nothing) for a in range(self._num_actions)] for do_nothing in idle]
         observations = self._observe(present)
         self.agents = [agent for agent in present if not (terminations[agent] or truncations[agent])]
         if self.render_mode == "human" and not broken:
@@ -148,26 +148,30 @@ class SMACParallelEnv(ParallelEnv):
         """One action for each of SMAC's agents; illegal ones refused or replaced."""
         if actions.keys() != set(self.agents):
             raise ValueError(f"expected one action for each of {self.agents}, got actions for {sorted(actions)}")
+        joint = [actions.get(agent, NO_OP) for agent in self.possible_agents]  # who has left is dead
+        with contextlib.suppress(TypeError):  # of floats and the like
+            # The usual case, without NumPy, which takes longer for a handful of numbers.
+            if all(0 <= a < self._num_actions and mask[a] for a, mask in zip(joint, self._masks, strict=True)):
+                return list(map(int, joint))
         do_nothing = np.where(self._alive, STOP, NO_OP)
-        joint = [actions.get(agent, do_nothing[k]) for k, agent in enumerate(self.possible_agents)]
-        legal = legal_actions([joint], self._masks[None], do_nothing, self.possible_agents, replace=self._replace_illegal)
-        return legal[0].tolist()
+        masks = np.array([self._masks])
+        return legal_actions([joint], masks, do_nothing, self.possible_agents, replace=self._replace_illegal)[0].tolist()
 
     def _look(self, played: list[int] | None) -> None:
         """Take over what SMAC shows now; ``played`` is what led there."""
-        smac = self.game.smac
-        self._masks = np.array(smac.get_avail_actions(), np.int8)
-        self._alive = self._masks[:, NO_OP] == 0  # SMAC allows no-op to the dead alone
-        self._rows[:, : self._own_size] = smac.get_obs()
-        if self._last_action:
-            last = self._rows[:, self._own_size : self._own_size + self._num_actions]
-            last[:] = 0
-            if played is not None:
-                last[np.arange(len(played)), played] = 1
+        smac, own = self.game.smac, self._own_size
+        self._masks = smac.get_avail_actions()
+        self._alive = [not mask[NO_OP] for mask in self._masks]  # SMAC allows no-op to the dead alone
+        self._rows = self._no_rows.copy()
+        self._rows[:, :own] = smac.get_obs()
+        if self._last_action and played is not None:
+            self._rows[self._indices, [own + action for action in played]] = 1
+        if not all(self._alive):
+            self._rows[np.logical_not(self._alive)] = 0
 
     def _observe(self, agents: list[str]) -> dict[str, Any]:
         """The agents' observation dicts, in arrays of their own."""
-        rows, masks = self._rows * self._alive[:, None], self._masks.copy()
+        rows, masks = self._rows.copy(), np.array(self._masks, np.int8)
         return {
             agent: {"observation": rows[k], "action_mask": masks[k]}
             for k, agent in enumerate(self.possible_agents)
