@@ -238,6 +238,50 @@ class Demonstrations:
 
         return load(path)
 
+    @classmethod
+    def import_pymarl(
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        agents: Sequence[str] | None = None,
+        env_id: str | None = None,
+        last_action: int = 0,
+        agent_id: bool = False,
+        episodes: int | None = None,
+        max_bytes: int = 4 * 2**30,
+    ) -> Demonstrations:
+        """Read what the paper's own implementation recorded: ``agent_<i>.npz`` or ``.npy``, pickled torch tensors.
+
+        The pickles are not unpickled: only arrays and tensors of numbers are built, and anything else in them is refused
+        by name. Padding is cut by the rule in ``pymarl_files.py``. Those files hold no rewards (here 0) and do not say
+        who won (here: not reported), and what they hold is what SMAC shows, without what the paper's learners also see:
+        its ``last_action`` and ``agent_id`` can be appended, in the order of ``envs.smac``.
+
+        Args:
+            folder: Where agent_0, agent_1, ... are, recorded together.
+            agents: Their names, such as an environment's ``possible_agents``; by default agent_0, agent_1, ...
+            env_id: The environment they fit, such as "smac:5m_vs_6m".
+            last_action: Append the last action, one-hot in so many actions; 0 does not.
+            agent_id: Append the agent's number, one-hot.
+            episodes: Only the first so many (the paper: 1,000).
+            max_bytes: Refuse a file whose contents are larger.
+
+        Raises:
+            FileNotFoundError: No such folder, or no agent_0 in it.
+            ValueError: A file that is damaged, or holds something else, or does not fit the others or the arguments.
+        """
+        from dm2_wrappers.pymarl_files import import_pymarl
+
+        return import_pymarl(
+            folder,
+            agents=agents,
+            env_id=env_id,
+            last_action=last_action,
+            agent_id=agent_id,
+            episodes=episodes,
+            max_bytes=max_bytes,
+        )
+
     def check_compatible(self, agents: Sequence[str], sizes: Sequence[int], env_id: str | None = None) -> None:
         """Check that these demonstrations fit an environment.
 
@@ -300,3 +344,9 @@ def _validate(demos: Demonstrations) -> None:
         raise ValueError(f"each agent's offsets must rise from 0 to at most {steps} (the rows), but they do not")
     if not np.isfinite(observations).all() or not np.isfinite(demos.rewards).all():
         raise ValueError("the observations or rewards of these demonstrations hold NaN or infinite values")
+
+
+if __name__ == "__main__":
+    from dm2_wrappers.demonstrations_cli import main
+
+    raise SystemExit(main())

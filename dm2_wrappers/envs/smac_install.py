@@ -119,7 +119,7 @@ def findings() -> Iterator[Finding]:
     yield smac
     yield pysc2
     if smac.ok and pysc2.ok:  # only importing shows whether protobuf and the rest fit
-        yield _finding("protobuf", _import, lambda _: _version("protobuf"))
+        yield _finding("smac.env", _import, lambda _: f"imports, with protobuf {_version('protobuf')}")
     yield _finding("StarCraft II", program, str)
     yield _finding("SMAC's maps", maps, str)
 
@@ -164,7 +164,7 @@ def _import() -> Any:
             raise
         raise ImportError(
             f"protobuf {_version('protobuf')} is too new for StarCraft II's Python protocol: "
-            "run pip install 'protobuf<3.21'",
+            "run pip install 'protobuf<3.21', or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python",
             name="google.protobuf",
         ) from error
     except ModuleNotFoundError as error:

@@ -1,0 +1,126 @@
+"""``python -m dm2_wrappers.doctor``: what is installed, in which version, and the command that mends what is not.
+
+``--backend smax`` or ``--backend smac`` exits with an error unless that environment can be used; without it, only if the
+core cannot. What is wanted is read from the installed package's own metadata.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from dm2_wrappers.envs import smac_install
+from dm2_wrappers.envs.smac_install import Finding
+
+PACKAGE = "dm2-wrappers"
+BACKENDS = ("smax", "smac")
+
+
+def core() -> Iterator[Finding]:
+    """Python, this package and what it cannot do without."""
+    try:
+        wanted = metadata.metadata(PACKAGE)["Requires-Python"]
+        version = metadata.version(PACKAGE)
+    except metadata.PackageNotFoundError:
+        yield Finding(PACKAGE, False, "it is not installed, only found: run pip install -e . in its folder")
+        return
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        yield Finding("packaging", False, "not installed, and needed to compare versions: run pip install packaging")
+        return
+    python = platform.python_version()
+    fits = python in SpecifierSet(wanted or "")
+    yield Finding("Python", fits, python if fits else f"{python}, but {wanted} is wanted: make an environment with that")
+    packages = list(_packages(""))
+    yield from packages
+    if all(finding.ok for finding in packages):
+        yield _imports(PACKAGE, version, "dm2_wrappers.wrapper")
+
+
+def extra(name: str) -> Iterator[Finding]:
+    """What one extra of this package installs."""
+    if name == "smac":
+        yield from smac_install.findings()
+        return
+    packages = list(_packages(name))
+    yield from packages
+    if name == "smax" and all(finding.ok for finding in packages):
+        yield _imports("SMAX", "imports", "dm2_wrappers.envs.smax_scenarios", "names")
+
+
+def extras() -> list[str]:
+    """The extras of the installed package, but for the one that is all of them."""
+    return [name for name in metadata.metadata(PACKAGE).get_all("Provides-Extra") or [] if name != "all"]
+
+
+def _packages(name: str) -> Iterator[Finding]:
+    """What the core ("") or an extra wants, by the installed package's metadata."""
+    from packaging.requirements import Requirement
+
+    for text in metadata.requires(PACKAGE) or []:
+        requirement = Requirement(text)
+        marker = requirement.marker
+        belongs = marker is None or marker.evaluate({"extra": name})
+        if not belongs or (name and (marker is None or marker.evaluate({"extra": ""}))):
+            continue
+        mend = f"run pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            version = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            yield Finding(requirement.name, False, f"not installed: {mend}")
+            continue
+        if requirement.specifier.contains(version, prereleases=True):
+            yield Finding(requirement.name, True, version)
+        else:
+            yield Finding(requirement.name, False, f"{version}, but {requirement.specifier} is wanted: {mend}")
+
+
+def _imports(name: str, found: str, module: str, function: str | None = None) -> Finding:
+    """Whether a module imports and, if given, its function runs; installed packages may still not fit together."""
+    try:
+        value: Any = importlib.import_module(module)
+        if function is not None:
+            getattr(value, function)()
+    except Exception as error:  # whatever someone else's package raises when it is imported
+        reason = " ".join(str(error).split())[:200]
+        return Finding(name, False, f"cannot be imported ({type(error).__name__}: {reason}): reinstall what this names")
+    return Finding(name, True, found)
+
+
+def table(sections: dict[str, list[Finding]]) -> str:
+    """The findings as text, a section a paragraph: a tick and what was found, or a cross and what mends it."""
+    width = max(len(finding.name) for findings in sections.values() for finding in findings)
+    lines = []
+    for title, findings in sections.items():
+        lines += ["", title]
+        lines += [f"  {'✓' if f.ok else '✗'} {f.name:<{width}}  {f.detail}" for f in findings]
+    return "\n".join(lines[1:])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table; 0 if the core, and the backend that was asked for, can be used."""
+    parser = argparse.ArgumentParser(prog="python -m dm2_wrappers.doctor", description=(__doc__ or "").partition("\n\n")[2])
+    parser.add_argument("--backend", choices=BACKENDS, help="the environment that must be usable")
+    backend = parser.parse_args(arguments).backend
+    sections = {"core": list(core())}
+    if len(sections["core"]) > 1:  # what is wanted could be read
+        for name in extras() if backend is None else [backend]:
+            sections[f"extra {name}"] = list(extra(name))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ticks shows question marks
+    print(table(sections))
+    needed = [*sections["core"], *sections.get(f"extra {backend}", [])]
+    missing = [finding.name for finding in needed if not finding.ok]
+    what = "the core" if backend is None else f"the backend {backend}"
+    print(f"\n{what} cannot be used: see {', '.join(missing)}" if missing else f"\n{what} can be used")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
