@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dm2_wrappers.envs import smac_install
 from dm2_wrappers.envs.smac_game import Game
 from dm2_wrappers.envs.smac_parallel import SMACParallelEnv, seed_of
@@ -65,7 +67,7 @@ def parallel_env(
         raise ValueError(f"invalid_action must be 'error' or 'noop', got {invalid_action!r}")
     if render_mode not in (None, "rgb_array", "human"):
         raise ValueError(f"render_mode must be None, 'rgb_array' or 'human', got {render_mode!r}")
-    if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 1):
+    if max_steps is not None and (not isinstance(max_steps, int | np.integer) or max_steps < 1):
         raise ValueError(f"max_steps must be None or an integer of at least 1, got {max_steps!r}")
     if not 0 < timeout < float("inf"):
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
@@ -81,7 +83,7 @@ def parallel_env(
         **smac_options,
     )
     if max_steps is not None:
-        game.smac.episode_limit = max_steps
+        game.smac.episode_limit = int(max_steps)
     return SMACParallelEnv(
         game,
         map_name,
