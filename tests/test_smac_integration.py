@@ -244,10 +244,11 @@ def port_of(pid):
 # --- nothing is left --------------------------------------------------------------------------------------------------
 
 PROGRAM = """
-import numpy as np
+import signal
 from dm2_wrappers.envs import smac
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     venv = smac.vector_env("3m", 2, progress_bar=False)
     _, infos = venv.reset()
     print(*[process.pid for process in venv._processes], flush=True)
