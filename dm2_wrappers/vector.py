@@ -31,11 +31,12 @@ class MultiAgentVectorEnv(abc.ABC):
     ``infos`` of ``reset`` and ``step`` always holds ``"alive"`` (bool [N, K], at the observation returned with it)
     and, where actions are discrete, ``"action_mask"`` (bool [N, K, A]; all legal where the environment has no masks;
     an absent agent has just its action 0, or the environment's do-nothing). ``infos`` of ``step`` also holds
-    ``"final_obs"`` (float32 [N, K, D]: what followed the action, before any reset), ``"broken"`` (bool [N]: the
-    simulator failed and ended this copy's episode as a truncation; forget it) and, where the environment reports wins,
-    ``"battle_won"`` (bool [N], meaningful in the step that ends an episode). Environments with a global state put it
-    under ``"state"`` (float32 [N, S]), and the one that followed the action under ``"final_state"``. Those that know what
-    would be legal if an episode cut by its time limit went on say so in ``"final_action_mask"`` (bool [N, K, A]).
+    ``"final_obs"`` (float32 [N, K, D]: what followed the action, before any reset), ``"final_alive"`` (bool [N, K], at
+    that), ``"broken"`` (bool [N]: the simulator failed and ended this copy's episode as a truncation; forget it) and,
+    where the environment reports wins, ``"battle_won"`` (bool [N], meaningful in the step that ends an episode).
+    Environments with a global state put it under ``"state"`` (float32 [N, S]), and the one that followed the action under
+    ``"final_state"``. Those that know what would be legal if an episode cut by its time limit went on say so in
+    ``"final_action_mask"`` (bool [N, K, A]).
 
     Attributes:
         num_envs: N, the number of copies.

@@ -8,11 +8,12 @@ its environments and ends.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import cloudpickle
 import numpy as np
@@ -22,6 +23,7 @@ from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 from dm2_wrappers.vector_sync import SyncVectorEnv, copy_seeds
 
 _GRACE_SECONDS = 10.0  # for a worker to close its environments; StarCraft takes a few
+_TERM_SECONDS = 5.0  # and once more, for one that was told to stop whatever it was doing
 
 
 class ProcessVectorEnv(MultiAgentVectorEnv):
@@ -89,9 +91,9 @@ class ProcessVectorEnv(MultiAgentVectorEnv):
             process.join(_GRACE_SECONDS)
             if process.is_alive():
                 process.terminate()
-                process.join(1.0)
+                process.join(_TERM_SECONDS)
             if process.is_alive():
-                process.kill()
+                _kill(process)
                 process.join()
             process.close()
 
@@ -116,10 +118,14 @@ class ProcessVectorEnv(MultiAgentVectorEnv):
                     self._connections[worker].send((command, part))
                 except OSError:
                     raise self._death(worker) from None
-            return [self._answer(worker) for worker in range(len(parts))]
+            return [self._answer(worker) for worker in self._watch(command, range(len(parts)))]
         except BaseException:  # Ctrl-C too: an answer left in a pipe would be taken for the next one's
             self.close()
             raise
+
+    def _watch(self, command: str, workers: Iterable[int]) -> Iterable[int]:
+        """For subclasses that show how the answers come in."""
+        return workers
 
     def _answer(self, worker: int) -> Any:
         try:
@@ -131,6 +137,7 @@ class ProcessVectorEnv(MultiAgentVectorEnv):
         return reply
 
     def _death(self, worker: int) -> RuntimeError:
+        _kill(self._processes[worker])  # it may have left programs behind
         self._processes[worker].join(1.0)
         return RuntimeError(
             f"{self._name(worker)} ended without an answer, exit code {self._processes[worker].exitcode}; look above "
@@ -141,9 +148,24 @@ class ProcessVectorEnv(MultiAgentVectorEnv):
         return f"worker {worker} (copies {self._shares[worker][0]} to {self._shares[worker][-1]})"
 
 
+def _kill(process: Any) -> None:
+    """Kill a worker together with the programs that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (AttributeError, ProcessLookupError, PermissionError):  # Windows; a worker that has only just begun
+        process.kill()
+
+
+def _stop(*_: object) -> NoReturn:
+    raise SystemExit
+
+
 def _work(connection: Connection, factory: bytes, count: int, first_copy: int) -> None:
     """A worker's life: answer commands with (True, reply) or (False, traceback) until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then closes the pipe
+    signal.signal(signal.SIGTERM, _stop)  # with all that is to be closed
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # a group of its own, for the parent to find its programs even if it was killed itself
     venv: Any = None
     try:
         while True:
@@ -160,5 +182,6 @@ def _work(connection: Connection, factory: bytes, count: int, first_copy: int) -
     except (EOFError, OSError):  # the parent closed the pipe or died
         pass
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if venv is not None:
             venv.close()

@@ -85,6 +85,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         actions = self.layout.check_actions(actions, self.num_envs, self._first_copy)
         observations, infos = self._blank()
         infos["final_obs"] = np.zeros_like(observations)
+        infos["final_alive"] = np.zeros_like(infos["alive"])
         infos["broken"] = np.zeros(self.num_envs, dtype=bool)
         if "state" in infos:
             infos["final_state"] = np.zeros_like(infos["state"])
@@ -111,6 +112,8 @@ class SyncVectorEnv(MultiAgentVectorEnv):
             if agent in seen:
                 features = flatten(layout.native_observation_spaces[agent], seen[agent])
                 infos["final_obs"][i, k, : layout.sizes[k]] = features
+                alive = agent_infos.get(agent, {}).get("alive", not terminations.get(agent, False))
+                infos["final_alive"][i, k] = alive
             if agent in terminations or agent in present:
                 self._ended[:, i, k] = terminations.get(agent, False), truncations.get(agent, False)
             if agent not in present and not self._ended[:, i, k].any():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,10 +31,10 @@ COLUMNS = ["step", "win_rate", "win_rate_se", "return", "return_se", "length", "
 class LearnerArgs:
     """One agent's PPO; all agents have the same."""
 
-    num_envs: int = 64
-    """battles played at once"""
-    n_steps: int = 64
-    """steps of each copy per rollout"""
+    num_envs: int | None = None
+    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
+    n_steps: int | None = None
+    """steps of each copy per rollout; 4,096 over all copies if not given"""
     n_epochs: int = 4
     """passes over each rollout"""
     minibatches: int = 4
@@ -56,6 +56,11 @@ class LearnerArgs:
     device: str = "cpu"
     """where the networks live; small ones are fastest on the CPU"""
 
+    def settled(self, env: str) -> LearnerArgs:
+        """The same with numbers for what the environment decides."""
+        num_envs = self.num_envs or dm2.envs.default_num_envs(env)
+        return replace(self, num_envs=num_envs, n_steps=self.n_steps or 4096 // num_envs)
+
 
 @dataclass
 class MatcherArgs:
@@ -76,7 +81,7 @@ class Args:
     algorithm: Literal["dm2", "ippo"] = "dm2"
     """dm2: distribution matching on top of independent PPO; ippo: independent PPO alone"""
     env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario"""
+    """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
     demos: Path | None = None
     """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
     coefficient: float = 0.3
@@ -136,13 +141,20 @@ def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, f
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    args.learner = args.learner.settled(args.env)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
 
-    venv = dm2.envs.vector_env(args.env, args.learner.num_envs)
-    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes))
+    test_envs = min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env))
+    with dm2.envs.vector_env(args.env, args.learner.num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
+        train(args, run, name, venv, test_env)
+    return run
+
+
+def train(args: Args, run: Path, name: str, venv, test_env) -> None:
+    """Train, evaluate and plot into the folder of the run."""
     demos = None
     if args.algorithm == "dm2":
         demos = dm2.Demonstrations.load(args.demos or Path("demos_data") / f"{name}_win30.npz")
@@ -193,9 +205,9 @@ def main(args: Args) -> Path:
         team.restart_episodes()  # as after loading: an interrupted run ends with the same numbers
     bar.close()
     final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
-    (run / "final.json").write_text(json.dumps({"step": team.num_timesteps, **final}, indent=1) + "\n")
     plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos)
-    return run
+    # Last: the run is done.
+    (run / "final.json").write_text(json.dumps({"step": team.num_timesteps, **final}, indent=1) + "\n")
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:

@@ -48,13 +48,13 @@ from dm2_wrappers.vector import MultiAgentVectorEnv
 @dataclass
 class Args:
     env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario"""
+    """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
     steps: int = 1_000_000
     """environment steps, summed over copies"""
     seed: int = 0
     """seed of networks, environment and exploration"""
-    num_envs: int = 64
-    """battles played at once"""
+    num_envs: int | None = None
+    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
     extra_layer: bool = False
     """one more fully connected layer in the agents' network"""
     hidden: int = 64
@@ -276,6 +276,7 @@ def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
     run = args.run or Path("runs") / f"qmix_{args.env.replace(':', '_')}_seed{args.seed}"
     run.mkdir(parents=True, exist_ok=True)
     (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
@@ -283,7 +284,7 @@ def main(args: Args) -> Path:
     logger.setLevel("WARNING")  # TorchRL tells of its storage in the middle of the bar
     torch.manual_seed(derive_seed(args.seed, "networks"))
     venv = dm2.envs.vector_env(args.env, args.num_envs)
-    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes))
+    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env)))
     observations, infos = venv.reset(seed=0)
     qmix = QMIX(venv, global_state(observations, infos).shape[1], args)
     policy = Policy(qmix)
@@ -353,6 +354,8 @@ def main(args: Args) -> Path:
         demos.save(record_path)
         print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate}")
     (run / "final.json").write_text(json.dumps({"step": step, **final}, indent=1) + "\n")  # last: the run is done
+    venv.close()
+    test_env.close()
     return run
 
 

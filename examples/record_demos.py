@@ -46,12 +46,17 @@ class Args:
     """folder of the checkpoint; runs/demos/<env>_seed<seed> if not given"""
 
 
-def train_and_record(args: Args) -> None:
+def main(args: Args) -> None:
+    args.learner = args.learner.settled(args.env)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
-    venv = dm2.envs.vector_env(args.env, args.learner.num_envs)
-    test_env = dm2.envs.vector_env(args.env, args.learner.num_envs)
     run.mkdir(parents=True, exist_ok=True)
+    num_envs, test_envs = args.learner.num_envs, dm2.envs.default_num_envs(args.env)
+    with dm2.envs.vector_env(args.env, num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
+        train_and_record(args, name, run, venv, test_env)
+
+
+def train_and_record(args: Args, name: str, run: Path, venv, test_env) -> None:
     checkpoint, curve = run / "checkpoint.zip", run / "evaluations.csv"
     if checkpoint.exists():
         team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=args.learner.device)
@@ -115,4 +120,4 @@ def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, leve
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train_and_record(tyro.cli(Args, description=__doc__))
+    main(tyro.cli(Args, description=__doc__))

@@ -232,3 +232,65 @@ def test_the_replay_ring_wraps_around_and_survives_a_checkpoint(tmp_path):
     loaded = IndependentLearners.load(tmp_path / "team", team.env).models["agent_1"].replay_buffer
     assert (loaded.pos, loaded.full) == (2, True)
     np.testing.assert_array_equal(loaded.rewards, replay.rewards)
+
+
+def broken_team(algorithm, broken, n=2, limit=6, **options):
+    env = dm2.vectorize(lambda: TinyEnv((4, 3), lifetimes=(None, 3), absorb=True, limit=limit, broken=broken), n)
+    return IndependentLearners(algorithm, env, seed=0, **{**SMALL, **options})
+
+
+@pytest.mark.parametrize("after_death", ["earned", "mean", "critic"])
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_a_broken_episode_is_in_no_minibatch_and_changes_no_other_episodes_advantages(algorithm, after_death):
+    extra = {"policy": "MlpLstmPolicy"} if algorithm is RecurrentPPO else {}
+    team = broken_team(algorithm, broken=[1], n_steps=20, batch_size=40, after_death=after_death, **extra)
+    for model in team.models.values():
+        model.train = lambda: None
+    team.learn(40)
+    of_second = np.isin(np.arange(20), range(6, 12))
+    for agent, model in team.models.items():
+        buffer = model.rollout_buffer
+        assert buffer.broken.T.tolist() == [of_second.tolist()] * 2
+        taught = np.repeat(~of_second[:, None], 2, axis=1)
+        if agent == "agent_1" and after_death != "critic":
+            taught &= buffer.live
+        np.testing.assert_array_equal(buffer.teaching(), taught)
+        # The broken steps' rewards must not be felt anywhere else, not even through the value of being dead.
+        advantages = buffer.advantages.copy()
+        buffer.rewards[buffer.broken] += 1000.0
+        buffer.recompute()
+        np.testing.assert_array_equal(buffer.advantages[~of_second], advantages[~of_second])
+        batches = list(buffer.get(None if algorithm is not RecurrentPPO else 40))
+        if algorithm is RecurrentPPO:
+            assert sum(int((batch.mask > 0).sum()) for batch in batches) == taught.sum()
+        else:
+            assert sum(len(batch.old_values) for batch in batches) == taught.sum()
+        assert len(model.ep_info_buffer) == 2 * 2  # of three finished episodes a copy, two count
+
+
+def test_of_an_episode_that_breaks_in_a_later_rollout_the_later_part_is_left_out():
+    team = broken_team(PPO, broken=[1], n_steps=8, batch_size=16)
+    for model in team.models.values():
+        model.train = lambda: None
+    team.learn(32)
+    # Steps 6 and 7 were in the first rollout; 8 to 11 are in the second, and 12 to 15 are of the next episode.
+    assert team.models["agent_0"].rollout_buffer.broken[:, 0].tolist() == [True] * 4 + [False] * 4
+
+
+@pytest.mark.parametrize("buffer_size", [1000, 20])
+def test_a_broken_episode_is_removed_from_the_replay_buffer(buffer_size):
+    team = broken_team(DQN, broken=[1], learning_starts=10_000, buffer_size=buffer_size, exploration_initial_eps=1.0)
+    team.learn(32)  # per copy: episode 0, the broken episode 1, four steps of episode 2
+    for agent, steps in (("agent_0", 6), ("agent_1", 3)):
+        replay = team.models[agent].replay_buffer
+        times = [0, 1, 2, 3, 4, 5][:steps]
+        later = [0, 1, 2, 3][:steps]
+        expected = [t for t in times + later for _ in range(2)]
+        size = replay.buffer_size if replay.full else replay.pos
+        assert replay.observations[:size, 0, 0].astype(int).tolist() == expected[-size:]
+        # Of the small one's 20 rows the broken episode took 12, the newest 8 of the first were left.
+        assert size == (16 if agent == "agent_0" and buffer_size == 20 else len(expected))
+    # The death of the third episode is still paid for: its row has moved.
+    replay, other = team.models["agent_1"].replay_buffer, team.models["agent_0"].replay_buffer
+    r = other.rewards[other.pos - 8 : other.pos, 0].reshape(4, 2)
+    np.testing.assert_allclose(replay.rewards[10:12, 0], r[2] + 0.99 * r[3], rtol=1e-6)

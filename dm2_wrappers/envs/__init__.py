@@ -1,6 +1,7 @@
-"""Environments by name: SMAX (JaxMARL), the embedded default.
+"""Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's.
 
-``parallel_env("smax:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the backend by the part before the colon.
+``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
+backend by the part before the colon.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 
     from dm2_wrappers.vector import MultiAgentVectorEnv
 
-BACKENDS = ("smax",)
+BACKENDS = ("smax", "smac")
 
-__all__ = ["BACKENDS", "parallel_env", "vector_env", *BACKENDS]
+__all__ = ["BACKENDS", "default_num_envs", "parallel_env", "vector_env", *BACKENDS]
 
 
 def __getattr__(name: str) -> Any:
@@ -42,6 +43,12 @@ def vector_env(env_id: str, num_envs: int, **options: Any) -> MultiAgentVectorEn
     """
     backend, scenario = _split(env_id)
     return backend.vector_env(scenario, num_envs, **options)
+
+
+def default_num_envs(env_id: str) -> int:
+    """How many copies to play at once, where nothing speaks for another number: SMAX 64, SMAC 4 StarCrafts."""
+    backend, _ = _split(env_id)
+    return backend.NUM_ENVS
 
 
 def _split(env_id: str) -> tuple[Any, str]:

@@ -18,11 +18,13 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from dm2_wrappers.envs import smax_scenarios
+from dm2_wrappers.envs.legal import legal_actions
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 
 if TYPE_CHECKING:
     from dm2_wrappers.envs.smax_parallel import SMAXParallelEnv
 
+NUM_ENVS = 64  # copies by default: more are hardly faster
 STOP = 4  # SMAX's do-nothing action: four moves, stop, then one action per enemy
 
 
@@ -156,9 +158,9 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         """
         if self._state is None:
             raise RuntimeError("call reset() before step()")
-        legal_actions = self._legal(actions)
+        legal = legal_actions(actions, self._masks, STOP, self.possible_agents, replace=self.invalid_action == "noop")
         before = self._alive
-        self._state, self._keys, out = self._step_all(self._state, self._keys, legal_actions)
+        self._state, self._keys, out = self._step_all(self._state, self._keys, legal)
         arrays: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in out.items()}
         self._masks, self._alive = np.array(arrays["action_mask"]), np.array(arrays["alive"])
         shape = before.shape
@@ -181,27 +183,6 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             "final_state": np.array(arrays["final_state"]),
         }
         return np.array(arrays["obs"]), rewards, terminations, truncations, infos
-
-    def _legal(self, actions: NDArray[Any]) -> NDArray[np.int32]:
-        """The actions to play; illegal ones refused or replaced, as ``invalid_action`` says."""
-        actions = np.asarray(actions)
-        if actions.shape != self._alive.shape or not np.issubdtype(actions.dtype, np.integer):
-            raise ValueError(
-                f"actions must be integers of shape {self._alive.shape} (copies, agents), "
-                f"got {actions.dtype} of shape {actions.shape}"
-            )
-        inside = (actions >= 0) & (actions < self._masks.shape[2])
-        legal = np.take_along_axis(self._masks, np.where(inside, actions, 0)[..., None], axis=2)[..., 0] & inside
-        if not legal.all():
-            if self.invalid_action == "noop":
-                return np.where(legal, actions, STOP).astype(np.int32)
-            copy, agent = np.argwhere(~legal)[0]
-            raise ValueError(
-                f"action {actions[copy, agent]} of agent {self.possible_agents[agent]!r} in copy {copy} is illegal "
-                f"now; its legal actions are {np.flatnonzero(self._masks[copy, agent]).tolist()} "
-                "(use the action mask, or invalid_action='noop')"
-            )
-        return actions.astype(np.int32)
 
     def units(self, copy: int = 0) -> dict[str, NDArray[Any]]:
         """What there is to see of one battle: each unit's position, health share, type, team and alive."""

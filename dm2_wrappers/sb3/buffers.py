@@ -1,4 +1,4 @@
-"""SB3's buffers, from which the dead do not teach.
+"""SB3's buffers, from which neither the dead nor broken episodes teach.
 
 In most battles an agent dies before its team has finished. Where it then stays until the end (``death="absorb"``), SB3
 would go on training its policy and its critic on a dead agent's zero observation and meaningless action. Here a step
@@ -17,8 +17,11 @@ On-policy (PPO, A2C, MaskablePPO, TRPO, RecurrentPPO) there are two ways to coun
 A third, "critic", leaves the dead in, as SB3 does: the critic learns what being dead is worth. With masks (MaskablePPO) a
 dead agent's only legal action has no gradient, so that even there the policy learns nothing from being dead.
 
+The steps of an episode that the simulator broke are in no minibatch either, as far as they are in the present rollout; what
+an earlier rollout had of the same episode has been learnt from by then.
+
 Off-policy (DQN, QR-DQN, SAC, ...): the replay buffer holds living steps only; death ends the stored episode, and the
-discounted reward that follows is added to the step of death as it comes in.
+discounted reward that follows is added to the step of death as it comes in. When an episode breaks, its steps are removed.
 """
 
 from __future__ import annotations
@@ -81,16 +84,19 @@ class _LiveSteps:
     generator_ready: bool
     live: NDArray[np.bool_]  # [T, N]
     cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
+    broken: NDArray[np.bool_]  # [T, N]: of an episode that the simulator broke
     after_death = "earned"
     dead_value = 0.0  # the newest estimate of what being dead, or dying, is worth
 
     def reset(self) -> None:
         super().reset()
         shape = self.buffer_size, self.n_envs
-        self.live, self.cut = np.ones(shape, bool), np.zeros(shape, bool)
+        self.live, self.cut, self.broken = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self.live[self.pos], self.cut[self.pos] = self.env.live, self.env.cut
+        for copy in np.flatnonzero(self.env.forget):
+            self.broken[max(0, self.pos + 1 - self.env.forget[copy]) : self.pos + 1, copy] = True
         super().add(*args, **kwargs)
 
     def compute_returns_and_advantage(self, last_values: torch.Tensor, dones: NDArray[Any]) -> None:
@@ -135,7 +141,7 @@ class _LiveSteps:
             unknown, earned = np.where(self.live[t], 0.0, unknown), np.where(self.live[t], self.values[t], earned)
             dead_earned[t], dead_unknown[t] = earned, unknown
             goes_on = 1.0 - self.episode_starts[t]
-        dead = ~self.live
+        dead = ~self.live & ~self.broken
         weight = (1.0 - dead_unknown[dead]).sum()
         being_dead = dead_earned[dead].sum() / weight if weight > 0.0 else self.dead_value
         died = dead.copy()  # dead, and alive one step before
@@ -152,8 +158,12 @@ class _LiveSteps:
         constant = self.dead_value - self.gamma * (1.0 - over) * following
         return np.where(self.live, self.rewards, constant).astype(np.float32)
 
-    def _flat_live(self) -> NDArray[np.bool_]:
-        return RolloutBuffer.swap_and_flatten(self.live)[:, 0]
+    def teaching(self) -> NDArray[np.bool_]:
+        """Which steps the learner is to learn from, [T, N]."""
+        return ~self.broken if self.after_death == "critic" else self.live & ~self.broken
+
+    def _flat_teaching(self) -> NDArray[np.bool_]:
+        return RolloutBuffer.swap_and_flatten(self.teaching())[:, 0]
 
 
 def _teaching_nothing(samples: Any) -> Any:
@@ -162,19 +172,19 @@ def _teaching_nothing(samples: Any) -> Any:
 
 
 class _LiveMinibatches(_LiveSteps):
-    """Mixin: minibatches of living steps only, as many as SB3 would make of all steps, of nearly equal size."""
+    """Mixin: minibatches of steps that teach only, as many as SB3 would make of all steps, of nearly equal size."""
 
     _arrays: tuple[str, ...] = ("observations", "actions", "values", "log_probs", "advantages", "returns")
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
-        if self.after_death == "critic" or self.live.all():
+        if self.teaching().all():
             yield from super().get(batch_size)
             return
         if not self.generator_ready:
             for name in self._arrays:
                 setattr(self, name, RolloutBuffer.swap_and_flatten(getattr(self, name)))
             self.generator_ready = True
-        rows = np.flatnonzero(self._flat_live())
+        rows = np.flatnonzero(self._flat_teaching())
         if not len(rows):
             yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))
             return
@@ -196,10 +206,10 @@ class LiveMaskableRolloutBuffer(_LiveMinibatches, MaskableRolloutBuffer):
 
 
 class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
-    """For RecurrentPPO: sequences stay whole, and its losses' own mask leaves the dead steps out."""
+    """For RecurrentPPO: sequences stay whole, and its losses' own mask leaves out the steps that do not teach."""
 
     def get(self, batch_size: int | None = None) -> Generator[Any, None, None]:
-        """Sequences with a mask that leaves the dead steps out; minibatches without a living step are left out."""
+        """Sequences with a mask of the steps that teach; minibatches without such a step are left out."""
         samples, taught = None, False
         for samples in super().get(batch_size):
             if samples.mask.sum() > 1:
@@ -210,10 +220,10 @@ class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
 
     def _get_samples(self, batch_inds: NDArray[Any], env_change: NDArray[Any], env: Any = None) -> Any:
         samples = super()._get_samples(batch_inds, env_change, env)
-        if self.after_death == "critic":
+        if self.teaching().all():
             return samples
-        live = self._flat_live()[batch_inds].astype(np.float32)
-        return samples._replace(mask=self.pad_and_flatten(live))
+        teaching = self._flat_teaching()[batch_inds].astype(np.float32)
+        return samples._replace(mask=self.pad_and_flatten(teaching))
 
 
 class LiveReplayBuffer(ReplayBuffer):
@@ -243,6 +253,8 @@ class LiveReplayBuffer(ReplayBuffer):
         if self._death_row is None:
             # Per copy: the row of the step on which the agent died (-1: it has not), and the discount since.
             self._death_row, self._discount = np.full(copies, -1), np.ones(copies)
+            # Per copy the number of its episode, unlike any other's; per row the episode that it is of.
+            self._episode, self._episode_of = np.arange(copies), np.full(self.buffer_size, -1)
         after = np.flatnonzero(~live & (self._death_row >= 0))
         self._discount[after] *= self.gamma
         self.rewards[self._death_row[after], 0] += self._discount[after] * reward[after]
@@ -259,9 +271,26 @@ class LiveReplayBuffer(ReplayBuffer):
         row_of = np.full(copies, -1)
         row_of[live] = rows
         self._death_row[died], self._discount[died] = row_of[died], 1.0
-        self._death_row[done] = -1
+        self._episode_of[rows] = self._episode[live]
         self.full = self.full or self.pos + len(rows) >= self.buffer_size
         self.pos = (self.pos + len(rows)) % self.buffer_size
+        if self.env.forget.any():
+            self._remove(self._episode[self.env.forget > 0])
+        self._death_row[self.env.over] = -1
+        self._episode[self.env.over] += copies
+
+    def _remove(self, episodes: NDArray[np.int64]) -> None:
+        """Remove the rows of these episodes; the others close up, in the order of their age."""
+        by_age = (np.arange(self.buffer_size) + self.pos) % self.buffer_size if self.full else np.arange(self.pos)
+        kept = by_age[~np.isin(self._episode_of[by_age], episodes)]
+        for name in (*self._arrays, "_episode_of"):
+            array = getattr(self, name)
+            array[: len(kept)] = array[kept]
+        self._episode_of[len(kept) :] = -1
+        new_row = np.full(self.buffer_size + 1, -1)  # the last for the -1 of copies whose agent has not died
+        new_row[kept] = np.arange(len(kept))
+        self._death_row = new_row[self._death_row]
+        self.pos, self.full = len(kept) % self.buffer_size, len(kept) == self.buffer_size
 
     def state_dict(self) -> dict[str, Any]:
         """The filled rows, for a checkpoint. Environments start anew after one, so nobody's death is pending."""

@@ -20,12 +20,15 @@ class AgentVecEnv(VecEnv):
 
     At an episode's end SB3 finds in ``infos[n]`` what it looks for: ``"terminal_observation"``,
     ``"TimeLimit.truncated"`` (a living agent's time limit: SB3 then bootstraps) and ``"episode"`` (the environment's own
-    return, never the shaped one, and length), and ``"battle_won"`` where the environment reports it.
+    return, never the shaped one, and length), and ``"battle_won"`` where the environment reports it. An episode that the
+    simulator broke ends with none of these but the first: it does not count.
 
     Attributes:
         live: Whether the agent was alive at the observation before the last step, [N].
         cut: Whether the last step ended a dead agent's episode by a time limit, [N]: SB3 must not bootstrap with its
             critic's value of being dead; `dm2_wrappers.sb3.buffers` does it with a better one.
+        over: Whether the last step ended the joint episode, [N].
+        forget: How many of the newest steps belong to an episode that broke with the last step, [N]; 0: none.
         alive: Whether the agent is alive at the present observation, [N].
         env_rewards: The environment's own rewards of the last step, [N].
         env_coefficient: Factor on the environment's reward in what the learner is paid.
@@ -44,7 +47,10 @@ class AgentVecEnv(VecEnv):
     def _start(self) -> None:
         n = self.num_envs
         self.live, self.alive, self.cut = np.ones(n, bool), np.ones(n, bool), np.zeros(n, bool)
+        self.over: NDArray[np.bool_] = np.zeros(n, bool)
+        self.forget = np.zeros(n, int)
         self._left = np.zeros(n, bool)  # has left this joint episode for good
+        self._joint_lengths = np.zeros(n, int)
         self.env_rewards = np.zeros(n, np.float32)
         self._returns, self._lengths = np.zeros(n), np.zeros(n, int)
         self._began = time.time()
@@ -66,7 +72,13 @@ class AgentVecEnv(VecEnv):
         self.live = joint.alive[:, k] & ~self._left
         self.alive = joint.infos["alive"][:, k].copy()
         dones = joint.terminations[:, k] | joint.truncations[:, k]
-        time_limit = joint.truncations[:, k] & ~joint.terminations[:, k]
+        joint_dones = (joint.terminations | joint.truncations).all(axis=1)
+        broken = joint_dones & joint.infos.get("broken", np.zeros(self.num_envs, bool))
+        self._joint_lengths += 1
+        self.over = np.asarray(joint_dones)
+        self.forget = np.where(broken, self._joint_lengths, 0)
+        self._joint_lengths[joint_dones] = 0
+        time_limit = joint.truncations[:, k] & ~joint.terminations[:, k] & ~broken
         alive_at_end = joint.infos.get("final_alive", joint.alive)[:, k]
         bootstrap = time_limit & ~self._left & (self.critic_knows_death | (self.live & alive_at_end))
         self.cut = time_limit & ~self._left & ~self.live
@@ -79,6 +91,10 @@ class AgentVecEnv(VecEnv):
             infos[n] = {
                 "terminal_observation": joint.infos["final_obs"][n, k, : self.view.size].copy(),
                 "TimeLimit.truncated": bool(bootstrap[n]),
+            }
+            if broken[n]:
+                continue
+            infos[n] |= {
                 "episode": {
                     "r": float(self._returns[n]),
                     "l": int(self._lengths[n]),
@@ -88,7 +104,6 @@ class AgentVecEnv(VecEnv):
             if "battle_won" in joint.infos:
                 infos[n]["battle_won"] = bool(joint.infos["battle_won"][n])
         self._returns[dones], self._lengths[dones] = 0.0, 0
-        joint_dones = (joint.terminations | joint.truncations).all(axis=1)
         self._left = (self._left | dones) & ~joint_dones
         # A copy of its own: SB3 adds the time limit's bootstrap in place.
         rewards = (self.env_coefficient * joint.rewards[:, k]).astype(np.float32)
