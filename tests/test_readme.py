@@ -22,7 +22,15 @@ def test_the_readmes_programs_run(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "runs" / "5m.zip").is_file()
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/guide.md", "demos_data/README.md", "results/README.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+        "demos_data/README.md",
+        "results/README.md",
+    ],
+)
 def test_links_lead_somewhere(name):
     text = (ROOT / name).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
