@@ -51,6 +51,9 @@ def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda proce
         fcntl.flock(lock, fcntl.LOCK_EX)
         if is_done(run):
             return Outcome(run, "done")
+        demos = run.options.get("demos")
+        if demos is not None and not (ROOT / demos).is_file():
+            return Outcome(run, "failed", f"{demos} is missing: run python -m experiments demos {run.panel.scenario}")
         command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *words(run.options)]
         # Relative to the checkout, where it is inside: the program writes the path down.
         command += ["--run", str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)]

@@ -109,6 +109,13 @@ def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
     assert "algorithm" in outcomes[0].message
 
 
+def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
+    curve = replace(PANEL.curves[1], demos="seed9/win50")
+    (outcome,) = run_all([Run(PANEL, curve, 0, "smax:3m", tmp_path)])
+    assert outcome.state == "failed"
+    assert "seed9/smax_3m_win50.npz is missing: run python -m experiments demos 3m" in outcome.message
+
+
 def test_a_folder_of_other_options_is_refused(tmp_path):
     run = run_of(tmp_path, steps=64)
     run_all([run])
