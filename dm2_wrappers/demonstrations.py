@@ -194,7 +194,8 @@ class Demonstrations:
     ) -> Demonstrations:
         """Play whole episodes and keep what each agent saw before each action.
 
-        Rewards are the environment's own: where infos hold ``env_reward`` (a DM2 wrapper), no shaping gets in.
+        Under a DM2 wrapper its environment is played, so that no discriminator is trained on these episodes. Rewards are
+        the environment's own: where infos hold ``env_reward``, no shaping gets in.
         Episodes that the simulator broke are thrown away and played again. A recurrent policy may have a method
         ``start_episode(mask)``, called with a bool [N] of the copies whose episode begins (N = 1 for a ParallelEnv).
 
@@ -209,7 +210,7 @@ class Demonstrations:
             progress_bar: Show one (needs tqdm).
 
         Raises:
-            ValueError: ``episodes`` below 1, or a provenance that JSON cannot hold.
+            ValueError: ``episodes`` below 1, a provenance that JSON cannot hold, or an action outside an agent's space.
             RuntimeError: More episodes broke than were to be recorded, and more than ten.
         """
         from dm2_wrappers.recording import record

@@ -53,6 +53,22 @@ def action_mask(observation: Any, info: Mapping[str, Any]) -> Any | None:
     return info.get("action_mask")
 
 
+def without_matcher(env: Any) -> Any:
+    """The environment under a DM2 wrapper; another one as it is. Test episodes must not reach the matcher.
+
+    Raises:
+        ValueError: The DM2 wrapper is itself wrapped, so that it cannot be left out.
+    """
+    while "matcher" in getattr(env, "__dict__", {}):
+        env = env.env
+    if hasattr(env, "matcher"):
+        raise ValueError(
+            f"the discriminators would be trained on these episodes, because {type(env).__name__} wraps a DM2 wrapper: "
+            "pass the environment without it, wrapped alike"
+        )
+    return env
+
+
 def environment_id(env: Any) -> str:
     """A stable name: the environment's ``env_id``, else its ``metadata["name"]``, else its class."""
     inner = getattr(env, "unwrapped", env)

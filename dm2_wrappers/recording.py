@@ -9,9 +9,10 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dm2_wrappers._extras import require
 from dm2_wrappers.demonstration_files import to_json
 from dm2_wrappers.demonstrations import Demonstrations
-from dm2_wrappers.flatten import environment_id, flat_space, flatten
+from dm2_wrappers.flatten import environment_id, flat_space, flatten, without_matcher
 from dm2_wrappers.vector import MultiAgentVectorEnv
 
 
@@ -29,7 +30,7 @@ class _Episode(NamedTuple):
     won: int  # 1, 0 or -1: not reported
 
 
-class _Quota:
+class Quota:
     """How many episodes each copy still owes: the same number each, or the short episodes would be over-represented."""
 
     def __init__(self, episodes: int, copies: int) -> None:
@@ -46,7 +47,7 @@ class _Quota:
         self.broken += 1
         if self.broken > max(self.episodes, 10):
             raise RuntimeError(
-                f"{self.broken} episodes broke before {self.episodes} were recorded; the simulator keeps failing"
+                f"{self.broken} episodes broke before {self.episodes} whole ones were played; the simulator keeps failing"
             )
         return False
 
@@ -63,6 +64,7 @@ def record(
     """See :meth:`Demonstrations.record`."""
     if episodes < 1:
         raise ValueError(f"record() needs at least 1 episode, but episodes is {episodes}")
+    env = without_matcher(env)
     agents = tuple(env.possible_agents)
     sizes = tuple(flat_space(env.observation_space(agent)).shape[0] for agent in agents)
     seed = None if seed is None else int(seed)
@@ -72,9 +74,7 @@ def record(
     play = _play_copies if isinstance(env, MultiAgentVectorEnv) else _play_parallel
     stream: Iterable[_Episode] = play(env, policy, episodes, seed)
     if progress_bar:
-        from tqdm import tqdm
-
-        stream = tqdm(stream, total=episodes, desc="recording", unit="episode")
+        stream = require("tqdm", "sb3").tqdm(stream, total=episodes, desc="recording", unit="episode")
     kept = list(stream)
     if isinstance(env, MultiAgentVectorEnv):
         # Copies finish short episodes first: in random order, the first n are no more likely to be short ones.
@@ -107,7 +107,7 @@ def _play_parallel(env: Any, policy: Callable[..., Any], episodes: int, seed: in
     if not discrete:
         no_actions = np.zeros((len(agents), max(spaces.flatdim(space) for space in action_spaces.values())), np.float32)
 
-    quota = _Quota(episodes, copies=1)
+    quota = Quota(episodes, copies=1)
     while quota.owed[0]:
         observations, infos = env.reset(seed=seed)
         seed = None  # later episodes continue the environment's own random stream
@@ -122,8 +122,9 @@ def _play_parallel(env: Any, policy: Callable[..., Any], episodes: int, seed: in
             for k, agent in enumerate(agents):
                 if agent not in present:
                     continue
+                _check_action(agent, action_spaces[agent], actions)
                 if discrete:  # counted from 0, as in a vector environment
-                    taken[k] = actions[agent] - action_spaces[agent].start
+                    taken[k] = int(actions[agent]) - action_spaces[agent].start
                 else:
                     action = np.asarray(spaces.flatten(action_spaces[agent], actions[agent]))
                     taken[k, : len(action)] = action
@@ -139,11 +140,31 @@ def _play_parallel(env: Any, policy: Callable[..., Any], episodes: int, seed: in
             yield _Episode(rows, int(any(won)) if won else -1)
 
 
+def _check_action(agent: str, space: spaces.Space[Any], actions: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if the policy left the agent out or its action is not in its own space."""
+    if agent not in actions:
+        raise ValueError(f"the policy gave no action for agent {agent!r}, only for {sorted(actions)}")
+    action = actions[agent]
+    if isinstance(space, spaces.Discrete):
+        number = np.asarray(action)
+        legal = number.ndim == 0 and number.dtype.kind in "iu" and space.start <= number < space.start + space.n
+    elif isinstance(space, spaces.Box):
+        numbers = np.asarray(action)
+        legal = numbers.shape == space.shape and numbers.dtype.kind in "iuf"
+        if legal:
+            numbers = numbers.astype(space.dtype)  # policies often compute in another precision
+            legal = bool(np.all((numbers >= space.low) & (numbers <= space.high)))
+    else:
+        legal = space.contains(action)
+    if not legal:
+        raise ValueError(f"the policy gave agent {agent!r} the action {action!r}, but its action space is {space}")
+
+
 def _play_copies(
     env: MultiAgentVectorEnv, policy: Callable[..., Any], episodes: int, seed: int | None
 ) -> Iterator[_Episode]:
     """Episodes of a vector environment, as its copies finish them."""
-    quota = _Quota(episodes, env.num_envs)
+    quota = Quota(episodes, env.num_envs)
     trails: list[list[_Row]] = [[] for _ in range(env.num_envs)]
     present = np.ones((env.num_envs, env.num_agents), dtype=bool)
     observations, infos = env.reset(seed=seed)

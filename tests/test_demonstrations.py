@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import time
 from dataclasses import replace
 
@@ -360,6 +361,36 @@ def test_continuous_actions_and_offset_discrete_ones(tmp_path):
     assert np.array_equal(Demonstrations.load(tmp_path / "demos.npz").shuffled(0).actions, demos.actions)
     env = TinyEnv(start=4)
     assert (Demonstrations.record(env, lambda seen: dict.fromkeys(seen, 6), 1).actions == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "action", "message"),
+    [
+        ({"start": 1}, 0, r"agent 'agent_0' the action 0, but its action space is Discrete\(3, start=1\)"),
+        ({}, 1.0, "the action 1.0"),
+        ({"continuous": True}, np.zeros(2), "the action array"),
+        ({"continuous": True}, np.full(3, 1.5), "the action array"),
+        ({"continuous": True}, np.full(3, np.nan), "the action array"),
+    ],
+)
+def test_an_action_outside_the_native_space_is_refused(options, action, message):
+    with pytest.raises(ValueError, match=message):
+        Demonstrations.record(TinyEnv(**options), lambda seen: dict.fromkeys(seen, action), 1)
+    with pytest.raises(ValueError, match="no action for agent 'agent_1'"):
+        Demonstrations.record(TinyEnv(), lambda seen: {"agent_0": 1}, 1)
+
+
+def test_recorded_actions_may_come_in_any_precision():
+    half = lambda seen: dict.fromkeys(seen, np.full(3, 0.5, np.float64))  # noqa: E731
+    assert (Demonstrations.record(TinyEnv(continuous=True), half, 1).actions == 0.5).all()
+    first = lambda seen: dict.fromkeys(seen, np.int64(3))  # noqa: E731
+    assert (Demonstrations.record(TinyEnv(start=3), first, 1).actions == 0).all()
+
+
+def test_a_missing_progress_bar_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"package 'tqdm', which is not installed: run pip install"):
+        Demonstrations.record(TinyEnv(), Clock(), 1, progress_bar=True)
 
 
 def test_bad_arguments_fail_before_playing():

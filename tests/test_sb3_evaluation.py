@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from pettingzoo.utils.wrappers import BaseParallelWrapper
 from stable_baselines3 import PPO
 
 import dm2_wrappers as dm2
@@ -53,14 +54,44 @@ def test_shaping_never_gets_into_an_evaluation():
     env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4), 2)
     demos = dm2.Demonstrations.record(env, Always(), 2, seed=0)
     wrapped = dm2.DM2VectorEnv(env, demos, coefficient=100.0)
-    wrapped.training = False
     assert evaluate(Always(), wrapped, episodes=2, seed=0)["return"] == 8
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_test_episodes_never_reach_the_matcher(batched):
+    env = TinyEnv(sizes=(3, 3), limit=4)
+    demos = dm2.Demonstrations.record(dm2.vectorize(lambda: env, 1), Always(), 2, seed=0)
+    matcher = dm2.DistributionMatcher(demos, updates=1, batch_size=4)
+    if batched:
+        wrapped = dm2.DM2VectorEnv(dm2.vectorize(lambda: env, 1), matcher, coefficient=1.0, update_every=2)
+    else:
+        wrapped = dm2.DM2ParallelEnv(env, matcher, coefficient=1.0, update_every=2)
+    evaluate(Always(), wrapped, episodes=3, seed=0)
+    dm2.Demonstrations.record(wrapped, Always() if batched else lambda seen: dict.fromkeys(seen, 1), 3, seed=0)
+    assert wrapped.metrics == {}
+    assert wrapped.update()["transitions"] == 0
+    if not batched:
+        with pytest.raises(ValueError, match="would be trained on these episodes, because BaseParallelWrapper"):
+            evaluate(Always(), BaseParallelWrapper(wrapped), episodes=1)
+
+
+def test_episodes_that_keep_breaking_end_the_evaluation():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=1, broken=range(100)), 2)
+    with pytest.raises(RuntimeError, match="11 episodes broke before 4 whole ones were played"):
+        evaluate(Always(), env, episodes=4, seed=0)
+
+
+def test_the_return_is_the_mean_over_the_agents_that_are_there_as_in_a_recording():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, lifetimes=(None, 2)), 1)
+    demos = dm2.Demonstrations.record(env, Always(), 2, seed=0)
+    # Both agents' 1s for two steps, then the one's that is left.
+    assert evaluate(Always(), env, episodes=2, seed=0)["return"] == demos.mean_return == 2 + 2 + 1 + 1
 
 
 def test_without_wins_there_is_no_win_rate_and_one_episode_has_no_spread():
     result = evaluate(Always(), TinyEnv(sizes=(3, 3), limit=4), episodes=1, seed=0)
     assert "win_rate" not in result
-    assert result["return_se"] == 0.0
+    assert np.isnan(result["return_se"])
     with pytest.raises(ValueError, match="at least 1"):
         evaluate(Always(), TinyEnv(), episodes=0)
 

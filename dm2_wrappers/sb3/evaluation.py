@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from dm2_wrappers.flatten import without_matcher
 from dm2_wrappers.random_state import RandomState, derive_seed
+from dm2_wrappers.recording import Quota
 from dm2_wrappers.sb3.policy import TeamPolicy
 from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
 
@@ -21,17 +22,23 @@ def evaluate(
 
     Args:
         policy: The joint policy; its ``deterministic`` says whether actions are sampled.
-        env: Where to play; it is reset first.
+        env: Where to play; it is reset first. Under a DM2 wrapper its environment is played: test episodes must not
+            train the discriminators.
         episodes: How many.
         seed: Seeds environment and sampled actions.
 
     Returns:
-        ``"return"`` (the team's: mean over agents of the summed environment rewards), ``"length"`` (joint steps),
-        ``"episodes"`` and, where the environment reports wins, ``"win_rate"``; each mean with its standard error under
-        ``"<name>_se"``.
+        ``"return"`` (the team's: the sum over steps of the mean environment reward of the agents that were there),
+        ``"length"`` (joint steps), ``"episodes"`` and, where the environment reports wins, ``"win_rate"``; each mean
+        with its standard error under ``"<name>_se"``, NaN of a single episode.
+
+    Raises:
+        ValueError: ``episodes`` below 1.
+        RuntimeError: More episodes broke than were to be played, and more than ten.
     """
     if episodes < 1:
         raise ValueError(f"episodes must be at least 1, got {episodes!r}")
+    env = without_matcher(env)
     venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
     outer = RandomState.capture()
     RandomState.seeded(derive_seed(seed, "evaluation")).restore()
@@ -44,7 +51,8 @@ def evaluate(
         if values:
             result[name] = float(np.mean(values))
             # The standard error of a mean needs two episodes.
-            result[f"{name}_se"] = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+            several = len(values) > 1
+            result[f"{name}_se"] = float(np.std(values, ddof=1) / np.sqrt(len(values))) if several else float("nan")
     return result
 
 
@@ -52,22 +60,25 @@ def _play(
     policy: TeamPolicy, env: MultiAgentVectorEnv, episodes: int, seed: int | None
 ) -> tuple[list[float], list[float], list[float]]:
     n = env.num_envs
-    wanted: NDArray[np.int64] = np.full(n, episodes // n)
-    wanted[: episodes % n] += 1
+    quota = Quota(episodes, n)
     observations, infos = env.reset(seed=seed)
     policy.start_episode(np.ones(n, bool))
+    present = np.ones((n, env.num_agents), dtype=bool)
     episode_return, length = np.zeros(n), np.zeros(n)
     returns: list[float] = []
     lengths: list[float] = []
     wins: list[float] = []
-    while wanted.any():
+    while quota.owed.any():
         observations, rewards, terminations, truncations, infos = env.step(policy(observations, infos))
-        episode_return += infos.get("env_reward", rewards).mean(axis=1)
+        episode_return += np.mean(infos.get("env_reward", rewards), axis=1, where=present)
         length += 1
-        done = np.all(terminations | truncations, axis=1)
+        ended = terminations | truncations
+        done = np.all(ended, axis=1)
+        present = ~ended | done[:, None]
         broken = infos.get("broken", np.zeros(n, bool))
-        for copy in np.flatnonzero(done & ~broken & (wanted > 0)):
-            wanted[copy] -= 1
+        for copy in np.flatnonzero(done & (quota.owed > 0)):
+            if not quota.keep(copy, broken=bool(broken[copy])):
+                continue
             returns.append(float(episode_return[copy]))
             lengths.append(float(length[copy]))
             if "battle_won" in infos:
