@@ -99,6 +99,9 @@ class DistributionMatcher:
                 raise ValueError(f"{name} must be an integer from 1 on, or no discriminator is trained; got {value!r}")
         if reward not in _REWARDS:
             raise ValueError(f"reward must be one of {list(_REWARDS)}, the functions of D that are paid; got {reward!r}")
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer)):
+            raise ValueError(f"seed must be an integer or None, got {seed!r}")
+        seed = None if seed is None else int(seed)
         self.demonstrations = demonstrations
         # Everything that, with the demonstrations, makes a matcher like this one; numbers and strings only.
         self.options: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """IndependentLearners with real SB3 algorithms on tiny environments and on their own numbers."""
 
 import copy
+import sys
 from functools import partial
 
 import numpy as np
@@ -217,6 +218,23 @@ def test_a_wrapped_environment_brings_its_matcher_along():
     assert team.env.num_envs == 1
 
 
+def test_a_wrappers_options_are_taken_over_and_not_given_twice():
+    demos = matcher()
+    wrapped = dm2.DM2VectorEnv(venv(), demos, coefficient=0.25, env_coefficient=0.5, update_every=100)
+    team = IndependentLearners(PPO, wrapped, n_steps=6, batch_size=6, **SMALL)
+    assert (team.env, team.matcher, team.coefficient) == (wrapped.env, demos, 0.25)
+    assert (team.env_coefficient, team.update_every) == (0.5, 100)
+    single = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), demos, coefficient=0.25)
+    assert IndependentLearners(PPO, single, n_steps=6, batch_size=6, update_every=50, **SMALL).update_every == 50
+    assert IndependentLearners(PPO, single, n_steps=6, batch_size=6, **SMALL).update_every == 4096
+    twice = {"matcher": demos, "coefficient": 1.0, "env_coefficient": 1.0, "update_every": 4096}
+    for name, value in twice.items():
+        with pytest.raises(ValueError, match=f"DM2VectorEnv has {name} already: give them to the wrapper or to"):
+            IndependentLearners(PPO, wrapped, **{name: value})
+    with pytest.raises(ValueError, match="DM2ParallelEnv has matcher, coefficient already"):
+        IndependentLearners(PPO, single, matcher=demos, coefficient=1.0)
+
+
 def test_exact_and_online_agree_on_the_reward_where_the_discriminators_do_not_change():
     """Before any update both pay c times the logit of the same, untrained networks."""
     rewards = {}
@@ -335,7 +353,11 @@ def test_recurrent_policies_keep_their_state_through_an_episode():
         ({"matcher": "M", "coefficient": float("nan")}, "coefficient must be"),
         ({"env_coefficient": -1.0}, "env_coefficient must be"),
         ({"after_death": "heaven"}, "after_death must be"),
-        ({"update_every": 0}, "update_every must be"),
+        ({"update_every": 0}, "update_every must be an integer of at least 1, got 0"),
+        ({"update_every": 2.5}, "update_every must be an integer of at least 1, got 2.5"),
+        ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+        ({"env_coefficient": "1"}, "env_coefficient must be a finite number of at least 0, got '1'"),
+        ({"log_dir": "logs", "tensorboard_log": "logs"}, "log_dir or tensorboard_log, not both"),
     ],
 )
 def test_options_are_checked(change, message):
@@ -343,6 +365,29 @@ def test_options_are_checked(change, message):
         change = {**change, "matcher": matcher()}
     with pytest.raises(ValueError, match=message):
         IndependentLearners(PPO, venv(), n_steps=6, batch_size=6, **SMALL, **change)
+
+
+def test_numpys_numbers_are_saved_like_pythons(tmp_path):
+    third = np.float32(0.3)
+    for coefficient in (third, {"agent_0": third, "agent_1": np.int64(1)}):
+        demos = dm2.DistributionMatcher(demonstrations(), updates=1, batch_size=8, seed=np.int64(0))
+        options = {"env_coefficient": np.float32(0.5), "update_every": np.int64(18), "seed": np.int64(3)}
+        team = IndependentLearners(
+            PPO, venv(), matcher=demos, coefficient=coefficient, n_steps=6, batch_size=6, **options, **SMALL
+        )
+        team.save(tmp_path / "team")
+        loaded = IndependentLearners.load(tmp_path / "team", venv())
+        assert (loaded.env_coefficient, loaded.update_every, loaded.seed) == (0.5, 18, 3)
+        expected = float(third) if coefficient is third else {"agent_0": float(third), "agent_1": 1.0}
+        assert loaded.coefficient == team.coefficient == expected
+    with pytest.raises(ValueError, match="seed must be an integer or None, got 1.5"):
+        dm2.DistributionMatcher(demonstrations(), seed=1.5)
+
+
+def test_logging_without_tensorboard_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"package 'tensorboard', which is not installed: run pip install"):
+        IndependentLearners(PPO, venv(), log_dir=tmp_path, n_steps=6, batch_size=6, **SMALL)
 
 
 def test_unlike_n_steps_in_an_exact_run_are_refused():

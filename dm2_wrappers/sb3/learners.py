@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,16 +15,25 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Progr
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from dm2_wrappers._extras import require
 from dm2_wrappers.lockstep import Lockstep, LoopStopped
 from dm2_wrappers.matcher import DistributionMatcher
 from dm2_wrappers.random_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, evaluation
 from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
 from dm2_wrappers.sb3.buffers import LiveReplayBuffer, use_live_buffer
+from dm2_wrappers.sb3.options import (
+    checked_choice,
+    checked_coefficient,
+    checked_env_coefficient,
+    checked_integer,
+    per_agent,
+    take_over,
+)
 from dm2_wrappers.sb3.policy import TeamPolicy
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
-from dm2_wrappers.wrapper import Coefficient, DM2ParallelEnv, DM2VectorEnv, coefficients
+from dm2_wrappers.wrapper import Coefficient, DM2VectorEnv, coefficients
 
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
 Callbacks = Mapping[str, BaseCallback] | Callable[[str], BaseCallback] | None
@@ -41,21 +49,21 @@ class IndependentLearners:
         algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``; a ``functools.partial`` of a class
             carries arguments for one agent alone.
         env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. One already in ``DM2ParallelEnv`` or ``DM2VectorEnv`` brings
-            its matcher and coefficient along.
+            its matcher, coefficients and ``update_every`` along; giving them here as well is an error.
         policy: SB3's policy name or class, for all or ``{agent: policy}``.
         matcher: The discriminators; None is plain independent learning.
         coefficient: The paper's c: paid is r_env + c * r_gail; for all agents or ``{agent: c}``. Needed with a matcher.
-        env_coefficient: Factor on r_env; 0 is GAIL alone.
+        env_coefficient: Factor on r_env, 1 by default; 0 is GAIL alone.
         mode: "exact" is Algorithm 1 to the letter, for on-policy algorithms of equal ``n_steps``: after a rollout the
             discriminators are updated, then its rewards and advantages computed under the updated ones. "online" pays
             at each step under the present discriminators and updates them every ``update_every`` steps. "auto" is exact
             where all algorithms are on-policy, else online.
         after_death: "earned", "mean" or "critic": what on-policy learners take a death to be followed by; see
             `dm2_wrappers.sb3.buffers`.
-        update_every: Online mode: joint environment steps, summed over copies, between two updates.
+        update_every: Online mode: joint environment steps, summed over copies, between two updates; 4,096 by default.
         seed: Seeds learners (each unlike), environment and streams. None: random.
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team goes on in
-            ``progress_from_<step>.csv``) and TensorBoard.
+            ``progress_from_<step>.csv``) and TensorBoard. Instead of ``tensorboard_log``.
         **algorithm_kwargs: Passed to every algorithm: ``n_steps``, ``learning_rate``, ``device``, ``tensorboard_log``
             (a folder below it per agent), ...
 
@@ -65,6 +73,7 @@ class IndependentLearners:
 
     Raises:
         ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, unlike ``n_steps``.
+        ImportError: ``log_dir`` without the package tensorboard.
     """
 
     def __init__(
@@ -75,31 +84,33 @@ class IndependentLearners:
         policy: Any = "MlpPolicy",
         matcher: DistributionMatcher | None = None,
         coefficient: Coefficient | None = None,
-        env_coefficient: float = 1.0,
+        env_coefficient: float | None = None,
         mode: str = "auto",
         after_death: str = "earned",
-        update_every: int = 4096,
+        update_every: int | None = None,
         seed: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         **algorithm_kwargs: Any,
     ) -> None:
-        if isinstance(env, DM2ParallelEnv | DM2VectorEnv) and matcher is None:
-            matcher, coefficient, env_coefficient = env.matcher, env.coefficient, env.env_coefficient
-            env = env.env
+        env, matcher, coefficient, env_coefficient, update_every = take_over(
+            env, matcher, coefficient, env_coefficient, update_every
+        )
         self._prepare(env, matcher, coefficient, env_coefficient, mode, after_death, update_every, seed, log_dir)
         agents = self.env.possible_agents
-        algorithms = _per_agent(algorithm, agents, "algorithm")
-        policies = _per_agent(policy, agents, "policy")
+        algorithms = per_agent(algorithm, agents, "algorithm")
+        policies = per_agent(policy, agents, "policy")
         tensorboard_log = algorithm_kwargs.pop("tensorboard_log", None)
         for agent in agents:
             # Copies: some of SB3's algorithms write into the policy_kwargs that they are given.
             kwargs = copy.deepcopy(algorithm_kwargs)
             if tensorboard_log is not None:
                 kwargs["tensorboard_log"] = os.path.join(tensorboard_log, agent)
-            if seed is not None:
-                kwargs["seed"] = derive_seed(seed, "learner", agent) % 2**31
+            if self.seed is not None:
+                kwargs["seed"] = derive_seed(self.seed, "learner", agent) % 2**31
             with self._lockstep.as_agent(agent):
                 self.models[agent] = algorithms[agent](policies[agent], self._views[agent], **kwargs)
+            if self.log_dir is not None and self.models[agent].tensorboard_log is not None:
+                raise ValueError("log_dir writes TensorBoard's files, too: pass log_dir or tensorboard_log, not both")
         self._choose_mode()
 
     def _prepare(
@@ -115,32 +126,25 @@ class IndependentLearners:
         log_dir: str | os.PathLike[str] | None,
     ) -> None:
         """Everything but the learners."""
-        if mode not in ("auto", "exact", "online"):
-            raise ValueError(f"mode must be 'auto', 'exact' or 'online', got {mode!r}")
-        if after_death not in ("earned", "mean", "critic"):
-            raise ValueError(f"after_death must be 'earned', 'mean' or 'critic', got {after_death!r}")
-        if matcher is not None and coefficient is None:
-            raise ValueError("a matcher needs a coefficient: the paper's c, e.g. coefficient=0.3")
-        if matcher is None and coefficient is not None:
-            raise ValueError("a coefficient needs a matcher: pass matcher=DistributionMatcher(demonstrations)")
-        if not (np.isfinite(env_coefficient) and env_coefficient >= 0):
-            raise ValueError(f"env_coefficient must be a finite number of at least 0, got {env_coefficient!r}")
-        if update_every < 1:
-            raise ValueError(f"update_every must be at least 1, got {update_every!r}")
+        self.mode = checked_choice("mode", mode, ("auto", "exact", "online"))
+        self.after_death = checked_choice("after_death", after_death, ("earned", "mean", "critic"))
+        self.env_coefficient = checked_env_coefficient(env_coefficient)
+        self.update_every = checked_integer("update_every", update_every, least=1)
+        self.seed = None if seed is None else checked_integer("seed", seed)
+        if log_dir is not None:
+            require("tensorboard", "sb3")
         self.env = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
         if matcher is not None:
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
-        if coefficient is not None:
-            coefficients(coefficient, self.env.possible_agents)
-        self.matcher, self.coefficient, self.mode = matcher, coefficient, mode
-        self.env_coefficient, self.update_every, self.log_dir = env_coefficient, update_every, log_dir
-        self.seed, self.after_death = seed, after_death
+        self.matcher, self.log_dir = matcher, log_dir
+        self.coefficient = checked_coefficient(coefficient, self.env.possible_agents, matcher)
         self.models: dict[str, Any] = {}
         self._rollout: JointRollout | None = None
-        self._lockstep = Lockstep(self.env, seed=seed)
+        self._lockstep = Lockstep(self.env, seed=self.seed)
         self._views = {
-            agent: AgentVecEnv(self._lockstep, agent, env_coefficient=env_coefficient) for agent in self.env.possible_agents
+            agent: AgentVecEnv(self._lockstep, agent, env_coefficient=self.env_coefficient)
+            for agent in self.env.possible_agents
         }
 
     def _choose_mode(self) -> None:
@@ -328,14 +332,3 @@ class IndependentLearners:
             ValueError: Not a checkpoint, or one of other agents.
         """
         return checkpoint.load(cls, path, env, **options)
-
-
-def _per_agent(value: Any, agents: tuple[str, ...], what: str) -> dict[str, Any]:
-    """``value`` for every agent, or the mapping that it is."""
-    if not isinstance(value, Mapping):
-        if what == "algorithm" and inspect.isclass(value) and not issubclass(value, BaseAlgorithm):
-            raise ValueError(f"algorithm must be a Stable-Baselines3 algorithm class, got {value.__name__}")
-        return dict.fromkeys(agents, value)
-    if set(value) != set(agents):
-        raise ValueError(f"expected one {what} for each of {list(agents)}, got {sorted(value)}")
-    return dict(value)
