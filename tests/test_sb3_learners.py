@@ -380,7 +380,7 @@ def test_numpys_numbers_are_saved_like_pythons(tmp_path):
         assert (loaded.env_coefficient, loaded.update_every, loaded.seed) == (0.5, 18, 3)
         expected = float(third) if coefficient is third else {"agent_0": float(third), "agent_1": 1.0}
         assert loaded.coefficient == team.coefficient == expected
-    with pytest.raises(ValueError, match="seed must be an integer or None, got 1.5"):
+    with pytest.raises(ValueError, match=r"seed must be an integer or None, got 1\.5"):
         dm2.DistributionMatcher(demonstrations(), seed=1.5)
 
 
