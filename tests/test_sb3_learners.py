@@ -1,7 +1,9 @@
 """IndependentLearners with real SB3 algorithms on tiny environments and on their own numbers."""
 
 import copy
+import csv
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -271,6 +273,75 @@ def test_when_one_agents_callback_says_stop_all_stop_and_can_go_on():
     assert team.num_timesteps > 30
 
 
+class StopAt(BaseCallback):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def _on_step(self):
+        return self.num_timesteps < self.steps
+
+
+class SeesItsObservations(BaseCallback):
+    """Checks that the learner acts on what the environment shows: feature 0 counts the episode's steps."""
+
+    def __init__(self, team, agent):
+        super().__init__()
+        self.team, self.index, self.steps = team, team.agents.index(agent), 0
+
+    def _on_step(self):
+        before = self.team._lockstep.last_step.observations[:, self.index, : self.model._last_obs.shape[1]]
+        np.testing.assert_array_equal(self.model._last_obs, before)
+        self.steps += 1
+        return True
+
+
+@pytest.mark.parametrize("total", [9, 12, 18, 90])
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+@pytest.mark.parametrize("stopping", [("agent_0",), ("agent_1",), ("agent_0", "agent_1")])
+def test_after_a_callbacks_stop_nobody_acts_on_old_observations(algorithm, total, stopping):
+    kwargs = {PPO: {"n_steps": 6, "batch_size": 6}, DQN: {"learning_starts": 100, "buffer_size": 100, "train_freq": 4}}
+    team = IndependentLearners(algorithm, venv(), seed=0, **kwargs[algorithm], **SMALL)
+    team.learn(total, callback={agent: StopAt(12) for agent in stopping})
+    assert team.num_timesteps == 12 or total == 9
+    seen = {agent: SeesItsObservations(team, agent) for agent in team.agents}
+    team.learn(18, callback=seen, reset_num_timesteps=False)
+    assert seen["agent_0"].steps >= 6
+
+
+def test_a_run_that_ends_with_whole_rollouts_goes_on_in_its_episodes():
+    team = IndependentLearners(PPO, venv(limit=100, random_limit=False), seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.learn(18).learn(18, reset_num_timesteps=False)
+    assert (team._lockstep.observations[:, 0, 0] == 12).all()
+
+
+def test_an_error_in_reset_is_not_hidden_by_callbacks_that_have_not_started():
+    class NoReset(TinyEnv):
+        def reset(self, seed=None, options=None):
+            raise ZeroDivisionError("the simulator does not start")
+
+    team = IndependentLearners(PPO, NoReset(**OPTIONS), seed=0, n_steps=6, batch_size=6, **SMALL)
+    with pytest.raises(ZeroDivisionError, match="does not start"):
+        team.learn(18, progress_bar=True)
+
+
+def test_learning_for_less_than_an_agents_rollout_warns():
+    algorithms = {
+        "agent_0": partial(DQN, learning_starts=5, buffer_size=100, train_freq=1),
+        "agent_1": partial(PPO, n_steps=8, batch_size=8),
+    }
+    team = IndependentLearners(algorithms, venv(), seed=0, **SMALL)
+    message = r"total_timesteps=20 ends after 21 steps, before the first rollout of \['agent_1'\] of 24 steps"
+    with pytest.warns(UserWarning, match=message):
+        team.learn(20)
+    assert team.models["agent_1"]._n_updates == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        team.learn(22)
+        IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, **SMALL).learn(1)
+    assert team.models["agent_1"]._n_updates > 0
+
+
 def test_an_agents_error_stops_the_run_with_its_name():
     class Fail(BaseCallback):
         def _on_step(self):
@@ -297,6 +368,62 @@ def test_logs_go_to_a_folder_per_agent(tmp_path):
     header = (tmp_path / "agent_1" / "progress.csv").read_text().splitlines()[0].split(",")
     assert {"dm2/env_reward", "dm2/gail_reward", "dm2/loss", "dm2/expert_accuracy", "rollout/ep_rew_mean"} <= set(header)
     assert list((tmp_path / "agent_0").glob("events.out.tfevents*"))
+
+
+def test_an_online_run_logs_the_means_since_the_last_log_and_the_newest_metrics(tmp_path):
+    steps = []
+    team = IndependentLearners(
+        DQN,
+        venv(),
+        seed=0,
+        matcher=matcher(),
+        coefficient=0.5,
+        update_every=18,
+        log_dir=tmp_path,
+        learning_starts=100,
+        buffer_size=100,
+        **SMALL,
+    )
+    team._lockstep.listeners.append(steps.append)
+    for chunk in (60, 60):  # what was not logged in the first is in the next
+        team.learn(chunk, log_interval=4, reset_num_timesteps=not team.num_timesteps)
+    for k, agent in enumerate(team.agents):
+        with (tmp_path / agent / "progress.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) > 3
+        assert {"dm2/loss", "dm2/expert_accuracy", "dm2/offset"} <= set(rows[-1])
+        first = 0
+        for row in rows:
+            end = int(row["time/total_timesteps"]) // 3
+            live = np.stack([step.alive[:, k] for step in steps[first:end]])
+            if live.any():
+                for name in ("env_reward", "gail_reward"):
+                    paid = np.stack([step.infos[name][:, k] for step in steps[first:end]])
+                    assert float(row[f"dm2/{name}"]) == pytest.approx(paid[live].mean(), rel=1e-4, abs=1e-5)
+            first = end
+    newest = team._lockstep.env.metrics["expert_accuracy/agent_0"]
+    assert team.models["agent_0"].logger.name_to_value.get("dm2/expert_accuracy", newest) == newest
+
+
+def test_a_coefficient_that_a_callback_changes_is_paid_from_the_next_step_on():
+    class Change(BaseCallback):
+        def _on_step(self):
+            team.coefficient = {"agent_0": np.float32(0.0), "agent_1": 2.0}
+            return True
+
+    steps = []
+    team = IndependentLearners(
+        DQN, venv(), seed=0, matcher=matcher(), coefficient=0.5, learning_starts=100, buffer_size=100, **SMALL
+    )
+    team._lockstep.listeners.append(steps.append)
+    team.learn(12, callback={"agent_1": Change()})
+    for number, step in enumerate(steps):
+        c = np.array([0.5, 0.5] if number == 0 else [0.0, 2.0], np.float32)
+        np.testing.assert_allclose(step.rewards, step.infos["env_reward"] + c * step.infos["gail_reward"], atol=1e-6)
+    with pytest.raises(ValueError, match="coefficient must be"):
+        team.coefficient = -1.0
+    with pytest.raises(ValueError, match="needs a coefficient"):
+        team.coefficient = None
 
 
 def test_tensorboard_log_is_a_folder_per_agent(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -22,6 +22,8 @@ from dm2_wrappers.random_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, evaluation
 from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
 from dm2_wrappers.sb3.buffers import LiveReplayBuffer, use_live_buffer
+from dm2_wrappers.sb3.loops import AgentCallbacks, Callbacks, callbacks_of, warn_of_idle_learners
+from dm2_wrappers.sb3.online import LogOnline
 from dm2_wrappers.sb3.options import (
     checked_choice,
     checked_coefficient,
@@ -36,7 +38,6 @@ from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
 from dm2_wrappers.wrapper import Coefficient, DM2VectorEnv, coefficients
 
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
-Callbacks = Mapping[str, BaseCallback] | Callable[[str], BaseCallback] | None
 
 
 class IndependentLearners:
@@ -69,7 +70,8 @@ class IndependentLearners:
 
     Attributes:
         models: The K learners, ``{agent: SB3 algorithm}``.
-        coefficient: The paper's c; may be changed between rollouts.
+        coefficient: The paper's c; may be changed at any time. An exact run reads it at the end of a rollout, an online
+            run at each step.
 
     Raises:
         ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, unlike ``n_steps``.
@@ -138,10 +140,11 @@ class IndependentLearners:
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
         self.matcher, self.log_dir = matcher, log_dir
-        self.coefficient = checked_coefficient(coefficient, self.env.possible_agents, matcher)
         self.models: dict[str, Any] = {}
         self._rollout: JointRollout | None = None
+        self._own_callbacks: dict[str, BaseCallback] = {}
         self._lockstep = Lockstep(self.env, seed=self.seed)
+        self.coefficient = coefficient
         self._views = {
             agent: AgentVecEnv(self._lockstep, agent, env_coefficient=self.env_coefficient)
             for agent in self.env.possible_agents
@@ -161,17 +164,20 @@ class IndependentLearners:
                 raise ValueError(f"an exact run needs the same n_steps for all agents, got {n_steps}")
             self._rollout = JointRollout(self.matcher)
             self._lockstep.listeners.append(self._rollout.append)
+            for k, agent in enumerate(self.agents):
+                self._own_callbacks[agent] = MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
         elif self.matcher is not None:
             # The shaped rewards carry env_coefficient already.
-            self._lockstep.env = DM2VectorEnv(
+            wrapper = self._lockstep.env = DM2VectorEnv(
                 self.env,
                 self.matcher,
                 coefficient=self._c,
                 env_coefficient=self.env_coefficient,
                 update_every=self.update_every,
             )
-            for view in self._views.values():
-                view.env_coefficient = 1.0
+            for k, agent in enumerate(self.agents):
+                self._views[agent].env_coefficient = 1.0
+                self._own_callbacks[agent] = LogOnline(wrapper, self._lockstep, k, agent)
         for agent, model in self.models.items():
             use_live_buffer(model, self._views[agent], self.after_death)
 
@@ -179,6 +185,20 @@ class IndependentLearners:
     def agents(self) -> tuple[str, ...]:
         """The agents' names, in the order of the agent axis."""
         return self.env.possible_agents
+
+    @property
+    def coefficient(self) -> Coefficient | None:
+        """The paper's c; None where there is no matcher."""
+        return self._coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: Coefficient | None) -> None:
+        self._coefficient = checked_coefficient(value, self.agents, self.matcher)
+        if isinstance(self._lockstep.env, DM2VectorEnv):
+            self._lockstep.env.coefficient = self._c
+
+    def _coefficient_of(self, k: int) -> float:
+        return float(coefficients(self._c, self.agents)[k])
 
     @property
     def _c(self) -> Coefficient:
@@ -192,7 +212,10 @@ class IndependentLearners:
     def learn(
         self, total_timesteps: int, callback: Callbacks = None, progress_bar: bool = False, **learn_kwargs: Any
     ) -> IndependentLearners:
-        """Train all agents; when one agent's loop ends (a callback returned False), all end.
+        """Train all agents; when one agent's loop ends, all end: at its last whole rollout or by its callback.
+
+        Where that is in another agent's rollout, as with unlike ``n_steps``, the unfinished rollout teaches nothing. Then
+        and after a callback's stop the next ``learn`` begins with new episodes.
 
         Args:
             total_timesteps: Environment steps, summed over copies, as one SB3 learner would count; SB3 rounds up to
@@ -203,28 +226,37 @@ class IndependentLearners:
 
         Raises:
             Exception: Whatever one agent's loop raised, with a note that names the agent.
+
+        Warns:
+            UserWarning: An agent would not train, because its first rollout would not be finished.
         """
-        if isinstance(self._lockstep.env, DM2VectorEnv):
-            self._lockstep.env.coefficient = self._c
+        warn_of_idle_learners(self.models, int(total_timesteps))
         if self._rollout is not None:
             self._rollout.clear()
-        callbacks = {agent: self._callbacks(agent, callback, progress_bar) for agent in self.agents}
+        callbacks: dict[str, AgentCallbacks] = {}
+        for agent in self.agents:
+            # Ours first, so that the user's see the mixed rewards.
+            chosen = [self._own_callbacks[agent]] if agent in self._own_callbacks else []
+            chosen += callbacks_of(agent, self.agents, callback)
+            if progress_bar and agent == self.agents[0]:
+                chosen.append(ProgressBarCallback())
+            callbacks[agent] = AgentCallbacks(chosen)
         loops = {
             agent: partial(self._learn_one, agent, callbacks[agent], int(total_timesteps), learn_kwargs)
             for agent in self.agents
         }
         finished = False
         try:
-            self._lockstep.run(loops)
-            finished = all(model.num_timesteps >= model._total_timesteps for model in self.models.values())
+            ended = self._lockstep.run(loops)
+            finished = all(ended.values()) and not any(each.stopped for each in callbacks.values())
         finally:
             if not finished:
                 # Stopped amid a rollout: the learners' last observations are of unlike steps. All reset next time.
-                for model in self.models.values():
-                    model._last_obs = None
+                self._forget_episodes()
         return self
 
-    def _learn_one(self, agent: str, callback: CallbackList, total_timesteps: int, learn_kwargs: dict[str, Any]) -> None:
+    def _learn_one(self, agent: str, callback: AgentCallbacks, total_timesteps: int, learn_kwargs: dict[str, Any]) -> bool:
+        """One agent's loop; true if it came to its own end."""
         model = self.models[agent]
         if self.log_dir is not None and not model._custom_logger:
             # A loaded team's log begins a file of its own: SB3 would overwrite the one that is there.
@@ -234,28 +266,10 @@ class IndependentLearners:
         try:
             model.learn(total_timesteps, callback=callback, **learn_kwargs)
         except LoopStopped:
-            callback.on_training_end()
+            if callback.started:
+                callback.on_training_end()
             raise
-
-    def _callbacks(self, agent: str, callback: Callbacks, progress_bar: bool) -> CallbackList:
-        """One agent's callbacks: ours first, so that the user's see the mixed rewards."""
-        chosen: list[BaseCallback] = []
-        if self._rollout is not None:
-            index = self.agents.index(agent)
-            chosen.append(MixRewards(self._rollout, index, agent, lambda: float(coefficients(self._c, self.agents)[index])))
-        if isinstance(callback, BaseCallback):
-            raise ValueError("an SB3 callback belongs to one learner: pass {agent: callback} or a function of the agent")
-        if isinstance(callback, Mapping):
-            unknown = set(callback) - set(self.agents)
-            if unknown:
-                raise ValueError(f"callbacks for unknown agents {sorted(unknown)}; the agents are {list(self.agents)}")
-            if agent in callback:
-                chosen.append(callback[agent])
-        elif callback is not None:
-            chosen.append(callback(agent))
-        if progress_bar and agent == self.agents[0]:
-            chosen.append(ProgressBarCallback())
-        return CallbackList(chosen)
+        return True
 
     def restart_episodes(self) -> None:
         """Let the next `learn` begin with new episodes, from a seed made of the run's seed and its steps so far.
@@ -265,11 +279,15 @@ class IndependentLearners:
         """
         if isinstance(self._lockstep.env, DM2VectorEnv):
             self._lockstep.env.flush()
+        self._forget_episodes()
+        self._lockstep.seed_env(self.seed, self.num_timesteps)
+
+    def _forget_episodes(self) -> None:
+        """Nobody goes on with the episodes that are under way: the next `learn` resets."""
         for model in self.models.values():
             model._last_obs = None
             if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer):
                 model.replay_buffer.forget_pending_deaths()
-        self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def policy(self, *, deterministic: bool = False) -> TeamPolicy:
         """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
