@@ -144,14 +144,13 @@ def _check_action(agent: str, space: spaces.Space[Any], actions: Mapping[str, An
     """Raise ``ValueError`` if the policy left the agent out or its action is not in its own space."""
     if agent not in actions:
         raise ValueError(f"the policy gave no action for agent {agent!r}, only for {sorted(actions)}")
-    action = actions[agent]
+    action, legal = actions[agent], False
     if isinstance(space, spaces.Discrete):
         number = np.asarray(action)
-        legal = number.ndim == 0 and number.dtype.kind in "iu" and space.start <= number < space.start + space.n
+        legal = number.ndim == 0 and number.dtype.kind in "iu" and 0 <= int(number) - int(space.start) < int(space.n)
     elif isinstance(space, spaces.Box):
         numbers = np.asarray(action)
-        legal = numbers.shape == space.shape and numbers.dtype.kind in "iuf"
-        if legal:
+        if numbers.shape == space.shape and numbers.dtype.kind in "iuf":
             numbers = numbers.astype(space.dtype)  # policies often compute in another precision
             legal = bool(np.all((numbers >= space.low) & (numbers <= space.high)))
     else:

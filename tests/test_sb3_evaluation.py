@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 from pettingzoo.utils.wrappers import BaseParallelWrapper
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
@@ -100,6 +102,45 @@ def test_recurrent_policies_hear_where_episodes_begin():
     policy = Always()
     evaluate(policy, dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=2), 2), episodes=4, seed=0)
     assert [starts.tolist() for starts in policy.starts] == [[True] * 2, [False] * 2, [True] * 2, [False] * 2, [True] * 2]
+
+
+@pytest.mark.parametrize("how", ["parallel", "vector", "wrapped", "around the same"])
+def test_after_an_evaluation_in_its_own_environment_a_team_begins_new_episodes(how):
+    inner = TinyEnv(sizes=(4, 3), limit=50, masks=True)
+    venv = dm2.vectorize(lambda: inner, 1)
+    demos = dm2.Demonstrations.record(venv, Always(0), 1, seed=0)
+    given = {
+        "parallel": inner,
+        "vector": venv,
+        "wrapped": dm2.DM2VectorEnv(venv, demos, coefficient=1.0),
+        "around the same": venv,
+    }[how]
+    team = IndependentLearners(MaskablePPO, given, seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.learn(6)
+    test_env = dm2.vectorize(lambda: BaseParallelWrapper(inner), 1) if how == "around the same" else given
+    team.evaluate(test_env, episodes=1, seed=3)
+    team.learn(6, reset_num_timesteps=False)  # with the masks of another episode actions would be illegal
+    assert team._lockstep.observations[0, 0, 0] == 6
+    assert inner.t == 6
+
+
+def test_a_team_keeps_its_episodes_when_it_is_evaluated_elsewhere():
+    team = IndependentLearners(PPO, TinyEnv(limit=50), seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.learn(6).evaluate(TinyEnv(limit=50), episodes=1)
+    team.learn(6, reset_num_timesteps=False)
+    assert team._lockstep.observations[0, 0, 0] == 12
+
+
+def test_a_callback_cannot_evaluate_in_the_environment_that_is_played_in():
+    class Evaluate(BaseCallback):
+        def _on_step(self):
+            team.evaluate(env, episodes=1)
+            return True
+
+    env = TinyEnv(limit=50)
+    team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    with pytest.raises(RuntimeError, match="playing in this environment: evaluate in another one"):
+        team.learn(6, callback={"agent_0": Evaluate()})
 
 
 def test_the_same_seed_plays_the_same_episodes_and_leaves_the_global_streams_alone():

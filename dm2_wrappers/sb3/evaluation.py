@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from pettingzoo import ParallelEnv
 
@@ -56,6 +58,12 @@ def evaluate(
     return result
 
 
+def simulators(env: Any) -> set[int]:
+    """Which simulators an environment plays in, by identity: two that share one disturb each other's episodes."""
+    env = without_matcher(env)
+    return {id(getattr(each, "unwrapped", each)) for each in (env, *getattr(env, "envs", ()))}
+
+
 def _play(
     policy: TeamPolicy, env: MultiAgentVectorEnv, episodes: int, seed: int | None
 ) -> tuple[list[float], list[float], list[float]]:
@@ -76,7 +84,7 @@ def _play(
         done = np.all(ended, axis=1)
         present = ~ended | done[:, None]
         broken = infos.get("broken", np.zeros(n, bool))
-        for copy in np.flatnonzero(done & (quota.owed > 0)):
+        for copy in map(int, np.flatnonzero(done & (quota.owed > 0))):
             if not quota.keep(copy, broken=bool(broken[copy])):
                 continue
             returns.append(float(episode_return[copy]))

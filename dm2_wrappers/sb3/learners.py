@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
-from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers._extras import require
@@ -22,7 +20,7 @@ from dm2_wrappers.random_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, evaluation
 from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
 from dm2_wrappers.sb3.buffers import LiveReplayBuffer, use_live_buffer
-from dm2_wrappers.sb3.loops import AgentCallbacks, Callbacks, callbacks_of, warn_of_idle_learners
+from dm2_wrappers.sb3.loops import AgentCallbacks, Callbacks, callbacks_of, log_into, warn_of_idle_learners
 from dm2_wrappers.sb3.online import LogOnline
 from dm2_wrappers.sb3.options import (
     checked_choice,
@@ -143,6 +141,7 @@ class IndependentLearners:
         self.models: dict[str, Any] = {}
         self._rollout: JointRollout | None = None
         self._own_callbacks: dict[str, BaseCallback] = {}
+        self._learning = False
         self._lockstep = Lockstep(self.env, seed=self.seed)
         self.coefficient = coefficient
         self._views = {
@@ -245,11 +244,12 @@ class IndependentLearners:
             agent: partial(self._learn_one, agent, callbacks[agent], int(total_timesteps), learn_kwargs)
             for agent in self.agents
         }
-        finished = False
+        finished, self._learning = False, True
         try:
             ended = self._lockstep.run(loops)
             finished = all(ended.values()) and not any(each.stopped for each in callbacks.values())
         finally:
+            self._learning = False
             if not finished:
                 # Stopped amid a rollout: the learners' last observations are of unlike steps. All reset next time.
                 self._forget_episodes()
@@ -258,11 +258,8 @@ class IndependentLearners:
     def _learn_one(self, agent: str, callback: AgentCallbacks, total_timesteps: int, learn_kwargs: dict[str, Any]) -> bool:
         """One agent's loop; true if it came to its own end."""
         model = self.models[agent]
-        if self.log_dir is not None and not model._custom_logger:
-            # A loaded team's log begins a file of its own: SB3 would overwrite the one that is there.
-            suffix = f"_from_{model.num_timesteps}" if model.num_timesteps else ""
-            folder = os.path.join(self.log_dir, agent)
-            model.set_logger(Logger(folder, [make_output_format(kind, folder, suffix) for kind in ("csv", "tensorboard")]))
+        if self.log_dir is not None:
+            log_into(model, os.path.join(self.log_dir, agent))
         try:
             model.learn(total_timesteps, callback=callback, **learn_kwargs)
         except LoopStopped:
@@ -296,25 +293,22 @@ class IndependentLearners:
     def predict(
         self, observations: Mapping[str, Any], deterministic: bool = False, policy: TeamPolicy | None = None
     ) -> dict[str, Any]:
-        """Actions for a ``ParallelEnv``'s observations.
+        """Actions for a ``ParallelEnv``'s observations, both as that environment has them.
 
         Args:
-            observations: ``{agent: observation}``, with or without action masks; agents that have left may be missing.
+            observations: ``{agent: observation}``, with or without action masks; agents that have left may be missing. Of
+                a team on `vectorize`'s copies or on a ``ParallelEnv`` they are of the environment's own spaces.
             deterministic: The most likely action instead of a sampled one.
             policy: What ``policy()`` gave, to carry recurrent states from step to step; a new one otherwise.
+
+        Returns:
+            ``{agent: action}`` of those agents, in their own action spaces.
+
+        Raises:
+            ValueError: An unknown agent, or an observation of another size.
         """
-        unknown = set(observations) - set(self.agents)
-        if unknown:
-            raise ValueError(f"observations of unknown agents {sorted(unknown)}; the agents are {list(self.agents)}")
         policy = policy or self.policy(deterministic=deterministic)
-        actions = {}
-        for agent, observation in observations.items():
-            mask = None
-            if isinstance(observation, Mapping):
-                observation, mask = observation["observation"], np.asarray(observation["action_mask"])[None]
-            action = policy.act(agent, np.asarray(observation, dtype=np.float32).reshape(1, -1), mask)[0]
-            actions[agent] = int(action) if np.ndim(action) == 0 else action
-        return actions
+        return policy.native_actions(observations, getattr(self.env, "layout", None))
 
     def evaluate(
         self,
@@ -324,8 +318,22 @@ class IndependentLearners:
         *,
         deterministic: bool = False,
     ) -> dict[str, float]:
-        """Play test episodes with the environment's own rewards; see `dm2_wrappers.sb3.evaluation.evaluate`."""
-        return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
+        """Play test episodes with the environment's own rewards; see `dm2_wrappers.sb3.evaluation.evaluate`.
+
+        Best in an environment of its own: after test episodes in the training environment the next `learn` begins with
+        new episodes.
+
+        Raises:
+            RuntimeError: The training environment, while `learn` is under way.
+        """
+        own = not evaluation.simulators(env).isdisjoint(evaluation.simulators(self.env))
+        if own and self._learning:
+            raise RuntimeError("learn() is playing in this environment: evaluate in another one, made alike")
+        try:
+            return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
+        finally:
+            if own:
+                self.restart_episodes()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, ``<path>.zip``: all that a run needs to go on. The previous one stays whole until then."""

@@ -1,4 +1,4 @@
-"""One agent's training loop among the others': its callbacks, how it ends, and whether it gets to train at all."""
+"""One agent's training loop among the others': its callbacks, its log, how it ends, and whether it gets to train."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+from stable_baselines3.common.logger import Logger, make_output_format
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
@@ -47,6 +48,14 @@ def callbacks_of(agent: str, agents: tuple[str, ...], callback: Callbacks) -> li
             raise ValueError(f"callbacks for unknown agents {sorted(unknown)}; the agents are {list(agents)}")
         return [callback[agent]] if agent in callback else []
     return [] if callback is None else [callback(agent)]
+
+
+def log_into(model: Any, folder: str) -> None:
+    """Let a learner without a logger of its own log into a folder, as CSV and for TensorBoard."""
+    if not model._custom_logger:
+        # A loaded team's log begins a file of its own: SB3 would overwrite the one that is there.
+        suffix = f"_from_{model.num_timesteps}" if model.num_timesteps else ""
+        model.set_logger(Logger(folder, [make_output_format(kind, folder, suffix) for kind in ("csv", "tensorboard")]))
 
 
 def warn_of_idle_learners(models: Mapping[str, Any], total_timesteps: int) -> None:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from dm2_wrappers.flatten import action_mask, flatten
 from dm2_wrappers.vector import Infos
+from dm2_wrappers.vector_layout import Layout
 
 
 class TeamPolicy:
@@ -40,6 +42,38 @@ class TeamPolicy:
             return np.stack(actions, axis=1)
         width = max(each.shape[1] for each in actions)
         return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in actions], axis=1)
+
+    def native_actions(self, observations: Mapping[str, Any], layout: Layout | None) -> dict[str, Any]:
+        """Actions for the present agents of one ``ParallelEnv``; see ``IndependentLearners.predict``.
+
+        Args:
+            observations: ``{agent: observation}``.
+            layout: How the ParallelEnv's spaces map to arrays; None where they are flat already.
+
+        Raises:
+            ValueError: An unknown agent, or an observation of another size.
+        """
+        agents = list(self.models)
+        unknown = set(observations) - set(agents)
+        if unknown:
+            raise ValueError(f"observations of unknown agents {sorted(unknown)}; the agents are {agents}")
+        actions: dict[str, Any] = {}
+        for agent, observation in observations.items():
+            mask = action_mask(observation, {})
+            if layout is not None:
+                features = flatten(layout.native_observation_spaces[agent], observation)
+            else:
+                features = observation["observation"] if isinstance(observation, Mapping) else observation
+            rows = np.asarray(features, dtype=np.float32).reshape(1, -1)
+            size = int(np.prod(self.models[agent].observation_space.shape))  # type: ignore[arg-type]
+            if rows.shape[1] != size:
+                raise ValueError(f"agent {agent!r} learned from {size} features, but its observation has {rows.shape[1]}")
+            action = self.act(agent, rows, None if mask is None else np.asarray(mask)[None])[0]
+            if layout is not None:
+                actions[agent] = layout.native_action(agents.index(agent), action)
+            else:
+                actions[agent] = int(action) if np.ndim(action) == 0 else action
+        return actions
 
     def act(self, agent: str, observations: NDArray[np.float32], masks: NDArray[Any] | None) -> NDArray[Any]:
         """One agent's actions [N] or [N, A] for its observations [N, >= D], masks [N, >= A]."""
