@@ -119,8 +119,11 @@ def test_after_an_evaluation_in_its_own_environment_a_team_begins_new_episodes(h
     team.learn(6)
     test_env = dm2.vectorize(lambda: BaseParallelWrapper(inner), 1) if how == "around the same" else given
     team.evaluate(test_env, episodes=1, seed=3)
-    team.learn(6, reset_num_timesteps=False)  # with the masks of another episode actions would be illegal
-    assert team._lockstep.observations[0, 0, 0] == 6
+    steps = []
+    team._lockstep.listeners.append(steps.append)
+    team.learn(6, reset_num_timesteps=False)
+    # Feature 0 counts an episode's steps: what the learners act on is what the environment shows.
+    assert [step.observations[0, 0, 0] for step in steps] == [0, 1, 2, 3, 4, 5]
     assert inner.t == 6
 
 

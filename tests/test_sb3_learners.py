@@ -321,9 +321,18 @@ def test_an_error_in_reset_is_not_hidden_by_callbacks_that_have_not_started():
         def reset(self, seed=None, options=None):
             raise ZeroDivisionError("the simulator does not start")
 
+    class Note(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_training_end(self):
+            ended.append(self.num_timesteps)
+
+    ended = []
     team = IndependentLearners(PPO, NoReset(**OPTIONS), seed=0, n_steps=6, batch_size=6, **SMALL)
     with pytest.raises(ZeroDivisionError, match="does not start"):
-        team.learn(18, progress_bar=True)
+        team.learn(18, callback={"agent_1": Note()}, progress_bar=True)
+    assert ended == []
 
 
 def test_learning_for_less_than_an_agents_rollout_warns():
