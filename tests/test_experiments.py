@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
     assert facts["seconds"] > 0
     assert facts["command"].startswith("python examples/ippo_sb3.py --env smax:3m --steps 320 --seed 0 --coefficient 0.3")
     assert {"torch", "jax", "stable-baselines3"} <= set(facts["versions"])
+    assert facts["demonstrations"]["sha256"] == sha256((ROOT / "demos_data/smax_3m_win50.npz").read_bytes()).hexdigest()
+    facts["demonstrations"]["sha256"] = "another file's"
+    for name, text in (("run.json", json.dumps(facts)), ("final.json", "")):
+        path = grid[1].folder / name
+        kept = path.read_text()
+        path.write_text(text) if text else path.unlink()
+        if not text:  # begun with other demonstrations, and not done
+            assert "holds a run with the demonstrations" in run_all([grid[1]])[0].message
+        path.write_text(kept)
 
     before = (grid[0].folder / "evaluations.csv").stat().st_mtime_ns
     run_all(grid)
@@ -119,8 +129,10 @@ def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
 def test_a_folder_of_other_options_is_refused(tmp_path):
     run = run_of(tmp_path, steps=64)
     run_all([run])
-    (run.folder / "final.json").unlink()
-    outcome = run_all([run_of(tmp_path, steps=128)])[0]
+    other = run_of(tmp_path, steps=128)
+    assert is_done(run)
+    assert not is_done(other)  # although its folder has a final.json
+    outcome = run_all([other])[0]
     assert outcome.state == "failed"
     assert "holds a run with the options" in outcome.message
 
