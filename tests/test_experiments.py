@@ -85,14 +85,6 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
     assert facts["command"].startswith("python examples/ippo_sb3.py --env smax:3m --steps 320 --seed 0 --coefficient 0.3")
     assert {"torch", "jax", "stable-baselines3"} <= set(facts["versions"])
     assert facts["demonstrations"]["sha256"] == sha256((ROOT / "demos_data/smax_3m_win50.npz").read_bytes()).hexdigest()
-    facts["demonstrations"]["sha256"] = "another file's"
-    for name, text in (("run.json", json.dumps(facts)), ("final.json", "")):
-        path = grid[1].folder / name
-        kept = path.read_text()
-        path.write_text(text) if text else path.unlink()
-        if not text:  # begun with other demonstrations, and not done
-            assert "holds a run with the demonstrations" in run_all([grid[1]])[0].message
-        path.write_text(kept)
 
     before = (grid[0].folder / "evaluations.csv").stat().st_mtime_ns
     run_all(grid)
@@ -117,6 +109,16 @@ def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "exit code 2" in outcomes[0].message
     assert "algorithm" in outcomes[0].message
+
+
+def test_a_run_begun_with_other_demonstrations_is_refused(tmp_path):
+    run = run_of(tmp_path, curve=1)
+    run.folder.mkdir(parents=True)
+    facts = {"options": {key: str(value) for key, value in run.options.items()}, "demonstrations": {"sha256": "another"}}
+    (run.folder / "run.json").write_text(json.dumps(facts))
+    (outcome,) = run_all([run])
+    assert outcome.state == "failed"
+    assert "holds a run with the demonstrations {'sha256': 'another'}" in outcome.message
 
 
 def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
