@@ -65,7 +65,7 @@ class Discriminators:
     ) -> None:
         if not sizes or not all(is_positive_int(size) for size in sizes):
             raise ValueError(f"sizes must be one positive integer an agent, got {sizes!r}")
-        if not hidden or not all(is_positive_int(width) for width in hidden):
+        if not isinstance(hidden, Sequence) or not hidden or not all(is_positive_int(width) for width in hidden):
             raise ValueError(f"hidden must be positive integers, one a layer and at least one layer, got {hidden!r}")
         if not 0 < learning_rate < float("inf"):
             raise ValueError(f"learning_rate must be above 0 or nothing is learnt, got {learning_rate!r}")

@@ -119,6 +119,7 @@ class Lockstep:
         workers = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
         outer = RandomState.capture()
         results: dict[str, Any] = dict.fromkeys(agents)
+        error: BaseException | None = None
         try:
             replies: dict[str, Any] = dict.fromkeys(agents)
             started: set[str] = set()
@@ -138,13 +139,17 @@ class Lockstep:
                 replies = self._answer(requests)
             for agent in requests:
                 results[agent] = self._stop(agent, workers[agent])
-        finally:
+        except BaseException as raised:
+            error = raised
+        for agent, worker in workers.items():  # all of them, whatever one of them raises
             try:
-                for agent, worker in workers.items():
-                    self._stop(agent, worker)
-            finally:
-                outer.restore()
-                self._hub = None
+                self._stop(agent, worker)
+            except BaseException as raised:
+                error = error or raised
+        outer.restore()
+        self._hub = None
+        if error is not None:
+            raise error
         return results
 
     def request_reset(self, agent: str) -> JointStep | None:
@@ -194,6 +199,7 @@ class Lockstep:
             if resetting:
                 self.observations, self.infos = self.env.reset(seed=self._env_seed)
                 self._env_seed = None
+                self._check_finite("observation", self.observations)
         finally:
             self.env_stream = RandomState.capture()
         return dict.fromkeys(requests, answer)
@@ -204,10 +210,22 @@ class Lockstep:
         actions = self._joint_actions([requests[agent].actions for agent in self.env.possible_agents])
         before, alive = self.observations, self.infos["alive"]
         self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
+        self._check_finite("reward", rewards)
+        self._check_finite("observation", self.observations)
+        self._check_finite("observation", self.infos["final_obs"])
         self.last_step = JointStep(before, alive, actions, rewards, terminations, truncations, self.observations, self.infos)
         for listener in self.listeners:
             listener(self.last_step)
         return self.last_step
+
+    def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
+        """Raise ``ValueError`` if an agent's values [N, K, ...] hold NaN or infinity: its learner would be lost."""
+        if not np.isfinite(values).all():
+            copy, k, *_ = np.argwhere(~np.isfinite(values))[0]
+            agent = self.env.possible_agents[k]
+            raise ValueError(
+                f"the {what} of agent {agent!r} in copy {copy} holds NaN or infinity; mend the environment's output"
+            )
 
     def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:
         """The agents' actions as one array [N, K] or, padded to the widest with 0, [N, K, A]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +58,11 @@ class RandomState:
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
         torch.set_rng_state(self.torch)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
+        if torch.cuda.is_initialized():
+            if len(self.cuda) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all(self.cuda)
+            else:  # captured before CUDA was used, or on another machine
+                torch.cuda.manual_seed_all(zlib.crc32(self.torch.numpy().tobytes()))
         torch.set_grad_enabled(self.grad)
 
     def state_dict(self) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class Rollout:
         self.clear()
         return result
 
+    def cut(self) -> None:
+        """The environment was reset in mid-episode: what follows is not of the episodes that were there."""
+        if self._ended:
+            self._ended[-1] = np.ones_like(self._ended[-1])
+
     def clear(self) -> None:
         """Forget everything."""
         for steps in (self._observations, self._alive, self._ended, self._broken):

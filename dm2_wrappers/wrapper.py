@@ -93,6 +93,9 @@ class _Mixer:
     def flush(self) -> None:
         """Hand what was seen since the last update to the matcher now; ``update_every`` counts from here."""
         self._unrecorded_steps = 0
+        self._hand_over()
+
+    def _hand_over(self) -> None:
         if len(self._rollout):
             observations, alive, broken = self._rollout.take()
             self.matcher.record(observations, alive, broken=broken)
@@ -109,6 +112,8 @@ class _Mixer:
             return
         self._rollout.append(observations, alive, ended, broken)
         self._unrecorded_steps += len(observations)
+        if len(self._rollout) * len(observations) >= self.matcher.buffer_size:
+            self._hand_over()  # nobody asks for an update: the matcher keeps the newest, memory stays bounded
         if self.update_every is not None and self._unrecorded_steps >= self.update_every:
             self.update()
 
@@ -157,6 +162,7 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start a new episode."""
         observations, infos = super().reset(seed=seed, options=options)
+        self._rollout.cut()
         self._look(observations, infos)
         return observations, infos
 
@@ -217,6 +223,7 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start a new episode in every copy."""
         self._observations, infos = self.env.reset(seed=seed, options=options)
+        self._rollout.cut()
         self._alive = infos["alive"]
         return self._observations, infos
 

@@ -67,12 +67,11 @@ def main(args: Args) -> None:
 
     curves = {name.upper(): read_curve(args.out / name / "evaluations.csv") for name in processes}
     plot(curves, args.out / "curve.png", title=args.env, demos=demos)
-    lines = [f"| {args.env}, {args.steps:,} steps, seed {args.seed} | battles won | standard error |", "|---|---|---|"]
+    lines = [f"| {args.env}, seed {args.seed} | battles won | standard error |", "|---|---|---|"]
     for name in processes:
         final = json.loads((args.out / name / "final.json").read_text())
-        lines.append(
-            f"| {name.upper()} ({final['episodes']:.0f} episodes) | {final['win_rate']:.3f} | {final['win_rate_se']:.3f} |"
-        )
+        label = f"{name.upper()}, {final['step']:,} steps ({final['episodes']:.0f} episodes)"
+        lines.append(f"| {label} | {final['win_rate']:.3f} | {final['win_rate_se']:.3f} |")
     rate = demos.win_rate or 0.0
     error = (rate * (1 - rate) / len(demos)) ** 0.5
     lines.append(f"| demonstrators ({len(demos)} episodes) | {rate:.3f} | {error:.3f} |")

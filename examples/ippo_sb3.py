@@ -144,9 +144,7 @@ def main(args: Args) -> Path:
     args.learner = args.learner.settled(args.env)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
-
+    begin(run, args)
     test_envs = min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env))
     with dm2.envs.vector_env(args.env, args.learner.num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
         train(args, run, name, venv, test_env)
@@ -206,8 +204,33 @@ def train(args: Args, run: Path, name: str, venv, test_env) -> None:
     bar.close()
     final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
     plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos)
-    # Last: the run is done.
-    (run / "final.json").write_text(json.dumps({"step": team.num_timesteps, **final}, indent=1) + "\n")
+    write_json(run / "final.json", {"step": team.num_timesteps, **final})  # last: the run is done
+
+
+def begin(run: Path, args, free: tuple[str, ...] = ("steps", "run", "bar_position")) -> None:
+    """Make the run's folder and write down its options; one that was begun with others is refused.
+
+    Args:
+        run: The folder.
+        args: A dataclass.
+        free: Options that may change when a run is taken up again.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    path, options = run / "config.json", json.loads(json.dumps(asdict(args), default=str))
+    if path.exists() and any(run.glob("checkpoint.*")):
+        before = json.loads(path.read_text())
+        changed = [key for key in options if key not in free and before.get(key, options[key]) != options[key]]
+        if changed:
+            was, wanted = ({key: each[key] for key in changed} for each in (before, options))
+            raise SystemExit(f"{run} holds a run with {was}, not {wanted}: choose another folder with --run, or remove it")
+    write_json(path, options)
+
+
+def write_json(path: Path, facts: dict) -> None:
+    """Whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(facts, indent=1) + "\n")
+    temporary.replace(path)
 
 
 def write_curve(path: Path, rows: list[dict[str, float]]) -> None:

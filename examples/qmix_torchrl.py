@@ -16,7 +16,6 @@ killed and started again with the same options goes on from its checkpoint as if
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from ippo_sb3 import plot, read_curve, write_curve
+from ippo_sb3 import begin, plot, read_curve, write_curve, write_json
 from record_demos import closeness
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
@@ -278,8 +277,7 @@ def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
     run = args.run or Path("runs") / f"qmix_{args.env.replace(':', '_')}_seed{args.seed}"
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "config.json").write_text(json.dumps(asdict(args), indent=1, default=str) + "\n")
+    begin(run, args)
 
     logger.setLevel("WARNING")  # TorchRL tells of its storage in the middle of the bar
     torch.manual_seed(derive_seed(args.seed, "networks"))
@@ -353,7 +351,7 @@ def main(args: Args) -> Path:
         demos = record()
         demos.save(record_path)
         print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate}")
-    (run / "final.json").write_text(json.dumps({"step": step, **final}, indent=1) + "\n")  # last: the run is done
+    write_json(run / "final.json", {"step": step, **final})  # last: the run is done
     venv.close()
     test_env.close()
     return run

@@ -50,7 +50,7 @@ def main(args: Args) -> None:
     args.learner = args.learner.settled(args.env)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
-    run.mkdir(parents=True, exist_ok=True)
+    ippo_sb3.begin(run, args, free=("levels", "max_steps", "look_every", "out", "run"))
     num_envs, test_envs = args.learner.num_envs, dm2.envs.default_num_envs(args.env)
     with dm2.envs.vector_env(args.env, num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
         train_and_record(args, name, run, venv, test_env)

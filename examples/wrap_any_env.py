@@ -131,7 +131,7 @@ def mean_return(env, policy: Policy, episodes: int, seed: int) -> tuple[float, f
             observations, rewards, *_ = env.step(policy(observations))
             total += float(np.mean(list(rewards.values())))
         returns.append(total)
-    return float(np.mean(returns)), float(np.std(returns) / np.sqrt(episodes))
+    return float(np.mean(returns)), float(np.std(returns, ddof=1) / np.sqrt(episodes))
 
 
 def train(args: Args, demos: dm2.Demonstrations) -> Policy:

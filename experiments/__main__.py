@@ -77,7 +77,9 @@ def _status(args: argparse.Namespace, experiment: Experiment, grid: list[Run], r
 def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
     from experiments.figures import draw
 
-    path = root / args.experiment
+    # A part of the runs does not overwrite the whole figure.
+    part = "_part" if args.only or args.seeds else ""
+    path = root / f"{args.experiment}{'' if args.env == 'smax' else f'_{args.env}'}{part}"
     panels = _panels(args, experiment, grid)
     draw(f"{experiment.title} ({args.env.upper()})", panels, path)
     path.with_suffix(".md").write_text(_tables(panels))
@@ -114,8 +116,9 @@ def _demos(args: argparse.Namespace) -> int:
     if demonstrations.STYLED in args.scenarios:
         demonstrations.make_styles(backend=args.env, episodes=args.episodes)
     Path("results").mkdir(exist_ok=True)
-    Path("results/demonstrations.md").write_text(demonstrations.sums(args.env))
-    print("results/demonstrations.md")
+    path = Path("results") / ("demonstrations.md" if args.env == "smax" else f"demonstrations_{args.env}.md")
+    path.write_text(demonstrations.sums(args.env))
+    print(path)
     return 0
 
 

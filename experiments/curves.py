@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.demonstrations import Demonstrations
-from experiments.grids import Curve, Panel, Run, demos_path
-from experiments.run import ROOT, evaluations, is_done
+from experiments.grids import Curve, Panel, Run
+from experiments.run import evaluations, facts_of, is_done
 
 
 @dataclass(frozen=True)
@@ -27,6 +24,7 @@ class Measured:
         final: Win rate of the larger evaluation after training, [runs].
         seconds: Training took in all runs together.
         demonstrators: Their win rate; None where there are none.
+        commits: Of the checkouts that did the runs.
     """
 
     curve: Curve
@@ -36,6 +34,7 @@ class Measured:
     final: NDArray[np.float64]
     seconds: float
     demonstrators: float | None
+    commits: tuple[str, ...]
 
     @property
     def label(self) -> str:
@@ -62,39 +61,18 @@ def _read(curve: Curve, runs: list[Run]) -> Measured:
     def column(name: str) -> NDArray[np.float64]:
         return np.array([[float(table[step][name]) for step in steps] for table in tables])
 
+    facts = [facts_of(run) for run in runs]
+    used = {json.dumps(each["demonstrations"]) for each in facts}
+    if len(used) > 1:
+        raise ValueError(f"the runs of {runs[0].folder.parent} used unlike demonstrations: {', '.join(sorted(used))}")
     finals = [json.loads((run.folder / "final.json").read_text())["win_rate"] for run in runs]
-    seconds = sum(json.loads((run.folder / "run.json").read_text())["seconds"] for run in runs)
     return Measured(
         curve,
         np.array(steps, dtype=np.float64),
         column("win_rate"),
         column("length"),
         np.array(finals, dtype=np.float64),
-        seconds,
-        _demonstrators(runs[0]),
+        sum(each["seconds"] for each in facts),
+        (facts[0]["demonstrations"] or {}).get("win_rate"),
+        tuple(sorted({each["commit"] for each in facts})),
     )
-
-
-def _demonstrators(run: Run) -> float | None:
-    """Their win rate, which the run's folder keeps: the demonstrations themselves may be too large to be kept."""
-    if run.curve.demos is None:
-        return None
-    kept = run.folder.parent / "demonstrators.json"
-    if not kept.is_file():
-        kept.write_text(json.dumps(describe(ROOT / demos_path(run.env, run.curve.demos)), indent=1) + "\n")
-    return json.loads(kept.read_text())["win_rate"]
-
-
-def describe(path: Path) -> dict[str, object]:
-    """A demonstrations' file in a few numbers."""
-    demos = Demonstrations.load(path)
-    return {
-        "file": str(path.relative_to(ROOT)),
-        "sha256": sha256(path.read_bytes()).hexdigest(),
-        "episodes": len(demos),
-        # Of mixed demonstrations, whose agents won different battles, the mean over agents.
-        "win_rate": float(demos.won.mean()) if (demos.won >= 0).all() else None,
-        "mean_return": demos.mean_return,
-        "mean_length": demos.mean_length,
-        "style": demos.style,
-    }

@@ -5,6 +5,8 @@ Everything lies in ``demos_data/full/<scenario>/``, which git ignores; `sums` li
 
 from __future__ import annotations
 
+import fcntl
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,9 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.curves import describe
 from experiments.grids import LOW_HIGH, demos_path
-from experiments.run import ROOT, _environment
+from experiments.run import ROOT, describe, one_thread
 
 # Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
 LEVELS = {
@@ -44,16 +45,19 @@ def _train(env: str, seed: int, episodes: int) -> str:
     folder = ROOT / demos_path(env, f"seed{seed}/win30").parent
     folder.mkdir(parents=True, exist_ok=True)
     levels, most, look = LEVELS[env.partition(":")[2]]
-    if (folder / "finished").is_file():
+    finished = folder / "finished.json"  # holds what was wanted: with more levels a training goes on
+    if finished.is_file() and json.loads(finished.read_text()) == [list(levels), most]:
         return f"{folder}: done before"
     command = [sys.executable, "-u", str(ROOT / "examples" / "record_demos.py"), "--env", env, "--seed", str(seed)]
     command += ["--levels", *map(str, levels), "--max-steps", str(most), "--episodes", str(episodes)]
     command += ["--look-every", str(look)]
     command += ["--out", str(folder), "--run", str(folder)]
-    with (folder / "log.txt").open("a") as log:
-        code = subprocess.run(command, stdout=log, stderr=log, env=_environment(), check=False).returncode
+    with (folder / ".lock").open("w") as lock, (folder / "log.txt").open("a") as log:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as in experiments/run.py
+        done = subprocess.run(command, stdout=log, stderr=log, env=one_thread(), pass_fds=(lock.fileno(),), check=False)
+    code = done.returncode
     if code == 0:
-        (folder / "finished").touch()
+        finished.write_text(json.dumps([levels, most]) + "\n")
     return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
 
 

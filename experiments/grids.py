@@ -147,6 +147,15 @@ def _figure4(scenario: str, training: str, levels: tuple[int, ...]) -> Panel:
 _FIG5 = (QMIX_PAPER, Curve("QMIX, one layer more", "qmix-extra-layer", {"extra-layer": True}, program=QMIX))
 
 EXPERIMENTS: dict[str, Experiment] = {
+    "effect": Experiment(
+        "DM2 and independent PPO",
+        (
+            Panel(
+                "5m_vs_6m",
+                tuple(replace(curve, seeds=3) for curve in _figure2("5m_vs_6m", 3).curves if curve.program == IPPO),
+            ),
+        ),
+    ),
     "fig2": Experiment(
         "DM2, IPPO and QMIX",
         (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5)),

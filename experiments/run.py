@@ -19,9 +19,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from dm2_wrappers.demonstrations import Demonstrations
 from experiments.grids import Run
 
 ROOT = Path(__file__).parent.parent
@@ -54,10 +56,11 @@ def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda proce
         demos = run.options.get("demos")
         if demos is not None and not (ROOT / demos).is_file():
             return Outcome(run, "failed", f"{demos} is missing: run python -m experiments demos {run.panel.scenario}")
+        demonstrations = None if demos is None else describe(ROOT / demos)
         command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *words(run.options)]
         # Relative to the checkout, where it is inside: the program writes the path down.
         command += ["--run", str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)]
-        facts = _begin(run, command)
+        facts = _begin(run, command, demonstrations)
         begun = time.monotonic()
         with (folder / "log.txt").open("a") as log:
             process = subprocess.Popen(
@@ -66,7 +69,7 @@ def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda proce
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=ROOT,
-                env=_environment(),
+                env=one_thread(),
                 pass_fds=(lock.fileno(),),
             )
             started(process)
@@ -90,8 +93,14 @@ def words(options: dict[str, Any]) -> list[str]:
 
 
 def is_done(run: Run) -> bool:
-    """Whether its last file is there."""
-    return (run.folder / "final.json").is_file()
+    """Whether its last file is there, made with these options."""
+    return (run.folder / "final.json").is_file() and facts_of(run).get("options") == _as_text(run.options)
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """What its run.json says; nothing before it began."""
+    path = run.folder / "run.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def steps_done(run: Run) -> int:
@@ -109,18 +118,22 @@ def evaluations(run: Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _begin(run: Run, command: list[str]) -> dict[str, Any]:
-    """Write down what is about to happen; refuse a folder of other options."""
-    path = run.folder / "run.json"
-    options = {key: str(value) for key, value in run.options.items()}
-    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"seconds": 0.0, "attempts": 0}
-    if facts.get("options", options) != options:
-        raise ValueError(
-            f"{run.folder} holds a run with the options {facts['options']}, but this one has {options}; "
-            "move it away or choose another --results folder"
-        )
+def _as_text(options: dict[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in options.items()}
+
+
+def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) -> dict[str, Any]:
+    """Write down what is about to happen; refuse a folder of other options or demonstrations."""
+    facts: dict[str, Any] = {"seconds": 0.0, "attempts": 0, **facts_of(run)}
+    new = {"options": _as_text(run.options), "demonstrations": demonstrations}
+    for what, value in new.items():
+        if facts.get(what, value) != value:
+            raise ValueError(
+                f"{run.folder} holds a run with the {what} {facts[what]}, but this one has {value}; "
+                "move it away or choose another --results folder"
+            )
     facts |= {
-        "options": options,
+        **new,
         "command": shlex.join(["python", *(word.removeprefix(f"{ROOT}/") for word in command[2:])]),
         "attempts": facts["attempts"] + 1,
         "commit": commit(),
@@ -128,8 +141,23 @@ def _begin(run: Run, command: list[str]) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(path, facts)
+    _write(run.folder / "run.json", facts)
     return facts
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A demonstrations' file in a few numbers."""
+    demos = Demonstrations.load(path)
+    return {
+        "file": str(path.relative_to(ROOT)),
+        "sha256": sha256(path.read_bytes()).hexdigest(),
+        "episodes": len(demos),
+        # Of mixed demonstrations, whose agents won different battles, the mean over agents.
+        "win_rate": float(demos.won.mean()) if (demos.won >= 0).all() else None,
+        "mean_return": demos.mean_return,
+        "mean_length": demos.mean_length,
+        "style": demos.style,
+    }
 
 
 def versions() -> dict[str, str]:
@@ -152,7 +180,7 @@ def commit() -> str:
         return "unknown"
 
 
-def _environment() -> dict[str, str]:
+def one_thread() -> dict[str, str]:
     """One thread a run: the networks are small, and runs side by side would only get in each other's way."""
     own = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
     return {**os.environ, **own}

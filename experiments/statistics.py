@@ -29,8 +29,8 @@ class Estimate:
         return f"{float(self.value):.3f} [{float(self.low):.3f}, {float(self.high):.3f}]"
 
     def overlaps(self, other: Estimate) -> bool:
-        """Whether the intervals have a number in common."""
-        return bool(self.low <= other.high and other.low <= self.high)
+        """Whether the intervals have a number in common; unknown ones (of a single run) do."""
+        return not bool(self.low > other.high or other.low > self.high)
 
 
 def mean_and_error(runs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -15,14 +15,17 @@ _HEAD = (
     "area under the curve, mean ± standard error",
     "its interquartile mean [95 %]",
     "P(area above the baseline's) [95 %]",
+    "interval apart from the baseline's",
     "episode length at the end",
     "hours",
+    "commit",
 )
 
 
 def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
     """One panel's table. The area under the curve is the win rate's mean over training."""
     areas = {one.curve.slug: area_under_curve(one.steps, one.win_rates) for one in curves}
+    means = {slug: interquartile_mean(values) for slug, values in areas.items()}
     lines = [f"### {name}", "", _row(_HEAD), _row("---" for _ in _HEAD)]
     for one in curves:
         final, final_error = mean_and_error(one.final)
@@ -40,10 +43,12 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
                     "" if one.demonstrators is None else f"{one.demonstrators:.3f}",
                     f"{final:.3f} ± {final_error:.3f}",
                     f"{area:.3f} ± {area_error:.3f}",
-                    interquartile_mean(areas[one.curve.slug]),
+                    means[one.curve.slug],
                     better,
+                    "" if not better else "no" if means[one.curve.slug].overlaps(means[baseline]) else "yes",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
+                    ", ".join(one.commits),
                 )
             )
         )

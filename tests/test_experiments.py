@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
     assert facts["seconds"] > 0
     assert facts["command"].startswith("python examples/ippo_sb3.py --env smax:3m --steps 320 --seed 0 --coefficient 0.3")
     assert {"torch", "jax", "stable-baselines3"} <= set(facts["versions"])
+    assert facts["demonstrations"]["sha256"] == sha256((ROOT / "demos_data/smax_3m_win50.npz").read_bytes()).hexdigest()
 
     before = (grid[0].folder / "evaluations.csv").stat().st_mtime_ns
     run_all(grid)
@@ -109,6 +111,16 @@ def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
     assert "algorithm" in outcomes[0].message
 
 
+def test_a_run_begun_with_other_demonstrations_is_refused(tmp_path):
+    run = run_of(tmp_path, curve=1)
+    run.folder.mkdir(parents=True)
+    facts = {"options": {key: str(value) for key, value in run.options.items()}, "demonstrations": {"sha256": "another"}}
+    (run.folder / "run.json").write_text(json.dumps(facts))
+    (outcome,) = run_all([run])
+    assert outcome.state == "failed"
+    assert "holds a run with the demonstrations {'sha256': 'another'}" in outcome.message
+
+
 def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
     curve = replace(PANEL.curves[1], demos="seed9/win50")
     (outcome,) = run_all([Run(PANEL, curve, 0, "smax:3m", tmp_path)])
@@ -119,8 +131,10 @@ def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
 def test_a_folder_of_other_options_is_refused(tmp_path):
     run = run_of(tmp_path, steps=64)
     run_all([run])
-    (run.folder / "final.json").unlink()
-    outcome = run_all([run_of(tmp_path, steps=128)])[0]
+    other = run_of(tmp_path, steps=128)
+    assert is_done(run)
+    assert not is_done(other)  # although its folder has a final.json
+    outcome = run_all([other])[0]
     assert outcome.state == "failed"
     assert "holds a run with the options" in outcome.message
 

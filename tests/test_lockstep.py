@@ -223,3 +223,41 @@ def test_learners_do_not_share_their_spaces_random_streams():
     views = [AgentVectorEnv(lockstep, agent) for agent in lockstep.env.possible_agents]
     assert views[0].single_action_space is not views[1].single_action_space
     assert views[0].single_action_space is not lockstep.env.action_spaces["agent_0"]
+
+
+@pytest.mark.parametrize(("what", "where"), [("reward", "reward"), ("observation", "observation")])
+def test_nan_is_one_sentence_that_names_agent_and_copy(what, where):
+    venv, lockstep = make(n=2, sizes=(3, 2))
+    step = venv.step
+
+    def sick(actions):
+        observations, rewards, terminations, truncations, infos = step(actions)
+        (rewards if where == "reward" else observations)[1, 0] = np.nan
+        return observations, rewards, terminations, truncations, infos
+
+    venv.step = sick
+
+    def body(env, agent):
+        env.reset()
+        env.step(np.zeros(2, int))
+
+    with pytest.raises(ValueError, match=f"the {what} of agent 'agent_0' in copy 1 holds NaN or infinity"):
+        lockstep.run(loops_of(lockstep, body))
+
+
+def test_an_error_while_a_loop_is_stopped_does_not_keep_the_others_from_being_stopped():
+    _, lockstep = make(n=1, sizes=(2, 2, 2))
+    stopped = []
+
+    def body(env, agent):
+        env.reset()
+        try:
+            for _ in range(2 if agent == "agent_0" else 9):
+                env.step(np.zeros(1, int))
+        except LoopStopped:
+            stopped.append(agent)
+            raise RuntimeError(f"{agent} fell over") from None
+
+    with pytest.raises(RuntimeError, match="agent_1 fell over"):
+        lockstep.run(loops_of(lockstep, body))
+    assert stopped == ["agent_1", "agent_2"]

@@ -24,3 +24,14 @@ def test_without_news_of_breaking_nothing_is_forgotten():
     rollout = Rollout()
     rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]))
     assert not rollout.take()[2].any()
+
+
+def test_after_a_cut_what_follows_is_of_another_episode():
+    rollout = Rollout()
+    for ended, broken in ((False, False), (True, True)):
+        rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([broken]))
+        if not ended:
+            rollout.cut()
+    assert rollout.take()[2][:, 0].tolist() == [False, True]
+    rollout.cut()  # of nothing
+    assert len(rollout) == 0

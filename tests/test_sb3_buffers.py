@@ -191,6 +191,13 @@ def test_a_rollout_without_a_living_step_teaches_nothing_and_does_not_break_trai
     team = team_of(algorithm, n=1, lifetimes=(None, 1), limit=30, n_steps=4, batch_size=4, **extra)
     team.learn(4 * 5)
     assert all(torch.isfinite(p).all() for p in team.models["agent_1"].policy.parameters())
+    # In the last rollouts it is dead throughout: no advantage, and no error of the critic's own value.
+    buffer = team.models["agent_1"].rollout_buffer
+    assert not buffer.teaching().any()
+    (samples,) = buffer.get(4)
+    assert not samples.advantages.any()
+    torch.testing.assert_close(samples.returns, samples.old_values)
+    assert not torch.isclose(samples.old_values, torch.tensor(buffer.dead_value)).any()  # the critic's, not death's
 
 
 def test_death_remove_leaves_padding_steps_out_too():
@@ -294,3 +301,37 @@ def test_a_broken_episode_is_removed_from_the_replay_buffer(buffer_size):
     replay, other = team.models["agent_1"].replay_buffer, team.models["agent_0"].replay_buffer
     r = other.rewards[other.pos - 8 : other.pos, 0].reshape(4, 2)
     np.testing.assert_allclose(replay.rewards[10:12, 0], r[2] + 0.99 * r[3], rtol=1e-6)
+
+
+def test_who_dies_in_the_step_of_the_time_limit_is_worth_what_being_dead_is():
+    # Agent 1 dies in step 6 of 6, which is also the time limit's; its rollout ends in the next episode's second step.
+    _, buffers = rollout_of(PPO, n=1, lifetimes=(None, 6), truncates=True, n_steps=8, batch_size=4)
+    buffer = buffers["agent_1"]
+    assert buffer.cut[:, 0].tolist() == [False] * 5 + [True] + [False] * 2
+    buffer.dead_value = 100.0
+    buffer.recompute()
+    # No dead step in this rollout says what being dead is worth: it is what it was before.
+    expected = buffer.rewards[5, 0] + 0.99 * 100.0 - buffer.values[5, 0]
+    assert buffer.advantages[5, 0] == pytest.approx(expected, rel=1e-5)
+    assert not buffers["agent_0"].cut.any()
+
+
+def test_a_replay_buffer_that_loses_its_only_episode_keeps_a_step_to_sample():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=6, broken=(0,)), 1)
+    team = IndependentLearners(DQN, env, seed=0, learning_starts=2, train_freq=1, buffer_size=50, **SMALL)
+    team.learn(12)
+    assert team.models["agent_0"].replay_buffer.pos == 7  # the first episode's first step, and the second episode
+
+
+def test_a_replay_buffer_of_another_size_takes_the_newest_rows():
+    team = team_of(DQN, n=2, lifetimes=(None, None), learning_starts=10_000, buffer_size=10)
+    team.learn(24)
+    old = team.models["agent_0"].replay_buffer
+    assert old.full
+    by_age = np.roll(old.rewards[:, 0], -old.pos)
+    for size in (6, 16):
+        new = team_of(DQN, n=2, lifetimes=(None, None), buffer_size=size).models["agent_0"].replay_buffer
+        new.load_state_dict(old.state_dict())
+        kept = min(size, 10)
+        np.testing.assert_array_equal(new.rewards[:kept, 0], by_age[-kept:])
+        assert (new.pos, new.full) == ((0, True) if size == 6 else (10, False))

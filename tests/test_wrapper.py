@@ -263,3 +263,23 @@ def test_demonstrations_recorded_on_a_wrapped_environment_hold_its_own_rewards()
     env.training = False
     demos = dm2.Demonstrations.record(env, lambda observations: dict.fromkeys(observations, 1), 2, seed=0)
     assert demos.mean_return == 5 * 2
+
+
+def test_a_reset_in_mid_episode_does_not_hand_its_steps_to_the_next_episodes_fate():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS, broken=(1,)), matcher(), coefficient=1.0)
+    env.reset(seed=0)
+    env.step({"agent_0": 0, "agent_1": 0})
+    env.reset()
+    while env.agents:
+        env.step(dict.fromkeys(env.agents, 0))
+    assert env.update()["transitions"] == 2.0  # the first episode's one step, of two agents
+
+
+def test_without_updates_memory_stays_bounded():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(buffer_size=16), coefficient=1.0)
+    for _ in range(20):
+        env.reset()
+        while env.agents:
+            env.step(dict.fromkeys(env.agents, 0))
+        assert len(env._rollout) < 16
+    assert env.update()["transitions"] > 16

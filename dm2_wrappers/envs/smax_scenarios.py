@@ -30,6 +30,7 @@ def jaxmarl(module: str) -> ModuleType:
     """JaxMARL's module of SMAX with that name, imported without its noise."""
     # When first imported, JaxMARL prints two lines about environments nobody asked for, to ``sys.__stdout__``, and
     # leaves ``sys.stdout`` and ``sys.stderr`` set to the original streams, whatever they were.
+    require("jax", "smax")
     original, quiet = sys.__stdout__, io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(sys.stderr):
         try:

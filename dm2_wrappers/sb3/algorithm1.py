@@ -81,7 +81,7 @@ class MixRewards(BaseCallback):
         buffer = self.model.rollout_buffer  # type: ignore[attr-defined]
         gail = self.rollout.gail_rewards()[:, :, self.index]  # [T, N]
         live = buffer.live & ~buffer.broken
-        env_reward = buffer.rewards[live].mean() if live.any() else 0.0
+        env_reward = buffer.env_rewards[live].mean() if live.any() else 0.0
         # Line 11. Added, not assigned: SB3 has already put the value of what a time limit cut off into these rewards.
         buffer.rewards += np.float32(self.coefficient()) * gail
         buffer.recompute()

@@ -81,9 +81,11 @@ class _LiveSteps:
     env: AgentVecEnv
     rewards: NDArray[np.float32]  # [T, N]
     values: NDArray[np.float32]  # [T, N]
+    advantages: NDArray[np.float32]  # [T, N]
     generator_ready: bool
     live: NDArray[np.bool_]  # [T, N]
-    cut: NDArray[np.bool_]  # [T, N]: a time limit ended a dead agent's episode
+    cut: NDArray[np.bool_]  # [T, N]: a time limit ended the episode of an agent that was dead, or died in that step
+    env_rewards: NDArray[np.float32]  # [T, N]: the environment's own, as they were
     broken: NDArray[np.bool_]  # [T, N]: of an episode that the simulator broke
     after_death = "earned"
     dead_value = 0.0  # the newest estimate of what being dead, or dying, is worth
@@ -92,9 +94,11 @@ class _LiveSteps:
         super().reset()
         shape = self.buffer_size, self.n_envs
         self.live, self.cut, self.broken = np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool)
+        self.env_rewards = np.zeros(shape, np.float32)
 
     def add(self, *args: Any, **kwargs: Any) -> None:
         self.live[self.pos], self.cut[self.pos] = self.env.live, self.env.cut
+        self.env_rewards[self.pos] = self.env.env_rewards
         for copy in np.flatnonzero(self.env.forget):
             self.broken[max(0, self.pos + 1 - self.env.forget[copy]) : self.pos + 1, copy] = True
         super().add(*args, **kwargs)
@@ -106,7 +110,12 @@ class _LiveSteps:
 
     def recompute(self) -> None:
         """Returns and advantages from ``rewards`` as they are now, with the values of the rollout's end."""
-        if self.after_death == "critic" or (self.live.all() and self.last_alive.all()):
+        if not self.teaching().any():
+            # SB3's train() cannot do without any minibatch: it gets one without advantage and value error.
+            self.advantages, self.returns = np.zeros_like(self.advantages), self.values.copy()
+            return
+        all_lived = self.live.all() and self.last_alive.all() and not self.cut.any()
+        if self.after_death == "critic" or all_lived:
             super().compute_returns_and_advantage(self.last_values, self.last_dones)
             return
         self.dead_value = self._value_of_death()
@@ -114,11 +123,11 @@ class _LiveSteps:
         last = self.last_values.detach().cpu().numpy().flatten()
         last_values = np.where(self.last_alive, last, self.dead_value).astype(np.float32)
         rewards = self.rewards
-        if self.after_death == "mean":
-            self.rewards = self._with_constant_dead_value(last_values)
-        elif self.cut.any():
+        if self.cut.any():
             # SB3 has put no bootstrap into the rewards of the dead: what a time limit cut off is worth.
             self.rewards = rewards + np.float32(self.gamma * self.dead_value) * self.cut
+        if self.after_death == "mean":
+            self.rewards = self._with_constant_dead_value(last_values)
         super().compute_returns_and_advantage(torch.as_tensor(last_values), self.last_dones)
         self.rewards = rewards
 
@@ -166,11 +175,6 @@ class _LiveSteps:
         return RolloutBuffer.swap_and_flatten(self.teaching())[:, 0]
 
 
-def _teaching_nothing(samples: Any) -> Any:
-    """A minibatch without advantage and value error: SB3's ``train()`` cannot do without any minibatch."""
-    return samples._replace(advantages=torch.zeros_like(samples.advantages), returns=samples.old_values.clone())
-
-
 class _LiveMinibatches(_LiveSteps):
     """Mixin: minibatches of steps that teach only, as many as SB3 would make of all steps, of nearly equal size."""
 
@@ -186,7 +190,7 @@ class _LiveMinibatches(_LiveSteps):
             self.generator_ready = True
         rows = np.flatnonzero(self._flat_teaching())
         if not len(rows):
-            yield _teaching_nothing(self._get_samples(np.array([0, 1 % len(self.values)])))
+            yield self._get_samples(np.array([0, 1 % len(self.values)]))  # teaches nothing: see recompute
             return
         rows = np.random.permutation(rows)  # noqa: NPY002  the learner's own stream, as in SB3
         parts = 1 if batch_size is None else -(-self.live.size // batch_size)
@@ -216,7 +220,7 @@ class LiveRecurrentRolloutBuffer(_LiveSteps, RecurrentRolloutBuffer):
                 taught = True
                 yield samples
         if not taught and samples is not None:
-            yield _teaching_nothing(samples._replace(mask=torch.ones_like(samples.mask)))
+            yield samples._replace(mask=torch.ones_like(samples.mask))
 
     def _get_samples(self, batch_inds: NDArray[Any], env_change: NDArray[Any], env: Any = None) -> Any:
         samples = super()._get_samples(batch_inds, env_change, env)
@@ -283,6 +287,8 @@ class LiveReplayBuffer(ReplayBuffer):
         """Remove the rows of these episodes; the others close up, in the order of their age."""
         by_age = (np.arange(self.buffer_size) + self.pos) % self.buffer_size if self.full else np.arange(self.pos)
         kept = by_age[~np.isin(self._episode_of[by_age], episodes)]
+        if not len(kept):  # an empty buffer cannot be sampled from: the oldest step, played like any other, stays
+            kept = by_age[:1]
         for name in (*self._arrays, "_episode_of"):
             array = getattr(self, name)
             array[: len(kept)] = array[kept]
@@ -299,10 +305,16 @@ class LiveReplayBuffer(ReplayBuffer):
         return {"pos": self.pos, "full": self.full, "arrays": arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state_dict``."""
+        """The inverse of ``state_dict``; a smaller buffer takes the newest rows."""
+        saved = len(state["arrays"]["rewards"])
+        if saved == self.buffer_size or not (state["full"] or saved > self.buffer_size):
+            newest, self.pos, self.full = np.arange(saved), state["pos"], state["full"]
+        else:  # of another size, as with another number of copies
+            by_age = (np.arange(saved) + (state["pos"] if state["full"] else 0)) % saved
+            newest = by_age[-self.buffer_size :]
+            self.pos, self.full = len(newest) % self.buffer_size, len(newest) == self.buffer_size
         for name, rows in state["arrays"].items():
-            getattr(self, name)[: len(rows)] = rows.numpy()
-        self.pos, self.full = state["pos"], state["full"]
+            getattr(self, name)[: len(newest)] = rows.numpy()[newest]
 
 
 _LIVE: dict[type[Any], type[Any]] = {

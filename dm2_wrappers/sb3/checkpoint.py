@@ -137,7 +137,7 @@ def load(
             raise ValueError(
                 f"the checkpoint {str(file)!r} is of agents and observation sizes {expected}, the environment has {found}"
             )
-        state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True)
+        state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
         if facts["matcher"] is None:
             matcher = None
         elif matcher is None:

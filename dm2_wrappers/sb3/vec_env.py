@@ -25,8 +25,8 @@ class AgentVecEnv(VecEnv):
 
     Attributes:
         live: Whether the agent was alive at the observation before the last step, [N].
-        cut: Whether the last step ended a dead agent's episode by a time limit, [N]: SB3 must not bootstrap with its
-            critic's value of being dead; `dm2_wrappers.sb3.buffers` does it with a better one.
+        cut: Whether the last step ended by a time limit the episode of an agent that was dead, or died in it, [N]: SB3
+            must not bootstrap with its critic's value of being dead; `dm2_wrappers.sb3.buffers` does it with a better one.
         over: Whether the last step ended the joint episode, [N].
         forget: How many of the newest steps belong to an episode that broke with the last step, [N]; 0: none.
         alive: Whether the agent is alive at the present observation, [N].
@@ -81,7 +81,7 @@ class AgentVecEnv(VecEnv):
         time_limit = joint.truncations[:, k] & ~joint.terminations[:, k] & ~broken
         alive_at_end = joint.infos.get("final_alive", joint.alive)[:, k]
         bootstrap = time_limit & ~self._left & (self.critic_knows_death | (self.live & alive_at_end))
-        self.cut = time_limit & ~self._left & ~self.live
+        self.cut = time_limit & ~self._left & ~(self.live & alive_at_end)
         # A wrapper that shapes rewards leaves the environment's own in infos.
         self.env_rewards = joint.infos.get("env_reward", joint.rewards)[:, k].copy()
         self._returns += self.env_rewards
