@@ -127,6 +127,17 @@ def test_after_an_evaluation_in_its_own_environment_a_team_begins_new_episodes(h
     assert inner.t == 6
 
 
+def test_evaluations_in_its_own_environment_do_not_put_off_the_updates_of_an_online_run():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3)), 2)
+    demos = dm2.Demonstrations.record(env, Always(0), 2, seed=0)
+    matcher = dm2.DistributionMatcher(demos, updates=1, batch_size=4, seed=0)
+    options = {"n_steps": 6, "batch_size": 6, "mode": "online", "update_every": 30, **SMALL}
+    team = IndependentLearners(PPO, env, seed=0, matcher=matcher, coefficient=0.5, **options)
+    for _ in range(3):
+        team.learn(12, reset_num_timesteps=not team.num_timesteps).evaluate(env, episodes=2, seed=3)
+    assert team._lockstep.env.metrics["transitions"] == 30 * 2
+
+
 def test_a_team_keeps_its_episodes_when_it_is_evaluated_elsewhere():
     team = IndependentLearners(PPO, TinyEnv(limit=50), seed=0, n_steps=6, batch_size=6, **SMALL)
     team.learn(6).evaluate(TinyEnv(limit=50), episodes=1)

@@ -345,6 +345,7 @@ def test_learning_for_less_than_an_agents_rollout_warns():
     with pytest.warns(UserWarning, match=message):
         team.learn(20)
     assert team.models["agent_1"]._n_updates == 0
+    assert [model._last_obs for model in team.models.values()] == [None, None]  # agent 1 was amid a rollout
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         team.learn(22)

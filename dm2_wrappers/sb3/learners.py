@@ -333,7 +333,8 @@ class IndependentLearners:
             return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
         finally:
             if own:
-                self.restart_episodes()
+                self._forget_episodes()
+                self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a checkpoint, ``<path>.zip``: all that a run needs to go on. The previous one stays whole until then."""
