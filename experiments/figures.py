@@ -24,7 +24,7 @@ def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, interquartile in (("", False), ("_iqm", True)):
         figure, row = plt.subplots(
-            1, len(panels), figsize=(5.2 * len(panels), 4.2), layout="constrained", sharey=True, squeeze=False
+            1, len(panels), figsize=(5.2 * len(panels), 5.2), layout="constrained", sharey=True, squeeze=False
         )
         for axes, (name, curves) in zip(row[0], panels, strict=True):
             _panel(axes, name, curves, interquartile=interquartile)
@@ -63,7 +63,7 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.14))  # below: it hides no curve
 
 
 def _colours(curves: list[Measured]) -> list[Any]:
