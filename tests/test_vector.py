@@ -379,8 +379,8 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     script = tmp_path / "program.py"
     script.write_text(
         textwrap.dedent("""
-        import time, numpy as np
-        from pettingzoo import ParallelEnv
+        import signal, time, numpy as np
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in whatever a shell has put in the background
         from dm2_wrappers import vectorize
         from tests.tiny_envs import TinyEnv
 
