@@ -205,7 +205,8 @@ class Demonstrations:
             policy: For a ParallelEnv ``policy({agent: observation}) -> {agent: action}``, for a vector environment
                 ``policy(observations [N, K, D], infos) -> actions [N, K]``.
             episodes: How many joint episodes to keep.
-            seed: Seeds the environment's first reset; the policy's own randomness is the caller's.
+            seed: Seeds the environment's first reset and, while recording, Python's, NumPy's and torch's global random
+                streams, from which policies sample; a generator of the policy's own is the caller's.
             provenance: What to remember of the policy; what JSON can hold.
             progress_bar: Show one (needs tqdm).
 

@@ -13,6 +13,7 @@ from dm2_wrappers._extras import require
 from dm2_wrappers.demonstration_files import to_json
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.flatten import environment_id, flat_space, flatten, without_matcher
+from dm2_wrappers.random_state import RandomState, derive_seed
 from dm2_wrappers.vector import MultiAgentVectorEnv
 
 
@@ -75,7 +76,14 @@ def record(
     stream: Iterable[_Episode] = play(env, policy, episodes, seed)
     if progress_bar:
         stream = require("tqdm", "sb3").tqdm(stream, total=episodes, desc="recording", unit="episode")
-    kept = list(stream)
+    outer = RandomState.capture()
+    if seed is not None:  # policies sample from the global streams: seeded, and then left as they were
+        RandomState.seeded(derive_seed(seed, "recording")).restore()
+    try:
+        kept = list(stream)
+    finally:
+        if seed is not None:
+            outer.restore()
     if isinstance(env, MultiAgentVectorEnv):
         # Copies finish short episodes first: in random order, the first n are no more likely to be short ones.
         kept = [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))]

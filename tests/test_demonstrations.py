@@ -457,3 +457,22 @@ def test_check_compatible():
         demos.check_compatible(["agent_1", "agent_0"], [2, 3])
     with pytest.raises(ValueError, match=r"'agent_1' has 5 observation features .* 2 in the demonstrations"):
         demos.check_compatible(demos.agents, (3, 5))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_one_seed_records_the_same_episodes_and_leaves_the_global_streams_alone(batched):
+    env = dm2.vectorize(lambda: TinyEnv(), 2) if batched else TinyEnv()
+
+    def policy(observations, infos=None):
+        if batched:
+            return np.random.randint(0, 3, observations.shape[:2])
+        return {agent: int(np.random.randint(3)) for agent in observations}
+
+    np.random.seed(1)
+    first = Demonstrations.record(env, policy, 6, seed=0)
+    after = np.random.randint(10**9)
+    second, other = (Demonstrations.record(env, policy, 6, seed=seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first.actions, second.actions)
+    assert not np.array_equal(first.actions, other.actions)
+    np.random.seed(1)
+    assert after == np.random.randint(10**9)
