@@ -19,7 +19,7 @@ from typing import Literal
 
 import torch
 import tyro
-from sb3_contrib import MaskablePPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
@@ -49,6 +49,8 @@ class LearnerArgs:
     """entropy bonus"""
     activation: Literal["tanh", "relu"] = "relu"
     """activation of actor and critic, each 64-64"""
+    recurrent: bool = False
+    """an LSTM of 64 before those layers; sb3-contrib's RecurrentPPO knows no action masks: an illegal action is a stop"""
     max_grad_norm: float = 10.0
     """gradient clipping; SB3's 0.5 lets the critic's large gradients drown the policy's"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
@@ -60,6 +62,11 @@ class LearnerArgs:
         """The same with numbers for what the environment decides."""
         num_envs = self.num_envs or dm2.envs.default_num_envs(env)
         return replace(self, num_envs=num_envs, n_steps=self.n_steps or 4096 // num_envs)
+
+    @property
+    def env_options(self) -> dict[str, str]:
+        """What its environments are made with."""
+        return {"invalid_action": "noop"} if self.recurrent else {}
 
 
 @dataclass
@@ -113,10 +120,14 @@ class Args:
 
 
 def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.IndependentLearners:
-    """One MaskablePPO per agent."""
+    """One MaskablePPO, or RecurrentPPO, per agent."""
+    policy_kwargs: dict = {"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh}
+    if args.recurrent:
+        policy_kwargs["lstm_hidden_size"] = 64
     return dm2.sb3.IndependentLearners(
-        MaskablePPO,
+        RecurrentPPO if args.recurrent else MaskablePPO,
         venv,
+        policy="MlpLstmPolicy" if args.recurrent else "MlpPolicy",
         seed=seed,
         after_death=args.after_death,
         n_steps=args.n_steps,
@@ -126,7 +137,7 @@ def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.Indep
         gamma=args.gamma,
         clip_range=args.clip_range,
         ent_coef=args.ent_coef,
-        policy_kwargs={"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh},
+        policy_kwargs=policy_kwargs,
         max_grad_norm=args.max_grad_norm,
         device=args.device,
         **options,
@@ -146,7 +157,11 @@ def main(args: Args) -> Path:
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
     begin(run, args)
     test_envs = min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env))
-    with dm2.envs.vector_env(args.env, args.learner.num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
+    options = args.learner.env_options
+    with (
+        dm2.envs.vector_env(args.env, args.learner.num_envs, **options) as venv,
+        dm2.envs.vector_env(args.env, test_envs, **options) as test_env,
+    ):
         train(args, run, name, venv, test_env)
     return run
 
@@ -218,12 +233,22 @@ def begin(run: Path, args, free: tuple[str, ...] = ("steps", "run", "bar_positio
     run.mkdir(parents=True, exist_ok=True)
     path, options = run / "config.json", json.loads(json.dumps(asdict(args), default=str))
     if path.exists() and any(run.glob("checkpoint.*")):
-        before = json.loads(path.read_text())
-        changed = [key for key in options if key not in free and before.get(key, options[key]) != options[key]]
+        before, now = _flat(json.loads(path.read_text())), _flat(options)
+        changed = [key for key in now if key not in free and before.get(key, now[key]) != now[key]]
         if changed:
-            was, wanted = ({key: each[key] for key in changed} for each in (before, options))
+            was, wanted = ({key: each[key] for key in changed} for each in (before, now))
             raise SystemExit(f"{run} holds a run with {was}, not {wanted}: choose another folder with --run, or remove it")
     write_json(path, options)
+
+
+def _flat(options: dict) -> dict:
+    """``{"learner": {"gamma": 0.99}}`` as ``{"learner.gamma": 0.99}``."""
+    flat = {}
+    for key, value in options.items():
+        flat.update(
+            {f"{key}.{name}": each for name, each in _flat(value).items()} if isinstance(value, dict) else {key: value}
+        )
+    return flat
 
 
 def write_json(path: Path, facts: dict) -> None:

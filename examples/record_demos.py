@@ -52,7 +52,11 @@ def main(args: Args) -> None:
     run = args.run or Path("runs/demos") / f"{name}_seed{args.seed}"
     ippo_sb3.begin(run, args, free=("levels", "max_steps", "look_every", "out", "run"))
     num_envs, test_envs = args.learner.num_envs, dm2.envs.default_num_envs(args.env)
-    with dm2.envs.vector_env(args.env, num_envs) as venv, dm2.envs.vector_env(args.env, test_envs) as test_env:
+    options = args.learner.env_options
+    with (
+        dm2.envs.vector_env(args.env, num_envs, **options) as venv,
+        dm2.envs.vector_env(args.env, test_envs, **options) as test_env,
+    ):
         train_and_record(args, name, run, venv, test_env)
 
 
@@ -103,7 +107,11 @@ def closeness(level: float) -> float:
 def record(team, args: Args, env) -> dm2.Demonstrations:
     """Joint episodes of the sampling policy."""
     settings = json.loads(json.dumps(asdict(args), default=str))
-    provenance = {"algorithm": "IPPO (MaskablePPO per agent)", "train_steps": team.num_timesteps, "settings": settings}
+    provenance = {
+        "algorithm": f"IPPO ({'Recurrent' if args.learner.recurrent else 'Maskable'}PPO per agent)",
+        "train_steps": team.num_timesteps,
+        "settings": settings,
+    }
     return dm2.Demonstrations.record(env, team.policy(), args.episodes, seed=args.seed + 1000, provenance=provenance)
 
 
