@@ -81,6 +81,8 @@ class MatcherArgs:
     """what function of the discriminator is paid"""
     center: bool = True
     """pay the reward less its mean over the newest rollout"""
+    keep_buffer: bool = True
+    """draw the policy's side from the newest 32,768 transitions of an agent; else from the newest rollout alone"""
 
 
 @dataclass

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.grids import EXPERIMENTS, Experiment, Run, quick, runs
+from experiments.grids import EXPERIMENTS
+from experiments.plan import Experiment, Run, quick, runs
 from experiments.run import is_done, steps_done
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.grids import Curve, Panel, Run
+from experiments.plan import Curve, Panel, Run
 from experiments.run import evaluations, facts_of, is_done
 
 

@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH, demos_path
+from experiments.grids import LOW_HIGH
+from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread
 
 # Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
@@ -23,6 +24,7 @@ LEVELS = {
     "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000, 8_192),
     "3s_vs_5z": ((0.2, 0.3, 0.4), 3_000_000, 16_384),
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
+    "2s3z": ((0.3, 0.5), 2_000_000, 8_192),
 }
 STYLED = "5m_vs_6m"
 

@@ -7,93 +7,26 @@ seed only. A run belongs to its settings, not to a figure: IPPO on 5m_vs_6m is r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-FIRST_SEED = 100  # of the runs: those of the demonstrators' trainings are below, so no run begins as its demonstrators did
-IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
+from experiments.plan import QMIX, Curve, Experiment, Panel
 
-
-@dataclass(frozen=True)
-class Curve:
-    """Runs that differ in their seed only.
-
-    Attributes:
-        label: In the legend.
-        slug: Names the runs' folder; equal slugs of one scenario are the same runs.
-        options: Of the program, as on its command line.
-        demos: The demonstrations' file, relative to the folder of the scenario's demonstrations; see `demos_path`.
-        program: The example that does the run.
-        seeds: How many, unless the command line says otherwise.
-    """
-
-    label: str
-    slug: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    demos: str | None = None
-    program: str = IPPO
-    seeds: int = 5
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One scenario: its curves, and the environment steps of every run."""
-
-    scenario: str
-    curves: tuple[Curve, ...]
-    steps: int = 1_000_000
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One figure."""
-
-    title: str
-    panels: tuple[Panel, ...]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training: a curve's settings with a seed."""
-
-    panel: Panel
-    curve: Curve
-    seed: int
-    env: str  # backend:scenario
-    root: Path  # where results go
-
-    @property
-    def folder(self) -> Path:
-        """Where everything of this run lies."""
-        return self.root / "runs" / self.env.replace(":", "_") / self.curve.slug / f"seed{self.seed}"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """All options of the program but the run's folder."""
-        options = {"env": self.env, "steps": self.panel.steps, "seed": self.seed, **self.curve.options}
-        if self.curve.demos is not None:
-            options["demos"] = demos_path(self.env, self.curve.demos)
-        return options
-
-
-def demos_path(env: str, name: str) -> Path:
-    """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
-
-    A name without a folder is a file that the repository holds.
-    """
-    env_name = env.replace(":", "_")
-    folder, _, level = name.rpartition("/")
-    base = Path("demos_data") / "full" / env_name / folder if folder else Path("demos_data")
-    return base / f"{env_name}_{level}.npz"
-
-
-# The paper's c, and where the paper has none a value between its others.
-COEFFICIENTS = {"5m_vs_6m": 0.3, "3s_vs_4z": 0.05, "3s_vs_5z": 0.1}
+# The paper's c, those of its authors' repository, and for scenarios that neither has the paper's larger one.
+COEFFICIENTS = {"5m_vs_6m": 0.3, "3s_vs_4z": 0.05, "3s_vs_5z": 0.1, "3m": 0.3, "2s3z": 0.3}
 
 # Demonstrators of about 30 % and about 50 %; those without a folder are in the repository.
-LOW_HIGH = {"5m_vs_6m": ("win30", "win50"), "3s_vs_4z": ("win30", "win50"), "3s_vs_5z": ("seed0/win30", "seed0/win40")}
+LOW_HIGH = {
+    "5m_vs_6m": ("win30", "win50"),
+    "3s_vs_4z": ("win30", "win50"),
+    "3s_vs_5z": ("seed0/win30", "seed0/win40"),
+    "3m": ("win30", "win50"),
+    "2s3z": ("seed0/win30", "seed0/win50"),
+}
+
+# How the paper trains, as far as these learners can: see "preset" below.
+_PAPER_PPO: dict[str, Any] = {"n_steps": 128, "n_epochs": 10, "minibatches": 1, "clip_range": 0.05, "learning_rate": 5e-4}
+_PAPER_GAIL: dict[str, Any] = {"updates": 120, "batch_size": 1600, "keep_buffer": False, "center": False}
 
 # Rewards summed before the target network's value: chosen after single runs of QMIX, as c is chosen for DM2.
 QMIX_STEPS = {"5m_vs_6m": 1, "3s_vs_4z": 3, "3s_vs_5z": 3}
@@ -105,10 +38,15 @@ IPPO_ALONE = Curve("IPPO", "ippo", {"algorithm": "ippo"})
 _DEFAULTS = {"updates": 30, "center": True, "reward": "logit", "env-coefficient": 1.0}
 
 
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """As on a command line."""
+    return {key.replace("_", "-"): value for key, value in options.items()}
+
+
 def dm2(scenario: str, demos: str, label: str, *, seeds: int = 5, **options: Any) -> Curve:
     """DM2 with the scenario's c, unless another is given."""
     coefficient = options.pop("coefficient", COEFFICIENTS[scenario])
-    named = {key.replace("_", "-"): value for key, value in options.items()}
+    named = _named(options)
     named = {key: value for key, value in named.items() if _DEFAULTS.get(key) != value}
     slug = "-".join(
         ["dm2", demos.replace("/", "-"), f"c{coefficient:g}", *(f"{k}={v}".replace(" ", "") for k, v in named.items())]
@@ -116,24 +54,26 @@ def dm2(scenario: str, demos: str, label: str, *, seeds: int = 5, **options: Any
     return Curve(label, slug, {"coefficient": coefficient, **named}, demos, seeds=seeds)
 
 
+def _paper(label: str, slug: str, *, seeds: int = 3, **options: Any) -> Curve:
+    """DM2 with settings of the paper's and a short name."""
+    return replace(dm2("5m_vs_6m", "win30", label, seeds=seeds, **options), slug=slug)
+
+
 def qmix(scenario: str, label: str = "QMIX", *, seeds: int = 5, **options: Any) -> Curve:
     """QMIX with the scenario's n-step returns."""
-    named = {"n-steps": QMIX_STEPS[scenario], **{key.replace("_", "-"): value for key, value in options.items()}}
+    named = {"n-steps": QMIX_STEPS[scenario], **_named(options)}
     slug = "-".join(["qmix", *(f"{key}={value}" for key, value in named.items())])
     return Curve(label, slug, named, program=QMIX, seeds=seeds)
 
 
-def _figure2(scenario: str, seeds: int) -> Panel:
+def _figure2(scenario: str, seeds: int, *, steps: int = 1_000_000, with_qmix: bool = True) -> Panel:
     low, high = LOW_HIGH[scenario]
-    return Panel(
-        scenario,
-        (
-            replace(IPPO_ALONE, seeds=seeds),
-            dm2(scenario, low, "DM2, weaker demonstrators", seeds=seeds),
-            dm2(scenario, high, "DM2, stronger demonstrators", seeds=seeds),
-            qmix(scenario),
-        ),
+    curves = (
+        replace(IPPO_ALONE, seeds=seeds),
+        dm2(scenario, low, "DM2, weaker demonstrators", seeds=seeds),
+        dm2(scenario, high, "DM2, stronger demonstrators", seeds=seeds),
     )
+    return Panel(scenario, (*curves, qmix(scenario)) if with_qmix else curves, steps)
 
 
 def _figure3(quality: str) -> Panel:
@@ -156,15 +96,7 @@ def _figure4(scenario: str, training: str, levels: tuple[int, ...]) -> Panel:
 _FIG5 = (qmix("5m_vs_6m"), qmix("5m_vs_6m", "QMIX, one layer more", extra_layer=True))
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "effect": Experiment(
-        "DM2 and independent PPO",
-        (
-            Panel(
-                "5m_vs_6m",
-                tuple(replace(curve, seeds=3) for curve in _figure2("5m_vs_6m", 3).curves if curve.program == IPPO),
-            ),
-        ),
-    ),
+    "effect": Experiment("DM2 and independent PPO", (_figure2("5m_vs_6m", 3, with_qmix=False),)),
     "fig2": Experiment(
         "DM2, IPPO and QMIX",
         (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5)),
@@ -254,6 +186,38 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
         ),
     ),
+    # The paper's rollouts are 256 episodes, and its minibatches 64: of 5m_vs_6m about 8,192 and 1,600 transitions.
+    "preset": Experiment(
+        "The paper's own settings",
+        (
+            Panel(
+                "5m_vs_6m",
+                (
+                    dm2("5m_vs_6m", "win30", "DM2", seeds=3),
+                    _paper("DM2, the paper's discriminators", "dm2-paper-gail", **_PAPER_GAIL),
+                    _paper("DM2, the paper's PPO, too", "dm2-paper", **_PAPER_GAIL, **_PAPER_PPO),
+                    replace(IPPO_ALONE, seeds=3),
+                    Curve("IPPO, the paper's PPO", "ippo-paper", {"algorithm": "ippo", **_named(_PAPER_PPO)}, seeds=3),
+                ),
+            ),
+            Panel(
+                "5m_vs_6m",
+                (
+                    _paper("DM2", "dm2-paper-recurrent", seeds=1, **_PAPER_GAIL, **_PAPER_PPO, recurrent=True),
+                    Curve("IPPO", "ippo-paper-recurrent", {"algorithm": "ippo", **_named(_PAPER_PPO), "recurrent": True}),
+                ),
+                title="5m_vs_6m, the paper's settings and recurrent networks",
+                steps=200_000,
+            ),
+        ),
+    ),
+    "scenarios": Experiment(
+        "DM2 and independent PPO on five scenarios",
+        (
+            _figure2("3m", 3, steps=300_000, with_qmix=False),
+            *(_figure2(scenario, 3, with_qmix=False) for scenario in ("2s3z", "5m_vs_6m", "3s_vs_4z", "3s_vs_5z")),
+        ),
+    ),
     "anneal": Experiment(
         "c fixed, or falling to 0 over the run",
         tuple(
@@ -269,28 +233,3 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     ),
 }
-
-
-def quick(experiment: Experiment) -> Experiment:
-    """A small honest version: fewer steps, two seeds, no QMIX, demonstrations that the repository holds."""
-    panels = []
-    for panel in experiment.panels:
-        curves = tuple(
-            replace(curve, seeds=2) for curve in panel.curves if curve.program != QMIX and "/" not in (curve.demos or "")
-        )
-        if curves and panel.scenario in ("5m_vs_6m", "3s_vs_4z"):
-            panels.append(replace(panel, curves=curves, steps=400_000))
-    return replace(experiment, panels=tuple(panels))
-
-
-def runs(experiment: Experiment, root: Path, *, backend: str = "smax", seeds: int | None = None) -> list[Run]:
-    """All runs, each once: first one seed of every curve, then the next, so that half a grid is half of each curve."""
-    found: dict[Path, Run] = {}
-    most = max((seeds or curve.seeds for panel in experiment.panels for curve in panel.curves), default=0)
-    for seed in range(most):
-        for panel in experiment.panels:
-            for curve in panel.curves:
-                if seed < (seeds or curve.seeds):
-                    run = Run(panel, curve, FIRST_SEED + seed, f"{backend}:{panel.scenario}", root)
-                    found.setdefault(run.folder, run)
-    return list(found.values())

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dm2_wrappers.demonstrations import Demonstrations
-from experiments.grids import Run
+from experiments.plan import Run
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "stable-baselines3", "sb3-contrib", "jax", "jaxmarl", "gymnasium", "pettingzoo", "numpy", "torchrl")

@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from dm2_wrappers._extras import require
-from experiments.grids import Run
+from experiments.plan import Run
 from experiments.run import Outcome, execute, is_done, steps_done
 
 _LOOK_SECONDS = 2.0

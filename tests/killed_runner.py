@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.grids import QMIX, Curve, Panel, Run
+from experiments.plan import QMIX, Curve, Panel, Run
 from experiments.run import ROOT, facts_of, is_done, steps_done
 from experiments.scheduler import run_all
 

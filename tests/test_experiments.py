@@ -16,7 +16,8 @@ import pytest
 from experiments.__main__ import main
 from experiments.curves import measured
 from experiments.figures import draw
-from experiments.grids import EXPERIMENTS, IPPO, Curve, Panel, Run, demos_path, quick, runs
+from experiments.grids import EXPERIMENTS
+from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
 from experiments.run import ROOT, evaluations, is_done, steps_done, words
 from experiments.scheduler import run_all
 from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement

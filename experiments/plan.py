@@ -1,0 +1,110 @@
+"""What an experiment is made of: curves, panels, runs, and where each run's files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+FIRST_SEED = 100  # of the runs: those of the demonstrators' trainings are below, so no run begins as its demonstrators did
+IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs that differ in their seed only.
+
+    Attributes:
+        label: In the legend.
+        slug: Names the runs' folder; equal slugs of one scenario are the same runs.
+        options: Of the program, as on its command line.
+        demos: The demonstrations' file, relative to the folder of the scenario's demonstrations; see `demos_path`.
+        program: The example that does the run.
+        seeds: How many, unless the command line says otherwise.
+    """
+
+    label: str
+    slug: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    demos: str | None = None
+    program: str = IPPO
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One scenario: its curves, and the environment steps of every run."""
+
+    scenario: str
+    curves: tuple[Curve, ...]
+    steps: int = 1_000_000
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One figure."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a curve's settings with a seed."""
+
+    panel: Panel
+    curve: Curve
+    seed: int
+    env: str  # backend:scenario
+    root: Path  # where results go
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this run lies."""
+        return self.root / "runs" / self.env.replace(":", "_") / self.curve.slug / f"seed{self.seed}"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options of the program but the run's folder."""
+        options = {"env": self.env, "steps": self.panel.steps, "seed": self.seed, **self.curve.options}
+        if self.curve.demos is not None:
+            options["demos"] = demos_path(self.env, self.curve.demos)
+        return options
+
+
+def demos_path(env: str, name: str) -> Path:
+    """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
+
+    A name without a folder is a file that the repository holds.
+    """
+    env_name = env.replace(":", "_")
+    folder, _, level = name.rpartition("/")
+    base = Path("demos_data") / "full" / env_name / folder if folder else Path("demos_data")
+    return base / f"{env_name}_{level}.npz"
+
+
+def quick(experiment: Experiment) -> Experiment:
+    """A small honest version: fewer steps, two seeds, no QMIX, demonstrations that the repository holds."""
+    panels = []
+    for panel in experiment.panels:
+        curves = tuple(
+            replace(curve, seeds=2) for curve in panel.curves if curve.program != QMIX and "/" not in (curve.demos or "")
+        )
+        if curves and panel.scenario in ("5m_vs_6m", "3s_vs_4z") and panel.steps > 400_000:
+            panels.append(replace(panel, curves=curves, steps=400_000))
+    return replace(experiment, panels=tuple(panels))
+
+
+def runs(experiment: Experiment, root: Path, *, backend: str = "smax", seeds: int | None = None) -> list[Run]:
+    """All runs, each once: first one seed of every curve, then the next, so that half a grid is half of each curve."""
+    found: dict[Path, Run] = {}
+    most = max((seeds or curve.seeds for panel in experiment.panels for curve in panel.curves), default=0)
+    for seed in range(most):
+        for panel in experiment.panels:
+            for curve in panel.curves:
+                if seed < (seeds or curve.seeds):
+                    run = Run(panel, curve, FIRST_SEED + seed, f"{backend}:{panel.scenario}", root)
+                    found.setdefault(run.folder, run)
+    return list(found.values())
