@@ -76,7 +76,7 @@ def _status(args: argparse.Namespace, experiment: Experiment, grid: list[Run], r
 
 
 def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
-    from experiments.figures import draw
+    from experiments.figures import draw, draw_levels
 
     # A part of the runs does not overwrite the whole figure.
     part = "_part" if args.only or args.seeds else ""
@@ -84,7 +84,11 @@ def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], roo
     panels = _panels(args, experiment, grid)
     draw(f"{experiment.title} ({args.env.upper()})", panels, path)
     path.with_suffix(".md").write_text(_tables(panels))
-    print(f"{path}.png, {path}.pdf, {path}_iqm.png, {path}_iqm.pdf and {path}.md")
+    names = [path.name, f"{path.name}_iqm"]
+    if experiment.levels_of:
+        draw_levels(experiment.title, experiment.levels_of, panels, path.with_name(f"{path.name}_levels"))
+        names.append(f"{path.name}_levels")
+    print(*(f"{path.parent / name}.{ending}" for name in names for ending in ("png", "pdf")), path.with_suffix(".md"))
     return 0
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH
+from experiments.grids import LOW_HIGH, RECORDED_AS
 from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread
 
@@ -66,33 +66,37 @@ def _train(env: str, seed: int, episodes: int) -> str:
 def make_styles(*, backend: str = "smax", episodes: int = 1000) -> None:
     """The other three styles of the ablation (section 6.2), at both qualities, of 5m_vs_6m.
 
-    ``shuffled``: one team's, each agent's episodes in another order. ``mixed``: agent k's from training k. ``together``:
-    agent k plays as training k taught it, with the others, so that the episodes are joint ones of a team that was not
-    trained together. Of each training the file whose win rate is nearest to that of the main one is taken.
+    ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agent k's from training k, where it played
+    with its own team. ``together``: agent k plays as training k taught it, with the others, so that the episodes are joint
+    ones of a team that was not trained together. Of each training the file whose win rate is nearest to that of the main
+    one is taken.
     """
     env = f"{backend}:{STYLED}"
     venv = dm2.envs.vector_env(env, 64)
+    agents = venv.possible_agents
     for quality, main in zip(("weaker", "stronger"), LOW_HIGH[STYLED], strict=True):
         source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
-        files = [_nearest(env, seed, source.win_rate or 0.0) for seed in range(venv.num_agents)]
-        of_agents = dict(zip(venv.possible_agents, files, strict=True))
+        team = ROOT / demos_path(env, RECORDED_AS[main])
+        own = {agent: _record(venv, dict.fromkeys(agents, team), episodes, seed=2000 + k) for k, agent in enumerate(agents)}
+        trainings = [ROOT / demos_path(env, f"seed{seed}/any") for seed in range(len(agents))]
+        files = {agent: _nearest(path.parent, source.win_rate or 0.0) for agent, path in zip(agents, trainings, strict=True)}
         made = {
-            "shuffled": source.shuffled(seed=0),
-            "mixed": dm2.Demonstrations.mix({agent: dm2.Demonstrations.load(file) for agent, file in of_agents.items()}),
-            "together": _together(venv, of_agents, episodes),
+            "disjoint": dm2.Demonstrations.mix(own),
+            "mixed": dm2.Demonstrations.mix({agent: dm2.Demonstrations.load(file) for agent, file in files.items()}),
+            "together": _record(venv, files, episodes, seed=2000),
         }
         for style, demos in made.items():
             demos.save(ROOT / demos_path(env, f"styles/{style}_{quality}"))
 
 
-def _nearest(env: str, seed: int, win_rate: float) -> Path:
+def _nearest(training: Path, win_rate: float) -> Path:
     """The file of a training whose win rate is nearest to this one."""
-    files = sorted((ROOT / demos_path(env, f"seed{seed}/any")).parent.glob("*_win*.npz"))
+    files = sorted(training.glob("*_win*.npz"))
     return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
 
 
-def _together(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes: int) -> dm2.Demonstrations:
-    """Episodes of a team each of whose agents is the one that helped to record its file."""
+def _record(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes: int, *, seed: int) -> dm2.Demonstrations:
+    """Joint episodes of a team each of whose agents is the one that helped to record its file."""
     from dm2_wrappers.sb3.policy import TeamPolicy
 
     models = {}
@@ -100,8 +104,8 @@ def _together(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes
         team = file.parent / "teams" / file.stem.rpartition("_")[2]
         models[agent] = dm2.sb3.IndependentLearners.load(team, venv, device="cpu").models[agent]
     teams = {agent: f"{file.parent.name}/{file.name}" for agent, file in files.items()}
-    provenance = {"algorithm": "IPPO, each agent from a training of its own", "teams": teams}
-    return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=0, provenance=provenance)
+    provenance = {"algorithm": "IPPO", "agents of": teams}
+    return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=seed, provenance=provenance)
 
 
 def sums(backend: str = "smax") -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from experiments.curves import Measured
-from experiments.statistics import interquartile_mean, mean_and_error
+from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; a scale where curves are levels of one thing.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -30,10 +34,53 @@ def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> No
             _panel(axes, name, curves, interquartile=interquartile)
         row[0][0].set_ylabel("test battles won" + (", interquartile mean" if interquartile else ""))
         figure.suptitle(title)
-        for ending in ("png", "pdf"):
-            # Without a date in it the same results make the same file.
-            figure.savefig(path.with_name(f"{path.name}{suffix}.{ending}"), dpi=150, metadata=_UNDATED[ending])
-        plt.close(figure)
+        _save(figure, path.with_name(f"{path.name}{suffix}"))
+
+
+def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measured]]], path: Path) -> None:
+    """Write ``<path>.png`` and ``.pdf``: what the runs of each level won after training, and on the way.
+
+    Curves without a level are lines from side to side; c and numbers of minibatches are drawn on a logarithmic scale,
+    demonstrators' win rates beside the line on which a team wins what its demonstrators won.
+    """
+    figure, row = plt.subplots(
+        1, len(panels), figsize=(5.2 * len(panels), 5.2), layout="constrained", sharey=True, squeeze=False
+    )
+    for axes, (name, curves) in zip(row[0], panels, strict=True):
+        of_quality = all(one.curve.x is None for one in curves)
+        levels = [(one.demonstrators if of_quality else one.curve.x, one) for one in curves]
+        leveled = sorted(((x, one) for x, one in levels if x is not None), key=lambda each: each[0])
+        for number, (label, value) in enumerate(_WON.items()):
+            shown = [(x, *mean_and_error(value(one))) for x, one in leveled]
+            x, mean, error = (np.array(column) for column in zip(*shown, strict=True))
+            axes.errorbar(x, mean, error, color=COLOURS[number], marker="o", capsize=3, linewidth=1.5, label=label, zorder=3)
+        others = [one for x, one in levels if x is None]
+        for number, one in enumerate(others, start=len(_WON)):
+            mean, error = mean_and_error(one.final)
+            axes.axhline(mean, color=COLOURS[number], linestyle="--", label=f"{one.label}, after training", zorder=2)
+            axes.axhspan(mean - error, mean + error, color=COLOURS[number], alpha=0.15, linewidth=0, zorder=1)
+        if of_quality:
+            axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as good as its demonstrators")
+            axes.set_xlim(0, 1)
+        else:
+            axes.set_xscale("log")
+        _finish(axes, name, levels_of)
+    row[0][0].set_ylabel("test battles won, mean ± standard error")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+_WON: dict[str, Callable[[Measured], NDArray[np.float64]]] = {
+    "after training": lambda one: one.final,
+    "mean over training": lambda one: area_under_curve(one.steps, one.win_rates),
+}
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Without a date in it the same results make the same file."""
+    for ending in ("png", "pdf"):
+        figure.savefig(path.with_name(f"{path.name}.{ending}"), dpi=150, metadata=_UNDATED[ending])
+    plt.close(figure)
 
 
 _UNDATED: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
@@ -59,8 +106,12 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
         axes.axhline(level, color=colour if len(levels) > 1 else GREY, linestyle=":", linewidth=1.2, zorder=1)
     if levels:
         axes.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="demonstrators")
-    axes.set(title=name, xlabel="environment steps (millions)", ylim=(0, 1))
     axes.set_xlim(left=0)
+    _finish(axes, name, "environment steps (millions)")
+
+
+def _finish(axes: Axes, title: str, xlabel: str) -> None:
+    axes.set(title=title, xlabel=xlabel, ylim=(0, 1))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.14))  # below: it hides no curve

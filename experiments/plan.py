@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FIRST_SEED = 100  # of the runs: those of the demonstrators' trainings are below, so no run begins as its demonstrators did
+QUICK_STEPS = 400_000
 IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
 
 
@@ -22,6 +23,7 @@ class Curve:
         demos: The demonstrations' file, relative to the folder of the scenario's demonstrations; see `demos_path`.
         program: The example that does the run.
         seeds: How many, unless the command line says otherwise.
+        x: Where it stands in the experiment's summary; None where that is its demonstrators' win rate, or it has none.
     """
 
     label: str
@@ -30,6 +32,7 @@ class Curve:
     demos: str | None = None
     program: str = IPPO
     seeds: int = 5
+    x: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,17 @@ class Panel:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One figure."""
+    """One figure, and where its curves are levels of one thing a second one: what was won as a function of that.
+
+    Attributes:
+        title: Of the figure.
+        panels: From left to right.
+        levels_of: What that thing is called; empty: no second figure.
+    """
 
     title: str
     panels: tuple[Panel, ...]
+    levels_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,14 +96,14 @@ def demos_path(env: str, name: str) -> Path:
 
 
 def quick(experiment: Experiment) -> Experiment:
-    """A small honest version: fewer steps, two seeds, no QMIX, demonstrations that the repository holds."""
+    """A small honest version: fewer steps, two seeds, demonstrations that the repository holds, so fewer curves."""
     panels = []
     for panel in experiment.panels:
-        curves = tuple(
-            replace(curve, seeds=2) for curve in panel.curves if curve.program != QMIX and "/" not in (curve.demos or "")
-        )
-        if curves and panel.scenario in ("5m_vs_6m", "3s_vs_4z") and panel.steps > 400_000:
-            panels.append(replace(panel, curves=curves, steps=400_000))
+        curves = tuple(replace(curve, seeds=2) for curve in panel.curves if "/" not in (curve.demos or ""))
+        # Where no demonstrations are left, what is left to compare with is no figure, but for QMIX's own.
+        shows_dm2 = any(curve.demos for curve in curves) or not any(curve.demos for curve in panel.curves)
+        if shows_dm2 and panel.steps > QUICK_STEPS:
+            panels.append(replace(panel, curves=curves, steps=QUICK_STEPS))
     return replace(experiment, panels=tuple(panels))
 
 

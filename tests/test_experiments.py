@@ -15,7 +15,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.curves import measured
-from experiments.figures import draw
+from experiments.figures import draw, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
 from experiments.run import ROOT, evaluations, is_done, steps_done, words
@@ -67,6 +67,14 @@ def test_the_quick_versions_need_only_what_the_repository_holds(name, tmp_path):
             assert (ROOT / run.options["demos"]).is_file()
 
 
+def test_the_quick_figures_4_and_5_still_show_what_they_are_about(tmp_path):
+    of_4 = {run.curve.demos for run in runs(quick(EXPERIMENTS["fig4"]), tmp_path)}
+    assert {"win30", "win50"} < of_4
+    of_5 = {run.curve.slug for run in runs(quick(EXPERIMENTS["fig5"]), tmp_path)}
+    assert len(of_5) == 2
+    assert all("2s3z" not in run.env for run in runs(quick(EXPERIMENTS["scenarios"]), tmp_path))  # nothing but IPPO is left
+
+
 def test_demonstrations_are_found_by_name():
     assert str(demos_path("smax:3m", "win50")) == "demos_data/smax_3m_win50.npz"
     assert str(demos_path("smax:3m", "seed2/win50")) == "demos_data/full/smax_3m/seed2/smax_3m_win50.npz"
@@ -102,6 +110,12 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
         assert (tmp_path / f"figure.{ending}").stat().st_size > 5_000
         assert (tmp_path / f"figure_iqm.{ending}").stat().st_size > 5_000
     assert len(table("3m", [ippo, dm2]).splitlines()) == 6
+    draw_levels("tiny", "battles that the demonstrators won", [("3m", [ippo, dm2])], tmp_path / "quality")
+    by_x = [replace(dm2, curve=replace(dm2.curve, x=x)) for x in (0.3, 3.0)]
+    draw_levels("tiny", "c", [("3m", [ippo, *by_x])], tmp_path / "c")
+    for name in ("quality", "c"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 5_000
+        assert (tmp_path / f"{name}.pdf").stat().st_size > 5_000
 
 
 def test_a_failed_run_is_told_and_does_not_stop_the_rest(tmp_path):
