@@ -31,7 +31,7 @@ PANEL = Panel(
         Curve("DM2", "dm2", {"coefficient": 0.3, **OFTEN}, demos="win50"),
         Curve("QMIX", "qmix", {"learning-starts": 2000, **OFTEN}, program=QMIX),
     ),
-    steps=120_000,
+    steps=60_000,
 )
 FILES = ("evaluations.csv", "final.json")
 
@@ -51,7 +51,7 @@ def main(kills: int, seed: int) -> None:
         seconds = time.monotonic() - begun
         print(f"undisturbed: {seconds:.0f} s", flush=True)
         for number in range(kills):
-            _start_and_kill(killed, moments.uniform(0.05, 0.45) * seconds, spare_runs=number % 2 == 1)
+            _start_and_kill(killed, moments.uniform(0.1, 0.4) * seconds, spare_runs=number % 2 == 1)
         print(f"{sum(map(is_done, killed))} of {len(killed)} runs were done before the last start")
         run_all(killed)
         unlike = [
