@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments.grids import EXPERIMENTS
+from experiments.grids import EXPERIMENTS, STYLED
 from experiments.plan import Experiment, Run, quick, runs
 from experiments.run import is_done, steps_done
 
@@ -118,8 +118,8 @@ def _demos(args: argparse.Namespace) -> int:
 
     for scenario in args.scenarios:
         demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
-    if demonstrations.STYLED in args.scenarios:
-        demonstrations.make_styles(backend=args.env, episodes=args.episodes)
+        if scenario in STYLED:
+            demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
     Path("results").mkdir(exist_ok=True)
     path = Path("results") / ("demonstrations.md" if args.env == "smax" else f"demonstrations_{args.env}.md")
     path.write_text(demonstrations.sums(args.env))

@@ -26,7 +26,6 @@ LEVELS = {
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 8_192),
 }
-STYLED = "5m_vs_6m"
 
 
 def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
@@ -63,20 +62,20 @@ def _train(env: str, seed: int, episodes: int) -> str:
     return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
 
 
-def make_styles(*, backend: str = "smax", episodes: int = 1000) -> None:
-    """The other three styles of the ablation (section 6.2), at both qualities, of 5m_vs_6m.
+def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -> None:
+    """The other three styles of the ablation (section 6.2), at both qualities.
 
     ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agent k's from training k, where it played
     with its own team. ``together``: agent k plays as training k taught it, with the others, so that the episodes are joint
     ones of a team that was not trained together. Of each training the file whose win rate is nearest to that of the main
     one is taken.
     """
-    env = f"{backend}:{STYLED}"
+    env = f"{backend}:{scenario}"
     venv = dm2.envs.vector_env(env, 64)
     agents = venv.possible_agents
-    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[STYLED], strict=True):
+    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
         source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
-        team = ROOT / demos_path(env, RECORDED_AS[main])
+        team = ROOT / demos_path(env, RECORDED_AS.get(main, main))
         own = {agent: _record(venv, dict.fromkeys(agents, team), episodes, seed=2000 + k) for k, agent in enumerate(agents)}
         trainings = [ROOT / demos_path(env, f"seed{seed}/any") for seed in range(len(agents))]
         files = {agent: _nearest(path.parent, source.win_rate or 0.0) for agent, path in zip(agents, trainings, strict=True)}

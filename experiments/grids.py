@@ -24,6 +24,8 @@ LOW_HIGH = {
     "2s3z": ("seed0/win30", "seed0/win50"),
 }
 
+# Where demonstrations of different styles are compared: in the paper on 5m_vs_6m alone.
+STYLED = ("5m_vs_6m", "3s_vs_5z")
 # The trainings whose teams recorded those that the repository holds of 5m_vs_6m.
 RECORDED_AS = {"win30": "seed1/win35", "win50": "seed1/win55"}
 
@@ -79,16 +81,16 @@ def _figure2(scenario: str, seeds: int, *, steps: int = 1_000_000, with_qmix: bo
     return Panel(scenario, (*curves, qmix(scenario)) if with_qmix else curves, steps)
 
 
-def _figure3(quality: str) -> Panel:
-    main = LOW_HIGH["5m_vs_6m"][quality == "stronger"]
+def _figure3(scenario: str, quality: str) -> Panel:
+    main = LOW_HIGH[scenario][quality == "stronger"]
     styles = {
         main: "co-trained, concurrent (DM2)",
         f"styles/disjoint_{quality}": "co-trained, not concurrent",
         f"styles/together_{quality}": "not co-trained, concurrent",
         f"styles/mixed_{quality}": "not co-trained, not concurrent",
     }
-    curves = (*(dm2("5m_vs_6m", name, label) for name, label in styles.items()), IPPO_ALONE)
-    return Panel("5m_vs_6m", curves, title=f"5m_vs_6m, {quality} demonstrators")
+    curves = (*(dm2(scenario, name, label) for name, label in styles.items()), IPPO_ALONE)
+    return Panel(scenario, curves, title=f"{scenario}, {quality} demonstrators")
 
 
 def _figure4(scenario: str, training: str, levels: str) -> Panel:
@@ -106,7 +108,10 @@ EXPERIMENTS: dict[str, Experiment] = {
         "DM2, IPPO and QMIX",
         (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5)),
     ),
-    "fig3": Experiment("Styles of demonstrations", (_figure3("weaker"), _figure3("stronger"))),
+    "fig3": Experiment(
+        "Styles of demonstrations",
+        tuple(_figure3(scenario, quality) for scenario in STYLED for quality in ("weaker", "stronger")),
+    ),
     "fig4": Experiment(
         "Ten qualities of demonstrators",
         (
