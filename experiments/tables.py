@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from experiments.curves import Measured
 from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
 
@@ -16,6 +18,7 @@ _HEAD = (
     "its interquartile mean [95 %]",
     "P(area above the baseline's) [95 %]",
     "interval apart from the baseline's",
+    "steps until it wins what the baseline wins after training",
     "episode length at the end",
     "hours",
     "commit",
@@ -25,6 +28,7 @@ _HEAD = (
 def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
     """One panel's table. The area under the curve is the win rate's mean over training."""
     areas = {one.curve.slug: area_under_curve(one.steps, one.win_rates) for one in curves}
+    baselines = [one for one in curves if one.curve.slug == baseline]
     means = {slug: interquartile_mean(values) for slug, values in areas.items()}
     lines = [f"### {name}", "", _row(_HEAD), _row("---" for _ in _HEAD)]
     for one in curves:
@@ -46,6 +50,7 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
                     means[one.curve.slug],
                     better,
                     "" if not better else "no" if means[one.curve.slug].overlaps(means[baseline]) else "yes",
+                    _steps_until(one, baselines[0].final.mean()) if better else "",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
                     ", ".join(one.commits),
@@ -53,6 +58,12 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
             )
         )
     return "\n".join(lines) + "\n"
+
+
+def _steps_until(one: Measured, win_rate: float) -> str:
+    """The first evaluation at which the runs' mean is as high."""
+    there = np.flatnonzero(one.win_rates.mean(axis=0) >= win_rate)
+    return f"{one.steps[there[0]]:,.0f}" if len(there) else "not within the run"
 
 
 def _row(cells: Iterable[object]) -> str:

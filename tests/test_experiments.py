@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.__main__ import main
-from experiments.curves import measured
+from experiments.curves import Measured, measured
 from experiments.figures import draw, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
@@ -232,3 +232,17 @@ def test_probability_of_improvement_counts_pairs():
 def test_area_under_the_curve_is_the_mean_height():
     steps = np.array([0.0, 10.0, 40.0])
     np.testing.assert_allclose(area_under_curve(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])), [35 / 40, 2.0])
+
+
+def test_the_table_says_when_a_curve_has_caught_up():
+    def measured_of(slug, curve, final):
+        rates = np.array([curve, curve])
+        steps = np.array([0.0, 100.0, 200.0])
+        return Measured(Curve(slug, slug), steps, rates, rates, np.array([final, final]), 1.0, None, ("abc",))
+
+    ippo = measured_of("ippo", [0.0, 0.1, 0.2], 0.3)
+    faster, slower = measured_of("faster", [0.0, 0.3, 0.4], 0.4), measured_of("slower", [0.0, 0.0, 0.1], 0.1)
+    lines = table("map", [ippo, faster, slower]).splitlines()
+    assert " 100 " in lines[-2]
+    assert "yes" in lines[-2]
+    assert "not within the run" in lines[-1]
