@@ -96,7 +96,10 @@ class Args:
     record_path: Path | None = None
     """their file; demos.npz in the run's folder if not given"""
     levels: list[float] = field(default_factory=list)
-    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them"""
+    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them. Beside
+    each file the agents' network (.pt)"""
+    only_levels: bool = False
+    """end as soon as all levels are recorded"""
     run: Path | None = None
     """folder of the run; runs/qmix_<env>_seed<seed> if not given"""
     device: str = "cpu"
@@ -318,12 +321,13 @@ def main(args: Args) -> Path:
             named = level if abs(won - level) <= closeness(level) else won
             path = record_path.with_name(f"{record_path.stem}_win{round(100 * named):02d}.npz")
             demos.save(path)
+            save(path.with_suffix(".pt"), qmix.network.state_dict())
             tqdm.write(f"{path}: {len(demos)} episodes, win rate {won:.3f}, {step:,} steps of training")
             del levels[: len(passed)]
 
     if not rows:
         test()
-    while step < args.steps:
+    while step < args.steps and (levels or not args.only_levels):
         # Everything at random until the next checkpoint follows from seed and step, so that a resumed run is the same.
         torch.manual_seed(derive_seed(args.seed, "replay", str(step)))
         rng = np.random.default_rng(derive_seed(args.seed, "exploration", str(step)))
@@ -347,7 +351,7 @@ def main(args: Args) -> Path:
     bar.close()
     final = evaluate(policy, test_env, args.final_episodes, seed=20_000)
     plot({"QMIX": rows}, run / "curve.png", title=args.env, demos=None)
-    if args.record:
+    if args.record and not args.only_levels:
         demos = record()
         demos.save(record_path)
         print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate}")
