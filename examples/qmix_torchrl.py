@@ -217,6 +217,29 @@ class Policy:
         """Nothing to forget."""
 
 
+class MixedTeam:
+    """A policy like `Policy`, of a team whose agent k acts by the k-th network, each a level's file (.pt).
+
+    Raises:
+        RuntimeError: A network of other sizes than this environment and these options make.
+    """
+
+    def __init__(self, files: Sequence[Path], venv: MultiAgentVectorEnv, args: Args) -> None:
+        size, num_actions = max(venv.observation_sizes), max(int(space.n) for space in venv.action_spaces.values())
+        self.networks = [AgentNetwork(size, num_actions, venv.num_agents, args) for _ in files]
+        for network, file in zip(self.networks, files, strict=True):
+            network.load_state_dict(torch.load(file, weights_only=True, map_location=args.device))
+
+    @torch.no_grad()
+    def __call__(self, observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
+        seen = torch.as_tensor(observations)
+        values = torch.stack([network(seen)[:, k] for k, network in enumerate(self.networks)], dim=1)
+        return values.masked_fill(~torch.as_tensor(infos["action_mask"]), -torch.inf).argmax(dim=-1).numpy()
+
+    def start_episode(self, started: np.ndarray) -> None:
+        """Nothing to forget."""
+
+
 def explore(greedy: np.ndarray, masks: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
     """Each agent's greedy action, or with probability ``epsilon`` a legal one at random [N, K]."""
     at_random = np.argmax(rng.random(masks.shape) * masks, axis=-1)

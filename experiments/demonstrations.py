@@ -9,14 +9,14 @@ import fcntl
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH, RECORDED_AS
+from experiments.grids import RECORDED_AS, STYLED
 from experiments.plan import demos_path
-from experiments.run import ROOT, describe, one_thread
+from experiments.run import ROOT, describe, one_thread, words
 
 # Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
 LEVELS = {
@@ -26,6 +26,7 @@ LEVELS = {
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 8_192),
 }
+QMIX_LEVELS = ((0.3, 0.5), 1_000_000, 16_384)  # its trainings learn alike fast, and so record alike good ones
 
 
 def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
@@ -36,23 +37,30 @@ def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2,
     """
     if scenario not in LEVELS:
         raise ValueError(f"no demonstrations are planned for {scenario!r}, only for {sorted(LEVELS)}; see LEVELS")
-    env = f"{backend}:{scenario}"
+    kinds = ["seed", *(["qmix"] if (scenario, "qmix") in STYLED else [])]
+    trainings = [f"{kind}{seed}" for kind in kinds for seed in range(seeds)]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        for message in pool.map(lambda seed: _train(env, seed, episodes), range(seeds)):
+        for message in pool.map(lambda training: _train(f"{backend}:{scenario}", training, episodes), trainings):
             print(message, flush=True)
 
 
-def _train(env: str, seed: int, episodes: int) -> str:
-    folder = ROOT / demos_path(env, f"seed{seed}/win30").parent
+def _train(env: str, training: str, episodes: int) -> str:
+    folder = ROOT / demos_path(env, f"{training}/any").parent
     folder.mkdir(parents=True, exist_ok=True)
-    levels, most, look = LEVELS[env.partition(":")[2]]
+    kind, seed = training[:4], training[4:]
+    levels, most, look = QMIX_LEVELS if kind == "qmix" else LEVELS[env.partition(":")[2]]
     finished = folder / "finished.json"  # holds what was wanted: with more levels a training goes on
     if finished.is_file() and json.loads(finished.read_text()) == [list(levels), most]:
         return f"{folder}: done before"
-    command = [sys.executable, "-u", str(ROOT / "examples" / "record_demos.py"), "--env", env, "--seed", str(seed)]
-    command += ["--levels", *map(str, levels), "--max-steps", str(most), "--episodes", str(episodes)]
-    command += ["--look-every", str(look)]
-    command += ["--out", str(folder), "--run", str(folder)]
+    options: dict[str, object] = {"env": env, "seed": seed, "run": folder}
+    if kind == "qmix":
+        file = demos_path(env, f"{training}/any").name.replace("_any", "")
+        options |= {"steps": most, "eval-every": look, "eval-episodes": 128, "only-levels": True}
+        options |= {"record": episodes, "record-path": folder / file}
+    else:
+        options |= {"max-steps": most, "look-every": look, "episodes": episodes, "out": folder}
+    program = "qmix_torchrl.py" if kind == "qmix" else "record_demos.py"
+    command = [sys.executable, "-u", str(ROOT / "examples" / program), *words(options), "--levels", *map(str, levels)]
     with (folder / ".lock").open("w") as lock, (folder / "log.txt").open("a") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as in experiments/run.py
         done = subprocess.run(command, stdout=log, stderr=log, env=one_thread(), pass_fds=(lock.fileno(),), check=False)
@@ -62,8 +70,8 @@ def _train(env: str, seed: int, episodes: int) -> str:
     return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
 
 
-def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -> None:
-    """The other three styles of the ablation (section 6.2), at both qualities.
+def make_styles(scenario: str, training: str, *, backend: str = "smax", episodes: int = 1000) -> None:
+    """The other three styles of the ablation (section 6.2), at both qualities, of trainings of a kind ("seed", "qmix").
 
     ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agent k's from training k, where it played
     with its own team. ``together``: agent k plays as training k taught it, with the others, so that the episodes are joint
@@ -73,19 +81,20 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
     env = f"{backend}:{scenario}"
     venv = dm2.envs.vector_env(env, 64)
     agents = venv.possible_agents
-    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
+    for quality, main in zip(("weaker", "stronger"), STYLED[scenario, training], strict=True):
         source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
         team = ROOT / demos_path(env, RECORDED_AS.get(main, main))
-        own = {agent: _record(venv, dict.fromkeys(agents, team), episodes, seed=2000 + k) for k, agent in enumerate(agents)}
-        trainings = [ROOT / demos_path(env, f"seed{seed}/any") for seed in range(len(agents))]
-        files = {agent: _nearest(path.parent, source.win_rate or 0.0) for agent, path in zip(agents, trainings, strict=True)}
+        own = {agent: _record(venv, [team] * len(agents), episodes, seed=2000 + k) for k, agent in enumerate(agents)}
+        folders = [(ROOT / demos_path(env, f"{training}{k}/any")).parent for k in range(len(agents))]
+        files = [_nearest(folder, source.win_rate or 0.0) for folder in folders]
+        loaded = [dm2.Demonstrations.load(file) for file in files]
         made = {
             "disjoint": dm2.Demonstrations.mix(own),
-            "mixed": dm2.Demonstrations.mix({agent: dm2.Demonstrations.load(file) for agent, file in files.items()}),
+            "mixed": dm2.Demonstrations.mix(dict(zip(agents, loaded, strict=True))),
             "together": _record(venv, files, episodes, seed=2000),
         }
         for style, demos in made.items():
-            demos.save(ROOT / demos_path(env, f"styles/{style}_{quality}"))
+            demos.save(ROOT / demos_path(env, f"styles/{training}_{style}_{quality}"))
 
 
 def _nearest(training: Path, win_rate: float) -> Path:
@@ -94,17 +103,29 @@ def _nearest(training: Path, win_rate: float) -> Path:
     return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
 
 
-def _record(venv: dm2.MultiAgentVectorEnv, files: Mapping[str, Path], episodes: int, *, seed: int) -> dm2.Demonstrations:
-    """Joint episodes of a team each of whose agents is the one that helped to record its file."""
+def _record(venv: dm2.MultiAgentVectorEnv, files: list[Path], episodes: int, *, seed: int) -> dm2.Demonstrations:
+    """Joint episodes of a team whose agent k is the one that helped to record the k-th file."""
+    by_qmix = files[0].with_suffix(".pt").is_file()
+    provenance = {"algorithm": "QMIX" if by_qmix else "IPPO", "agents of": [f"{f.parent.name}/{f.name}" for f in files]}
+    policy = _qmix_team(venv, files) if by_qmix else _ippo_team(venv, files)
+    return dm2.Demonstrations.record(venv, policy, episodes, seed=seed, provenance=provenance)
+
+
+def _ippo_team(venv: dm2.MultiAgentVectorEnv, files: list[Path]) -> Any:
     from dm2_wrappers.sb3.policy import TeamPolicy
 
     models = {}
-    for agent, file in files.items():
+    for agent, file in zip(venv.possible_agents, files, strict=True):
         team = file.parent / "teams" / file.stem.rpartition("_")[2]
         models[agent] = dm2.sb3.IndependentLearners.load(team, venv, device="cpu").models[agent]
-    teams = {agent: f"{file.parent.name}/{file.name}" for agent, file in files.items()}
-    provenance = {"algorithm": "IPPO", "agents of": teams}
-    return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=seed, provenance=provenance)
+    return TeamPolicy(models)
+
+
+def _qmix_team(venv: dm2.MultiAgentVectorEnv, files: list[Path]) -> Any:
+    sys.path.append(str(ROOT / "examples"))
+    from qmix_torchrl import Args, MixedTeam
+
+    return MixedTeam([file.with_suffix(".pt") for file in files], venv, Args())
 
 
 def sums(backend: str = "smax") -> str:

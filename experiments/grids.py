@@ -24,8 +24,9 @@ LOW_HIGH = {
     "2s3z": ("seed0/win30", "seed0/win50"),
 }
 
-# Where demonstrations of different styles are compared: in the paper on 5m_vs_6m alone.
-STYLED = ("5m_vs_6m", "3s_vs_5z")
+# Where demonstrations of different styles are compared, and of which trainings (seed0, seed1, ... are of IPPO, qmix0, ...
+# of QMIX): the weaker and the stronger ones that are co-trained and concurrent.
+STYLED = {("5m_vs_6m", "seed"): ("win30", "win50"), ("5m_vs_6m", "qmix"): ("qmix0/win30", "qmix0/win50")}
 # The trainings whose teams recorded those that the repository holds of 5m_vs_6m.
 RECORDED_AS = {"win30": "seed1/win35", "win50": "seed1/win55"}
 
@@ -81,16 +82,17 @@ def _figure2(scenario: str, seeds: int, *, steps: int = 1_000_000, with_qmix: bo
     return Panel(scenario, (*curves, qmix(scenario)) if with_qmix else curves, steps)
 
 
-def _figure3(scenario: str, quality: str) -> Panel:
-    main = LOW_HIGH[scenario][quality == "stronger"]
+def _figure3(scenario: str, training: str, quality: str) -> Panel:
+    main = STYLED[scenario, training][quality == "stronger"]
     styles = {
         main: "co-trained, concurrent (DM2)",
-        f"styles/disjoint_{quality}": "co-trained, not concurrent",
-        f"styles/together_{quality}": "not co-trained, concurrent",
-        f"styles/mixed_{quality}": "not co-trained, not concurrent",
+        f"styles/{training}_disjoint_{quality}": "co-trained, not concurrent",
+        f"styles/{training}_together_{quality}": "not co-trained, concurrent",
+        f"styles/{training}_mixed_{quality}": "not co-trained, not concurrent",
     }
     curves = (*(dm2(scenario, name, label) for name, label in styles.items()), IPPO_ALONE)
-    return Panel(scenario, curves, title=f"{scenario}, {quality} demonstrators")
+    by = "QMIX's" if training == "qmix" else "IPPO's"
+    return Panel(scenario, curves, title=f"{scenario}, {by} {quality} demonstrators")
 
 
 def _figure4(scenario: str, training: str, levels: str) -> Panel:
@@ -110,7 +112,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     "fig3": Experiment(
         "Styles of demonstrations",
-        tuple(_figure3(scenario, quality) for scenario in STYLED for quality in ("weaker", "stronger")),
+        tuple(_figure3(*trainings, quality) for trainings in STYLED for quality in ("weaker", "stronger")),
     ),
     "fig4": Experiment(
         "Ten qualities of demonstrators",
