@@ -26,7 +26,7 @@ LOW_HIGH = {
 
 # Where demonstrations of different styles are compared, and of which trainings (seed0, seed1, ... are of IPPO, qmix0, ...
 # of QMIX): the weaker and the stronger ones that are co-trained and concurrent.
-STYLED = {("5m_vs_6m", "seed"): ("win30", "win50"), ("5m_vs_6m", "qmix"): ("qmix0/win30", "qmix0/win50")}
+STYLED = {("5m_vs_6m", "seed"): ("win30", "win50"), ("5m_vs_6m", "qmix"): ("qmix0/win30", "qmix0/win90")}
 # The trainings whose teams recorded those that the repository holds of 5m_vs_6m.
 RECORDED_AS = {"win30": "seed1/win35", "win50": "seed1/win55"}
 
