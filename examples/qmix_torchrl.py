@@ -96,8 +96,7 @@ class Args:
     record_path: Path | None = None
     """their file; demos.npz in the run's folder if not given"""
     levels: list[float] = field(default_factory=list)
-    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them. Beside
-    each file the agents' network (.pt)"""
+    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them"""
     only_levels: bool = False
     """end as soon as all levels are recorded"""
     run: Path | None = None
@@ -217,29 +216,6 @@ class Policy:
         """Nothing to forget."""
 
 
-class MixedTeam:
-    """A policy like `Policy`, of a team whose agent k acts by the k-th network, each a level's file (.pt).
-
-    Raises:
-        RuntimeError: A network of other sizes than this environment and these options make.
-    """
-
-    def __init__(self, files: Sequence[Path], venv: MultiAgentVectorEnv, args: Args) -> None:
-        size, num_actions = max(venv.observation_sizes), max(int(space.n) for space in venv.action_spaces.values())
-        self.networks = [AgentNetwork(size, num_actions, venv.num_agents, args) for _ in files]
-        for network, file in zip(self.networks, files, strict=True):
-            network.load_state_dict(torch.load(file, weights_only=True, map_location=args.device))
-
-    @torch.no_grad()
-    def __call__(self, observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
-        seen = torch.as_tensor(observations)
-        values = torch.stack([network(seen)[:, k] for k, network in enumerate(self.networks)], dim=1)
-        return values.masked_fill(~torch.as_tensor(infos["action_mask"]), -torch.inf).argmax(dim=-1).numpy()
-
-    def start_episode(self, started: np.ndarray) -> None:
-        """Nothing to forget."""
-
-
 def explore(greedy: np.ndarray, masks: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
     """Each agent's greedy action, or with probability ``epsilon`` a legal one at random [N, K]."""
     at_random = np.argmax(rng.random(masks.shape) * masks, axis=-1)
@@ -344,7 +320,6 @@ def main(args: Args) -> Path:
             named = level if abs(won - level) <= closeness(level) else won
             path = record_path.with_name(f"{record_path.stem}_win{round(100 * named):02d}.npz")
             demos.save(path)
-            save(path.with_suffix(".pt"), qmix.network.state_dict())
             tqdm.write(f"{path}: {len(demos)} episodes, win rate {won:.3f}, {step:,} steps of training")
             del levels[: len(passed)]
 

@@ -118,8 +118,8 @@ def _demos(args: argparse.Namespace) -> int:
 
     for scenario in args.scenarios:
         demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
-        for training in (training for of, training in STYLED if of == scenario):
-            demonstrations.make_styles(scenario, training, backend=args.env, episodes=args.episodes)
+        if scenario in STYLED:
+            demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
     Path("results").mkdir(exist_ok=True)
     path = Path("results") / ("demonstrations.md" if args.env == "smax" else f"demonstrations_{args.env}.md")
     path.write_text(demonstrations.sums(args.env))
