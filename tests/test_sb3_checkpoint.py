@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -150,6 +151,21 @@ def test_an_algorithm_that_is_none_is_refused(tmp_path):
             new.writestr(name, data)
     with pytest.raises(ValueError, match="not a Stable-Baselines3 one"):
         IndependentLearners.load(tmp_path / "new", venv())
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_in_a_sentence(tmp_path):
+    trained(tmp_path)
+    with zipfile.ZipFile(tmp_path / "team.zip") as old, zipfile.ZipFile(tmp_path / "older.zip", "w") as older:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "state.pt":
+                state = torch.load(io.BytesIO(data), weights_only=True)
+                del state["action_streams"]
+                torch.save(state, changed := io.BytesIO())
+                data = changed.getvalue()
+            older.writestr(name, data)
+    with pytest.raises(ValueError, match=r"lacks \['action_streams'\]: it is of an older dm2_wrappers"):
+        IndependentLearners.load(tmp_path / "older", venv())
 
 
 def test_networks_of_the_users_own_need_their_matcher_again(tmp_path):

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dm2_wrappers.sb3.learners import IndependentLearners
 
 VERSION = 1
+STATE = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")  # in state.pt
 OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
 
 
@@ -138,6 +139,8 @@ def load(
                 f"the checkpoint {str(file)!r} is of agents and observation sizes {expected}, the environment has {found}"
             )
         state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
+        if missing := [name for name in STATE if name not in state]:
+            raise ValueError(f"{str(file)!r} lacks {missing}: it is of an older dm2_wrappers; train again, or load it there")
         if facts["matcher"] is None:
             matcher = None
         elif matcher is None:
