@@ -104,7 +104,7 @@ def _figure4(scenario: str, training: str, levels: str) -> Panel:
 _FIG5 = (qmix("5m_vs_6m"), qmix("5m_vs_6m", "QMIX, one layer more", extra_layer=True))
 
 EXPERIMENTS: dict[str, Experiment] = {
-    "effect": Experiment("DM2 and independent PPO", (_figure2("5m_vs_6m", 3, with_qmix=False),)),
+    "effect": Experiment("DM2 and independent PPO", (_figure2("5m_vs_6m", 5, with_qmix=False),)),
     "fig2": Experiment(
         "DM2, IPPO and QMIX",
         (_figure2("5m_vs_6m", 10), _figure2("3s_vs_4z", 5), _figure2("3s_vs_5z", 5)),
