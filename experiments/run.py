@@ -32,25 +32,29 @@ PACKAGES = ("torch", "stable-baselines3", "sb3-contrib", "jax", "jaxmarl", "gymn
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went: ``done``, or ``failed`` with the last lines of its log."""
+    """How a run went: ``done``, ``failed`` with the last lines of its log, or ``busy``: another process is at it."""
 
     run: Run
-    state: Literal["done", "failed"]
+    state: Literal["done", "failed", "busy"]
     message: str = ""
 
 
-def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda process: None) -> Outcome:
+def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda process: None, *, wait: bool = True) -> Outcome:
     """Do the run, or what is left of it; one that is done, here or meanwhile in another process, is not repeated.
 
     Args:
         run: What to do.
         started: Called with its process, for whoever wants to end it early.
+        wait: For another process that is at this run; else the outcome is ``busy``.
     """
     folder = run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         # The process inherits the lock: it outlives a runner that was killed, and the next runner waits for it.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return Outcome(run, "busy")
         if is_done(run):
             return Outcome(run, "done")
         demos = run.options.get("demos")

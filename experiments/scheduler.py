@@ -70,9 +70,15 @@ def _bar(runs: Sequence[Run]) -> Iterator[None]:
 def _on_this_machine(runs: Sequence[Run], jobs: int) -> Iterator[Outcome]:
     processes: list[subprocess.Popen] = []
     pool = ThreadPoolExecutor(max_workers=jobs)
-    futures = {pool.submit(_safely, run, processes.append): run for run in runs}
+    busy = []
     try:
-        yield from _as_they_finish(futures)
+        for outcome in _as_they_finish([pool.submit(_safely, run, processes.append, wait=False) for run in runs]):
+            if outcome.state == "busy":
+                busy.append(outcome.run)
+            else:
+                yield outcome
+        # What another runner is at, and may leave unfinished: last, so that two runners share a grid.
+        yield from _as_they_finish([pool.submit(_safely, run, processes.append) for run in busy])
     finally:  # Ctrl-C: the runs go on from their checkpoints next time
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
@@ -88,10 +94,10 @@ def _as_they_finish(futures: Iterable[Future]) -> Iterator[Outcome]:
             yield future.result()
 
 
-def _safely(run: Run, *args: Any) -> Outcome:
+def _safely(run: Run, *args: Any, **options: Any) -> Outcome:
     """One run's failure is its own, whatever it is."""
     try:
-        return execute(run, *args)
+        return execute(run, *args, **options)
     except Exception as error:
         return Outcome(run, "failed", f"{type(error).__name__}: {error}")
 

@@ -1,5 +1,6 @@
 """The experiments' grids, runner, statistics, figures and tables, on real but tiny runs."""
 
+import fcntl
 import itertools
 import json
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 
@@ -18,7 +20,7 @@ from experiments.curves import Measured, measured
 from experiments.figures import draw, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
-from experiments.run import ROOT, evaluations, is_done, steps_done, words
+from experiments.run import ROOT, evaluations, execute, is_done, steps_done, words
 from experiments.scheduler import run_all
 from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
 from experiments.tables import table
@@ -134,6 +136,24 @@ def test_a_run_begun_with_other_demonstrations_is_refused(tmp_path):
     (outcome,) = run_all([run])
     assert outcome.state == "failed"
     assert "holds a run with the demonstrations {'sha256': 'another'}" in outcome.message
+
+
+def test_what_another_runner_is_at_comes_last(tmp_path):
+    runs_ = [run_of(tmp_path, seed=seed, steps=64) for seed in (0, 1)]
+    runs_[0].folder.mkdir(parents=True)
+    with (runs_[0].folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert execute(runs_[0], wait=False).state == "busy"
+        with ThreadPoolExecutor() as pool:
+            both = pool.submit(run_all, runs_, jobs=1)
+            for _ in range(6000):
+                if is_done(runs_[1]):
+                    break
+                time.sleep(0.01)
+            assert is_done(runs_[1])
+            assert not both.done()
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert [outcome.state for outcome in both.result()] == ["done", "done"]
 
 
 def test_missing_demonstrations_are_told_with_what_makes_them(tmp_path):
