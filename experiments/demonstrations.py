@@ -72,36 +72,50 @@ def _train(env: str, training: str, episodes: int) -> str:
 
 
 def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -> None:
-    """The other three styles of the ablation (section 6.2), at both qualities.
+    """The other three styles of the ablation (section 6.2), at both qualities; those that are there stay as they are.
 
-    ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agents' from different trainings, each
-    where it played with its own team. ``together``: agents of different trainings play with one another, so that the
-    episodes are joint ones of a team that was not trained together. Of each training the file whose win rate is nearest
-    to that of the main one is taken.
+    ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agents of different trainings, each from
+    episodes of its own, too, in which it played with its own team. ``together``: agents of different trainings play with
+    one another, so that the episodes are joint ones of a team that was not trained together. Of each training the file
+    whose win rate is nearest to that of the main one is taken.
+
+    Raises:
+        FileNotFoundError: A training whose agents are needed has recorded nothing.
     """
     env = f"{backend}:{scenario}"
     venv = dm2.envs.vector_env(env, 64)
-    agents, trainings = venv.possible_agents, STYLED[scenario]
+    agents = venv.possible_agents
     for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
         source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
-        team = ROOT / demos_path(env, RECORDED_AS.get(main, main))
-        own = {agent: _record(venv, [team] * len(agents), episodes, seed=2000 + k) for k, agent in enumerate(agents)}
-        taught_by = [trainings[k % len(trainings)] for k in range(len(agents))]
-        files = [_nearest((ROOT / demos_path(env, f"seed{k}/any")).parent, source.win_rate or 0.0) for k in taught_by]
-        loaded = [dm2.Demonstrations.load(file) for file in files]
-        made = {
-            "disjoint": dm2.Demonstrations.mix(own),
-            "mixed": dm2.Demonstrations.mix(dict(zip(agents, loaded, strict=True))),
-            "together": _record(venv, files, episodes, seed=2000),
+        team = ROOT / demos_path(env, RECORDED_AS.get((env, main), main))
+        taught_by = [STYLED[scenario][k % len(STYLED[scenario])] for k in range(len(agents))]
+        files = [_nearest(ROOT / demos_path(env, f"seed{k}/any"), source.win_rate or 0.0) for k in taught_by]
+        makers = {
+            "disjoint": lambda team=team: _each_its_own(venv, [team] * len(agents), episodes, seed=2000),
+            "mixed": lambda files=files: _each_its_own(venv, files, episodes, seed=3000),
+            "together": lambda files=files: _record(venv, files, episodes, seed=2000),
         }
-        for style, demos in made.items():
-            demos.save(ROOT / demos_path(env, f"styles/{style}_{quality}"))
+        for style, record in makers.items():
+            path = ROOT / demos_path(env, f"styles/{style}_{quality}")
+            if not path.is_file():
+                record().save(path)
 
 
-def _nearest(training: Path, win_rate: float) -> Path:
+def _nearest(beside: Path, win_rate: float) -> Path:
     """The file of a training whose win rate is nearest to this one."""
-    files = sorted(training.glob("*_win*.npz"))
+    files = sorted(beside.parent.glob("*_win*.npz"))
+    if not files:
+        raise FileNotFoundError(
+            f"styles of demonstrations need those of {beside.parent}, where there are none: train more seeds"
+        )
     return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
+
+
+def _each_its_own(venv: dm2.MultiAgentVectorEnv, files: list[Path], episodes: int, *, seed: int) -> dm2.Demonstrations:
+    """Agent k from episodes of its own, of the team that recorded the k-th file."""
+    agents = venv.possible_agents
+    own = (_record(venv, [file] * len(agents), episodes, seed=seed + k) for k, file in enumerate(files))
+    return dm2.Demonstrations.mix(dict(zip(agents, own, strict=True)))
 
 
 def _record(venv: dm2.MultiAgentVectorEnv, files: list[Path], episodes: int, *, seed: int) -> dm2.Demonstrations:

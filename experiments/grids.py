@@ -28,7 +28,7 @@ LOW_HIGH = {
 # trained together, in turn: those that reached both qualities.
 STYLED = {"5m_vs_6m": (1, 3)}
 # The trainings whose teams recorded those that the repository holds of 5m_vs_6m.
-RECORDED_AS = {"win30": "seed1/win35", "win50": "seed1/win55"}
+RECORDED_AS = {("smax:5m_vs_6m", "win30"): "seed1/win35", ("smax:5m_vs_6m", "win50"): "seed1/win55"}
 
 # How the paper trains, as far as these learners can: see "preset" below.
 _PAPER_PPO: dict[str, Any] = {"n_steps": 128, "n_epochs": 10, "minibatches": 1, "clip_range": 0.05, "learning_rate": 5e-4}
