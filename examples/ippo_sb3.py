@@ -1,4 +1,4 @@
-"""Independent PPO with and without DM2: one Stable-Baselines3 MaskablePPO per agent, which share nothing.
+"""Independent PPO with and without DM2: one Stable-Baselines3 learner per agent, which share nothing.
 
     python examples/ippo_sb3.py                                  # DM2 on 5m_vs_6m with the demonstrations in the repo
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
@@ -235,8 +235,10 @@ def begin(run: Path, args, free: tuple[str, ...] = ("steps", "run", "bar_positio
     run.mkdir(parents=True, exist_ok=True)
     path, options = run / "config.json", json.loads(json.dumps(asdict(args), default=str))
     if path.exists() and any(run.glob("checkpoint.*")):
-        before, now = _flat(json.loads(path.read_text())), _flat(options)
-        changed = [key for key in now if key not in free and before.get(key, now[key]) != now[key]]
+        # An option that is younger than the run had its default then.
+        default = _flat(json.loads(json.dumps(asdict(type(args)()), default=str)))
+        before, now = default | _flat(json.loads(path.read_text())), _flat(options)
+        changed = [key for key in now if key not in free and before[key] != now[key]]
         if changed:
             was, wanted = ({key: each[key] for key in changed} for each in (before, now))
             raise SystemExit(f"{run} holds a run with {was}, not {wanted}: choose another folder with --run, or remove it")

@@ -98,7 +98,7 @@ class Args:
     levels: list[float] = field(default_factory=list)
     """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them"""
     only_levels: bool = False
-    """end as soon as all levels are recorded"""
+    """end as soon as all levels are recorded, without recording the last team"""
     run: Path | None = None
     """folder of the run; runs/qmix_<env>_seed<seed> if not given"""
     device: str = "cpu"
@@ -279,7 +279,9 @@ def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
     run = args.run or Path("runs") / f"qmix_{args.env.replace(':', '_')}_seed{args.seed}"
-    begin(run, args)
+    if args.only_levels and not (args.levels and args.record):
+        raise ValueError("only_levels ends when all levels are recorded: give levels, and record, the episodes of each")
+    begin(run, args, free=("steps", "run", "bar_position", "levels", "only_levels"))
 
     logger.setLevel("WARNING")  # TorchRL tells of its storage in the middle of the bar
     torch.manual_seed(derive_seed(args.seed, "networks"))
@@ -349,6 +351,8 @@ def main(args: Args) -> Path:
     bar.close()
     final = evaluate(policy, test_env, args.final_episodes, seed=20_000)
     plot({"QMIX": rows}, run / "curve.png", title=args.env, demos=None)
+    if levels:
+        print(f"ended at {step:,} steps, below the levels {levels}")
     if args.record and not args.only_levels:
         demos = record()
         demos.save(record_path)

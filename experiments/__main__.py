@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
             command.add_argument("--jobs", type=_positive, default=2, help="runs at a time (default: 2)")
             command.add_argument("--ray", action="store_true", help="each run a task on a Ray cluster")
     demos = commands.add_parser("demos", help="make the demonstrations that experiments need, or what is left of them")
-    demos.add_argument("scenarios", nargs="*", default=["5m_vs_6m", "3s_vs_4z", "3s_vs_5z"], help="such as 5m_vs_6m")
+    demos.add_argument("scenarios", nargs="*", default=["5m_vs_6m", "3s_vs_4z", "3s_vs_5z", "2s3z"], help="such as 5m_vs_6m")
     demos.add_argument("--seeds", type=_positive, default=5, help="independent trainings of each (default: 5)")
     demos.add_argument("--jobs", type=_positive, default=2, help="trainings at a time (default: 2)")
     demos.add_argument("--episodes", type=_positive, default=1000, help="episodes in each file (default: 1000)")
@@ -82,11 +82,15 @@ def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], roo
     part = "_part" if args.only or args.seeds else ""
     path = root / f"{args.experiment}{'' if args.env == 'smax' else f'_{args.env}'}{part}"
     panels = _panels(args, experiment, grid)
-    draw(f"{experiment.title} ({args.env.upper()})", panels, path)
+    named = [(panel.name, curves) for panel, curves in panels]
+    title = f"{experiment.title} ({args.env.upper()})"
+    draw(title, named, path)
     path.with_suffix(".md").write_text(_tables(panels))
     names = [path.name, f"{path.name}_iqm"]
     if experiment.levels_of:
-        draw_levels(experiment.title, experiment.levels_of, panels, path.with_name(f"{path.name}_levels"))
+        draw_levels(
+            f"{experiment.title} ({args.env.upper()})", experiment.levels_of, named, path.with_name(f"{path.name}_levels")
+        )
         names.append(f"{path.name}_levels")
     print(*(f"{path.parent / name}.{ending}" for name in names for ending in ("png", "pdf")), path.with_suffix(".md"))
     return 0
@@ -100,8 +104,8 @@ def _table(args: argparse.Namespace, experiment: Experiment, grid: list[Run], ro
 def _panels(args: argparse.Namespace, experiment: Experiment, grid: list[Run]) -> list:
     from experiments.curves import measured
 
-    panels = [(panel.title or panel.scenario, measured(panel, grid)) for panel in experiment.panels]
-    panels = [(name, curves) for name, curves in panels if curves]
+    panels = [(panel, measured(panel, grid)) for panel in experiment.panels]
+    panels = [(panel, curves) for panel, curves in panels if curves]
     if not panels:
         raise SystemExit(f"no run of {args.experiment} is done yet: python -m experiments run {args.experiment}")
     return panels
@@ -110,7 +114,7 @@ def _panels(args: argparse.Namespace, experiment: Experiment, grid: list[Run]) -
 def _tables(panels: list) -> str:
     from experiments.tables import table
 
-    return "\n".join(table(name, curves) for name, curves in panels)
+    return "\n".join(table(panel.name, curves, panel.baseline) for panel, curves in panels)
 
 
 def _demos(args: argparse.Namespace) -> int:
@@ -118,8 +122,8 @@ def _demos(args: argparse.Namespace) -> int:
 
     for scenario in args.scenarios:
         demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
-        if scenario in STYLED:
-            demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
+    for scenario in (scenario for scenario in args.scenarios if scenario in STYLED):
+        demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
     Path("results").mkdir(exist_ok=True)
     path = Path("results") / ("demonstrations.md" if args.env == "smax" else f"demonstrations_{args.env}.md")
     path.write_text(demonstrations.sums(args.env))

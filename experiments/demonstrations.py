@@ -9,6 +9,7 @@ import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _train(env: str, training: str, episodes: int) -> str:
     levels, most, look = (QMIX_LEVELS if kind == "qmix" else LEVELS)[env.partition(":")[2]]
     finished = folder / "finished.json"  # holds what was wanted: with more levels a training goes on
     if finished.is_file() and json.loads(finished.read_text()) == [list(levels), most]:
-        return f"{folder}: done before"
+        return f"{folder}: done before{_left_out(folder, levels)}"
     options: dict[str, object] = {"env": env, "seed": seed, "run": folder}
     if kind == "qmix":
         file = demos_path(env, f"{training}/any").name.replace("_any", "")
@@ -65,10 +66,16 @@ def _train(env: str, training: str, episodes: int) -> str:
     with (folder / ".lock").open("w") as lock, (folder / "log.txt").open("a") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as in experiments/run.py
         done = subprocess.run(command, stdout=log, stderr=log, env=one_thread(), pass_fds=(lock.fileno(),), check=False)
-    code = done.returncode
-    if code == 0:
-        finished.write_text(json.dumps([levels, most]) + "\n")
-    return f"{folder}: {'done' if code == 0 else f'failed with exit code {code}, see log.txt'}"
+    if done.returncode != 0:
+        return f"{folder}: failed with exit code {done.returncode}, see log.txt"
+    finished.write_text(json.dumps([levels, most]) + "\n")
+    return f"{folder}: done{_left_out(folder, levels)}"
+
+
+def _left_out(folder: Path, levels: Sequence[float]) -> str:
+    """The levels without a file of their name: leapt over, or never reached."""
+    missing = [f"{level:.0%}" for level in levels if not list(folder.glob(f"*_win{round(100 * level):02d}.npz"))]
+    return f", without files at {', '.join(missing)}" if missing else ""
 
 
 def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -> None:

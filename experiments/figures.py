@@ -47,10 +47,10 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
         1, len(panels), figsize=(5.2 * len(panels), 5.2), layout="constrained", sharey=True, squeeze=False
     )
     for axes, (name, curves) in zip(row[0], panels, strict=True):
-        of_quality = all(one.curve.x is None for one in curves)
+        of_quality = not any(one.curve.x is not None for one in curves) and any(one.demonstrators for one in curves)
         levels = [(one.demonstrators if of_quality else one.curve.x, one) for one in curves]
         leveled = sorted(((x, one) for x, one in levels if x is not None), key=lambda each: each[0])
-        for number, (label, value) in enumerate(_WON.items()):
+        for number, (label, value) in enumerate(_WON.items() if leveled else ()):
             shown = [(x, *mean_and_error(value(one))) for x, one in leveled]
             x, mean, error = (np.array(column) for column in zip(*shown, strict=True))
             axes.errorbar(x, mean, error, color=COLOURS[number], marker="o", capsize=3, linewidth=1.5, label=label, zorder=3)
@@ -62,7 +62,7 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
         if of_quality:
             axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as good as its demonstrators")
             axes.set_xlim(0, 1)
-        else:
+        elif leveled:
             axes.set_xscale("log")
         _finish(axes, name, levels_of)
     row[0][0].set_ylabel("test battles won, mean ± standard error")

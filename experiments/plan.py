@@ -37,12 +37,18 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """One scenario: its curves, and the environment steps of every run."""
+    """One scenario: its curves, the environment steps of every run, and the slug of the curve to compare with."""
 
     scenario: str
     curves: tuple[Curve, ...]
     steps: int = 1_000_000
     title: str = ""
+    baseline: str = "ippo"
+
+    @property
+    def name(self) -> str:
+        """Its title, or else the scenario."""
+        return self.title or self.scenario
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,15 @@ def quick(experiment: Experiment) -> Experiment:
     """A small honest version: fewer steps, two seeds, demonstrations that the repository holds, so fewer curves."""
     panels = []
     for panel in experiment.panels:
-        curves = tuple(replace(curve, seeds=2) for curve in panel.curves if "/" not in (curve.demos or ""))
-        # Where no demonstrations are left, what is left to compare with is no figure, but for QMIX's own.
-        shows_dm2 = any(curve.demos for curve in curves) or not any(curve.demos for curve in panel.curves)
-        if shows_dm2 and panel.steps > QUICK_STEPS:
-            panels.append(replace(panel, curves=curves, steps=QUICK_STEPS))
+        curves = tuple(
+            replace(curve, seeds=2)
+            for curve in panel.curves
+            if "/" not in (curve.demos or "") and not curve.options.get("recurrent")  # which is slow
+        )
+        # Of several demonstrations two have to be left, or there is nothing to compare.
+        wanted, left = ({curve.demos for curve in each} - {None} for each in (panel.curves, curves))
+        if curves and len(left) >= min(2, len(wanted)):
+            panels.append(replace(panel, curves=curves, steps=min(panel.steps, QUICK_STEPS)))
     return replace(experiment, panels=tuple(panels))
 
 

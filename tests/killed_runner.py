@@ -11,6 +11,7 @@ be equal, byte for byte.
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,24 +42,28 @@ def grid(root: Path) -> list[Run]:
 
 
 def main(kills: int, seed: int) -> None:
-    """Print each kill, and whether the results are equal."""
+    """Print each kill, and whether the results are equal; if not, everything stays for a look."""
     moments = random.Random(seed)
-    with tempfile.TemporaryDirectory() as folder:
-        undisturbed, killed = grid(Path(folder) / "undisturbed"), grid(Path(folder) / "killed")
-        for number in range(kills):
-            _start_and_kill(killed, moments.uniform(*SECONDS), spare_runs=number % 3 == 2)
-        print(f"{sum(map(is_done, killed))} of {len(killed)} runs were done before the last start")
-        run_all(killed)
-        run_all(undisturbed)
-        unlike = [
-            f"{a.curve.slug}/{name}"
-            for a, b in zip(undisturbed, killed, strict=True)
-            for name in FILES
-            if (a.folder / name).read_bytes() != (b.folder / name).read_bytes()
-        ]
-        attempts = ", ".join(f"{run.curve.slug} {facts_of(run)['attempts']}" for run in killed)
-        print(f"attempts: {attempts}; " + (f"UNLIKE: {unlike}" if unlike else f"all {2 * len(killed)} files are equal"))
-        sys.exit(bool(unlike))
+    folder = Path(tempfile.mkdtemp())
+    print(f"in {folder}", flush=True)
+    undisturbed, killed = grid(folder / "undisturbed"), grid(folder / "killed")
+    for number in range(kills):
+        _start_and_kill(killed, moments.uniform(*SECONDS), spare_runs=number % 3 == 2)
+    print(f"{sum(map(is_done, killed))} of {len(killed)} runs were done before the last start")
+    outcomes = run_all(killed) + run_all(undisturbed)
+    if failed := [outcome for outcome in outcomes if outcome.state != "done"]:
+        sys.exit("\n".join(f"{outcome.run.folder} failed: {outcome.message}" for outcome in failed))
+    unlike = [
+        f"{a.curve.slug}/{name}"
+        for a, b in zip(undisturbed, killed, strict=True)
+        for name in FILES
+        if (a.folder / name).read_bytes() != (b.folder / name).read_bytes()
+    ]
+    attempts = ", ".join(f"{run.curve.slug} {facts_of(run)['attempts']}" for run in killed)
+    print(f"attempts: {attempts}; " + (f"UNLIKE: {unlike}" if unlike else f"all {2 * len(killed)} files are equal"))
+    if unlike:
+        sys.exit(1)
+    shutil.rmtree(folder)
 
 
 def _start_and_kill(runs: list[Run], seconds: float, *, spare_runs: bool) -> None:

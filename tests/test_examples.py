@@ -53,6 +53,23 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
     assert steps(tmp_path / "lstm") == [0, 64]  # with illegal actions, which MaskablePPO never takes
     with pytest.raises(AssertionError, match=r"holds a run with \{'learner.recurrent': True\}"):
         run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "lstm", cwd=tmp_path)
+    config = tmp_path / "ippo" / "config.json"  # as a run has it that is older than the option
+    facts = json.loads(config.read_text())
+    del facts["learner"]["recurrent"]
+    config.write_text(json.dumps(facts))
+    with pytest.raises(AssertionError, match=r"holds a run with \{'learner.recurrent': False\}"):
+        run(
+            "ippo_sb3.py",
+            *SMALL,
+            "--algorithm",
+            "ippo",
+            "--steps",
+            64,
+            "--recurrent",
+            "--run",
+            tmp_path / "ippo",
+            cwd=tmp_path,
+        )
 
 
 def test_demo_runs_both_and_tells_the_demonstrators_rate(tmp_path, demos):

@@ -279,6 +279,16 @@ def test_a_run_trains_evaluates_plots_records_and_resumes_as_if_undisturbed(q, t
         assert torch.equal(value, saved[1][key]), key
 
 
+def test_only_levels_ends_when_all_are_recorded(q, tmp_path):
+    with pytest.raises(ValueError, match="give levels, and record"):
+        q.main(q.Args(only_levels=True, levels=[0.5], run=tmp_path / "none"))
+    args = {"env": "smax:3m", "num_envs": 4, "eval_episodes": 4, "final_episodes": 4, "record": 3}
+    run = q.main(q.Args(**args, only_levels=True, levels=[0.0], record_path=tmp_path / "x.npz", run=tmp_path / "run"))
+    (file,) = tmp_path.glob("x*.npz")  # of the level, not of the end
+    assert file.name.startswith("x_win")
+    assert [line.split(",")[0] for line in (run / "evaluations.csv").read_text().splitlines()] == ["step", "0"]
+
+
 def test_help():
     command = [sys.executable, str(EXAMPLES / "qmix_torchrl.py"), "--help"]
     assert "usage" in subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout

@@ -14,9 +14,12 @@ from hashlib import sha256
 
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO
 
+import dm2_wrappers as dm2
 from experiments.__main__ import main
 from experiments.curves import Measured, measured
+from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make_styles
 from experiments.figures import draw, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
@@ -74,7 +77,26 @@ def test_the_quick_figures_4_and_5_still_show_what_they_are_about(tmp_path):
     assert {"win30", "win50"} < of_4
     of_5 = {run.curve.slug for run in runs(quick(EXPERIMENTS["fig5"]), tmp_path)}
     assert len(of_5) == 2
-    assert all("2s3z" not in run.env for run in runs(quick(EXPERIMENTS["scenarios"]), tmp_path))  # nothing but IPPO is left
+    five = runs(quick(EXPERIMENTS["scenarios"]), tmp_path)
+    assert {run.env for run in five} == {
+        "smax:3m",
+        "smax:5m_vs_6m",
+        "smax:3s_vs_4z",
+    }  # of the others the repository has none
+    assert max(run.panel.steps for run in five) == 400_000
+    assert not runs(quick(EXPERIMENTS["fig3"]), tmp_path)  # with one style of four it would not be about styles
+    assert not any(run.curve.options.get("recurrent") for run in runs(quick(EXPERIMENTS["preset"]), tmp_path))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_panel_has_its_baseline_and_demonstrations_that_are_planned(name):
+    for panel in EXPERIMENTS[name].panels:
+        slugs = {curve.slug for curve in panel.curves}
+        assert panel.baseline in slugs or "ippo" not in " ".join(slugs)
+        for folder, _, level in ((curve.demos or "").rpartition("/") for curve in panel.curves):
+            if folder.startswith(("seed", "qmix")):
+                levels = (QMIX_LEVELS if folder.startswith("qmix") else LEVELS)[panel.scenario][0]
+                assert level in {f"win{round(100 * each):02d}" for each in levels}
 
 
 def test_demonstrations_are_found_by_name():
@@ -115,7 +137,8 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
     draw_levels("tiny", "battles that the demonstrators won", [("3m", [ippo, dm2])], tmp_path / "quality")
     by_x = [replace(dm2, curve=replace(dm2.curve, x=x)) for x in (0.3, 3.0)]
     draw_levels("tiny", "c", [("3m", [ippo, *by_x])], tmp_path / "c")
-    for name in ("quality", "c"):
+    draw_levels("nothing of it is done", "c", [("3m", [ippo])], tmp_path / "bare")
+    for name in ("quality", "c", "bare"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
         assert (tmp_path / f"{name}.pdf").stat().st_size > 5_000
 
@@ -254,15 +277,68 @@ def test_area_under_the_curve_is_the_mean_height():
     np.testing.assert_allclose(area_under_curve(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])), [35 / 40, 2.0])
 
 
-def test_the_table_says_when_a_curve_has_caught_up():
-    def measured_of(slug, curve, final):
+def test_the_table_says_when_a_curve_has_caught_up_for_more_than_a_moment():
+    def measured_of(slug, curve):
         rates = np.array([curve, curve])
-        steps = np.array([0.0, 100.0, 200.0])
-        return Measured(Curve(slug, slug), steps, rates, rates, np.array([final, final]), 1.0, None, ("abc",))
+        steps = 100.0 * np.arange(len(curve))
+        return Measured(Curve(slug, slug), steps, rates, rates, rates[:, -1], 1.0, None, ("abc",))
 
-    ippo = measured_of("ippo", [0.0, 0.1, 0.2], 0.3)
-    faster, slower = measured_of("faster", [0.0, 0.3, 0.4], 0.4), measured_of("slower", [0.0, 0.0, 0.1], 0.1)
-    lines = table("map", [ippo, faster, slower]).splitlines()
-    assert " 100 " in lines[-2]
-    assert "yes" in lines[-2]
+    ippo = measured_of("ippo", [0.0, 0.0, 0.1, 0.1, 0.1, 0.1, 0.1])
+    faster, lucky = measured_of("faster", [0.0, *[0.2] * 6]), measured_of("lucky", [0.0, 0.3, *[0.0] * 5])
+    lines = table("map", [ippo, faster, lucky]).splitlines()
+    assert " 600 " in lines[-3]
+    assert " 400 " in lines[-2]
     assert "not within the run" in lines[-1]
+
+
+def test_trainings_say_which_levels_have_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
+    folder = tmp_path / "demos_data" / "full" / "smax_3m" / "seed0"
+    folder.mkdir(parents=True)
+    levels, most, _ = LEVELS["3m"]
+    (folder / "finished.json").write_text(json.dumps([list(levels), most]))
+    (folder / "smax_3m_win30.npz").touch()
+    assert _train("smax:3m", "seed0", 10) == f"{folder}: done before, without files at 50%"
+    (folder / "smax_3m_win50.npz").touch()
+    assert _left_out(folder, levels) == ""
+
+
+def test_styles_need_the_trainings_that_they_mix(tmp_path):
+    with pytest.raises(FileNotFoundError, match="seed7, where there are none: train more seeds"):
+        _nearest(tmp_path / "seed7" / "any", 0.3)
+
+
+def test_styles_are_what_they_are_called(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
+    monkeypatch.setattr("experiments.demonstrations.STYLED", {"3m": (0, 1)})
+    monkeypatch.setattr("experiments.demonstrations.LOW_HIGH", {"3m": ("seed0/win30", "seed0/win50")})
+    venv = dm2.envs.vector_env("smax:3m", 4)
+    for seed in (0, 1):
+        folder = tmp_path / "demos_data" / "full" / "smax_3m" / f"seed{seed}"
+        team = dm2.sb3.IndependentLearners(MaskablePPO, venv, seed=seed, n_steps=16, batch_size=32)
+        for level in ("win30", "win50"):
+            team.save(folder / "teams" / level)
+            dm2.Demonstrations.record(venv, team.policy(), 4, seed=seed).save(folder / f"smax_3m_{level}.npz")
+    make_styles("3m", episodes=3)
+    styles = {
+        style: dm2.Demonstrations.load(demos_in(tmp_path, f"styles/{style}_weaker"))
+        for style in ("disjoint", "mixed", "together")
+    }
+    assert {style: demos.style for style, demos in styles.items()} == {
+        "disjoint": "mixed",
+        "mixed": "mixed",
+        "together": "concurrent",
+    }
+    for style in ("disjoint", "mixed"):  # no two agents from the same episodes
+        policies = styles[style].metadata["policy"].values()
+        assert len({json.dumps(policy) for policy in policies}) <= 2
+        assert len({tuple(np.diff(offsets)) for offsets in styles[style].offsets}) > 1
+    team_of = styles["together"].metadata["policy"]["agents of"]
+    assert [name.split("/")[0] for name in team_of] == ["seed0", "seed1", "seed0"]
+    before = demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns
+    make_styles("3m", episodes=3)
+    assert demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns == before
+
+
+def demos_in(root, name):
+    return root / demos_path("smax:3m", name)

@@ -74,6 +74,7 @@ def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
             if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer)
         },
     }
+    assert state.keys() == set(STATE)
     facts = {
         "format": "dm2_wrappers team",
         "version": VERSION,
