@@ -88,9 +88,7 @@ def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], roo
     path.with_suffix(".md").write_text(_tables(panels))
     names = [path.name, f"{path.name}_iqm"]
     if experiment.levels_of:
-        draw_levels(
-            f"{experiment.title} ({args.env.upper()})", experiment.levels_of, named, path.with_name(f"{path.name}_levels")
-        )
+        draw_levels(title, experiment.levels_of, named, path.with_name(f"{path.name}_levels"))
         names.append(f"{path.name}_levels")
     print(*(f"{path.parent / name}.{ending}" for name in names for ending in ("png", "pdf")), path.with_suffix(".md"))
     return 0
@@ -122,13 +120,19 @@ def _demos(args: argparse.Namespace) -> int:
 
     for scenario in args.scenarios:
         demonstrations.make(scenario, backend=args.env, seeds=args.seeds, jobs=args.jobs, episodes=args.episodes)
+    lacking = []
     for scenario in (scenario for scenario in args.scenarios if scenario in STYLED):
-        demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
+        try:
+            demonstrations.make_styles(scenario, backend=args.env, episodes=args.episodes)
+        except FileNotFoundError as error:
+            lacking.append(str(error))
     Path("results").mkdir(exist_ok=True)
     path = Path("results") / ("demonstrations.md" if args.env == "smax" else f"demonstrations_{args.env}.md")
     path.write_text(demonstrations.sums(args.env))
     print(path)
-    return 0
+    for sentence in lacking:
+        print(sentence, file=sys.stderr)
+    return 1 if lacking else 0
 
 
 def _positive(text: str) -> int:

@@ -26,7 +26,7 @@ LEVELS = {
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 8_192),
 }
-# Its win rate leaps between these, and stays near 0 with other seeds.
+# One training by QMIX. Its win rate leaps between these; those of other seeds may stay near 0.
 QMIX_LEVELS = {"5m_vs_6m": ((0.3, 0.9), 1_000_000, 16_384)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,11 @@ def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> No
     """Write ``<path>.png`` and ``.pdf`` (mean ± standard error) and ``<path>_iqm.png`` and ``.pdf``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for suffix, interquartile in (("", False), ("_iqm", True)):
-        figure, row = plt.subplots(
-            1, len(panels), figsize=(5.2 * len(panels), 5.2), layout="constrained", sharey=True, squeeze=False
+        figure, row = _row_of_axes(
+            title, len(panels), "test battles won" + (", interquartile mean" if interquartile else "")
         )
-        for axes, (name, curves) in zip(row[0], panels, strict=True):
+        for axes, (name, curves) in zip(row, panels, strict=True):
             _panel(axes, name, curves, interquartile=interquartile)
-        row[0][0].set_ylabel("test battles won" + (", interquartile mean" if interquartile else ""))
-        figure.suptitle(title)
         _save(figure, path.with_name(f"{path.name}{suffix}"))
 
 
@@ -43,10 +41,8 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
     Curves without a level are lines from side to side; c and numbers of minibatches are drawn on a logarithmic scale,
     demonstrators' win rates beside the line on which a team wins what its demonstrators won.
     """
-    figure, row = plt.subplots(
-        1, len(panels), figsize=(5.2 * len(panels), 5.2), layout="constrained", sharey=True, squeeze=False
-    )
-    for axes, (name, curves) in zip(row[0], panels, strict=True):
+    figure, row = _row_of_axes(title, len(panels), "test battles won, mean ± standard error")
+    for axes, (name, curves) in zip(row, panels, strict=True):
         of_quality = not any(one.curve.x is not None for one in curves) and any(one.demonstrators for one in curves)
         levels = [(one.demonstrators if of_quality else one.curve.x, one) for one in curves]
         leveled = sorted(((x, one) for x, one in levels if x is not None), key=lambda each: each[0])
@@ -65,8 +61,6 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
         elif leveled:
             axes.set_xscale("log")
         _finish(axes, name, levels_of)
-    row[0][0].set_ylabel("test battles won, mean ± standard error")
-    figure.suptitle(title)
     _save(figure, path)
 
 
@@ -74,6 +68,13 @@ _WON: dict[str, Callable[[Measured], NDArray[np.float64]]] = {
     "after training": lambda one: one.final,
     "mean over training": lambda one: area_under_curve(one.steps, one.win_rates),
 }
+
+
+def _row_of_axes(title: str, panels: int, ylabel: str) -> tuple[Figure, Sequence[Axes]]:
+    figure, row = plt.subplots(1, panels, figsize=(5.2 * panels, 5.2), layout="constrained", sharey=True, squeeze=False)
+    row[0][0].set_ylabel(ylabel)
+    figure.suptitle(title)
+    return figure, row[0]
 
 
 def _save(figure: Figure, path: Path) -> None:

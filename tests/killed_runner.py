@@ -30,7 +30,7 @@ PANEL = Panel(
         Curve("DM2", "dm2", {"coefficient": 0.3, **OFTEN}, demos="win50"),
         Curve("QMIX", "qmix", {"learning-starts": 2000, **OFTEN}, program=QMIX),
     ),
-    steps=160_000,
+    steps=400_000,
 )
 SECONDS = (8.0, 30.0)  # between start and kill; a run needs several of them until its first checkpoint
 FILES = ("evaluations.csv", "final.json")

@@ -22,7 +22,7 @@ from experiments.curves import Measured, measured
 from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make_styles
 from experiments.figures import draw, draw_levels
 from experiments.grids import EXPERIMENTS
-from experiments.plan import IPPO, Curve, Panel, Run, demos_path, quick, runs
+from experiments.plan import IPPO, Curve, Experiment, Panel, Run, demos_path, quick, runs
 from experiments.run import ROOT, evaluations, execute, is_done, steps_done, words
 from experiments.scheduler import run_all
 from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
@@ -108,7 +108,7 @@ def test_options_become_words():
     assert words({"a": 1, "on": True, "off": False}) == ["--a", "1", "--on", "--no-off"]
 
 
-def test_runs_are_done_once_and_drawn(tmp_path, capsys):
+def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     grid = [run_of(tmp_path, curve, seed) for seed in (0, 1) for curve in (0, 1)]
     assert [outcome.state for outcome in run_all(grid)] == ["done"] * 4
     assert all(steps_done(run) == 320 for run in grid)
@@ -138,7 +138,14 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys):
     by_x = [replace(dm2, curve=replace(dm2.curve, x=x)) for x in (0.3, 3.0)]
     draw_levels("tiny", "c", [("3m", [ippo, *by_x])], tmp_path / "c")
     draw_levels("nothing of it is done", "c", [("3m", [ippo])], tmp_path / "bare")
-    for name in ("quality", "c", "bare"):
+    tiny = Experiment("Tiny", (replace(PANEL, baseline="dm2"),), levels_of="battles that the demonstrators won")
+    monkeypatch.setitem(EXPERIMENTS, "tiny", tiny)
+    monkeypatch.setattr("experiments.plan.FIRST_SEED", 0)
+    assert main(["plot", "tiny", "--results", str(tmp_path)]) == 0
+    assert f"{tmp_path}/tiny_levels.png" in capsys.readouterr().out
+    compared = [line.split(" | ") for line in (tmp_path / "tiny.md").read_text().splitlines()[4:]]
+    assert [cells[0] for cells in compared if cells[6].strip()] == ["| IPPO"]  # with DM2, not the other way round
+    for name in ("quality", "c", "bare", "tiny", "tiny_levels"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
         assert (tmp_path / f"{name}.pdf").stat().st_size > 5_000
 
@@ -303,6 +310,18 @@ def test_trainings_say_which_levels_have_no_file(tmp_path, monkeypatch):
     assert _left_out(folder, levels) == ""
 
 
+def test_demos_writes_its_table_and_says_what_styles_lack(tmp_path, monkeypatch, capsys):
+    def make_none(scenario, **options):
+        return _nearest(tmp_path / "seed3" / "any", 0.3)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("experiments.demonstrations.make", lambda scenario, **options: None)
+    monkeypatch.setattr("experiments.demonstrations.make_styles", make_none)
+    assert main(["demos", "5m_vs_6m", "--seeds", "1"]) == 1
+    assert "seed3, where there are none: train more seeds" in capsys.readouterr().err
+    assert (tmp_path / "results" / "demonstrations.md").is_file()
+
+
 def test_styles_need_the_trainings_that_they_mix(tmp_path):
     with pytest.raises(FileNotFoundError, match="seed7, where there are none: train more seeds"):
         _nearest(tmp_path / "seed7" / "any", 0.3)
@@ -319,7 +338,7 @@ def test_styles_are_what_they_are_called(tmp_path, monkeypatch):
         for level in ("win30", "win50"):
             team.save(folder / "teams" / level)
             dm2.Demonstrations.record(venv, team.policy(), 4, seed=seed).save(folder / f"smax_3m_{level}.npz")
-    make_styles("3m", episodes=3)
+    make_styles("3m", episodes=8)
     styles = {
         style: dm2.Demonstrations.load(demos_in(tmp_path, f"styles/{style}_weaker"))
         for style in ("disjoint", "mixed", "together")
@@ -329,14 +348,17 @@ def test_styles_are_what_they_are_called(tmp_path, monkeypatch):
         "mixed": "mixed",
         "together": "concurrent",
     }
-    for style in ("disjoint", "mixed"):  # no two agents from the same episodes
+    for style, taught_by in (("disjoint", ["seed0", "seed0", "seed0"]), ("mixed", ["seed0", "seed1", "seed0"])):
         policies = styles[style].metadata["policy"].values()
-        assert len({json.dumps(policy) for policy in policies}) <= 2
-        assert len({tuple(np.diff(offsets)) for offsets in styles[style].offsets}) > 1
+        assert [{name.split("/")[0] for name in policy["agents of"]} for policy in policies] == [
+            {each} for each in taught_by
+        ]
+        # No two agents from the same episodes, which would have equal lengths.
+        assert len({tuple(np.diff(offsets)) for offsets in styles[style].offsets}) == 3
     team_of = styles["together"].metadata["policy"]["agents of"]
     assert [name.split("/")[0] for name in team_of] == ["seed0", "seed1", "seed0"]
     before = demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns
-    make_styles("3m", episodes=3)
+    make_styles("3m", episodes=8)
     assert demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns == before
 
 

@@ -141,29 +141,35 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         IndependentLearners.load(tmp_path / "spoilt", venv())
 
 
+def rewritten(old, new, entry, change):
+    """The same archive but for one entry."""
+    with zipfile.ZipFile(old) as source, zipfile.ZipFile(new, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            target.writestr(name, change(data) if name == entry else data)
+
+
 def test_an_algorithm_that_is_none_is_refused(tmp_path):
     trained(tmp_path)
-    with zipfile.ZipFile(tmp_path / "team.zip") as old, zipfile.ZipFile(tmp_path / "new.zip", "w") as new:
-        for name in old.namelist():
-            data = old.read(name)
-            if name == "team.json":
-                data = json.dumps({**json.loads(data), "algorithms": ["os:system"] * 2})
-            new.writestr(name, data)
+    rewritten(
+        tmp_path / "team.zip",
+        tmp_path / "new.zip",
+        "team.json",
+        lambda data: json.dumps({**json.loads(data), "algorithms": ["os:system"] * 2}),
+    )
     with pytest.raises(ValueError, match="not a Stable-Baselines3 one"):
         IndependentLearners.load(tmp_path / "new", venv())
 
 
 def test_a_checkpoint_of_an_older_version_is_refused_in_a_sentence(tmp_path):
+    def without_streams(data):
+        state = torch.load(io.BytesIO(data), weights_only=True)
+        del state["action_streams"]
+        torch.save(state, changed := io.BytesIO())
+        return changed.getvalue()
+
     trained(tmp_path)
-    with zipfile.ZipFile(tmp_path / "team.zip") as old, zipfile.ZipFile(tmp_path / "older.zip", "w") as older:
-        for name in old.namelist():
-            data = old.read(name)
-            if name == "state.pt":
-                state = torch.load(io.BytesIO(data), weights_only=True)
-                del state["action_streams"]
-                torch.save(state, changed := io.BytesIO())
-                data = changed.getvalue()
-            older.writestr(name, data)
+    rewritten(tmp_path / "team.zip", tmp_path / "older.zip", "state.pt", without_streams)
     with pytest.raises(ValueError, match=r"lacks \['action_streams'\]: it is of an older dm2_wrappers"):
         IndependentLearners.load(tmp_path / "older", venv())
 
