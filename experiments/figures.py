@@ -52,9 +52,9 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
             axes.errorbar(x, mean, error, color=COLOURS[number], marker="o", capsize=3, linewidth=1.5, label=label, zorder=3)
         others = [one for x, one in levels if x is None]
         for number, one in enumerate(others, start=len(_WON)):
-            mean, error = mean_and_error(one.final)
-            axes.axhline(mean, color=COLOURS[number], linestyle="--", label=f"{one.label}, after training", zorder=2)
-            axes.axhspan(mean - error, mean + error, color=COLOURS[number], alpha=0.15, linewidth=0, zorder=1)
+            won, spread = map(float, mean_and_error(one.final))
+            axes.axhline(won, color=COLOURS[number], linestyle="--", label=f"{one.label}, after training", zorder=2)
+            axes.axhspan(won - spread, won + spread, color=COLOURS[number], alpha=0.15, linewidth=0, zorder=1)
         if of_quality:
             axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as good as its demonstrators")
             axes.set_xlim(0, 1)
