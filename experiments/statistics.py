@@ -25,11 +25,17 @@ class Estimate:
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an interval: of a single run there is none."""
+        return not bool(np.isnan(self.low).any() or np.isnan(self.high).any())
+
     def __str__(self) -> str:
-        return f"{float(self.value):.3f} [{float(self.low):.3f}, {float(self.high):.3f}]"
+        interval = "" if not self.known else f" [{float(self.low):.3f}, {float(self.high):.3f}]"
+        return f"{float(self.value):.3f}{interval}"
 
     def overlaps(self, other: Estimate) -> bool:
-        """Whether the intervals have a number in common; unknown ones (of a single run) do."""
+        """Whether the intervals have a number in common; unknown ones do."""
         return not bool(self.low > other.high or other.low > self.high)
 
 

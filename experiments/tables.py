@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.curves import Measured
-from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
+from experiments.statistics import (
+    Estimate,
+    area_under_curve,
+    interquartile_mean,
+    mean_and_error,
+    probability_of_improvement,
+)
 
 _HEAD = (
     "runs",
@@ -35,8 +42,6 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
     means = {slug: interquartile_mean(values) for slug, values in areas.items()}
     lines = [f"### {name}", "", _row(_HEAD), _row("---" for _ in _HEAD)]
     for one in curves:
-        final, final_error = mean_and_error(one.final)
-        area, area_error = mean_and_error(areas[one.curve.slug])
         better = (
             ""
             if baseline not in areas or one.curve.slug == baseline
@@ -48,11 +53,11 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
                     one.label,
                     len(one.final),
                     "" if one.demonstrators is None else f"{one.demonstrators:.3f}",
-                    f"{final:.3f} ± {final_error:.3f}",
-                    f"{area:.3f} ± {area_error:.3f}",
+                    _mean(one.final),
+                    _mean(areas[one.curve.slug]),
                     means[one.curve.slug],
                     better,
-                    "" if not better else "no" if means[one.curve.slug].overlaps(means[baseline]) else "yes",
+                    _apart(means[one.curve.slug], means[baseline]) if better else "",
                     _steps_until(one, baselines[0]) if baselines else "",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
@@ -72,6 +77,18 @@ def _steps_until(one: Measured, baseline: Measured) -> str:
         return ""
     there = np.flatnonzero(own >= target[-1])
     return f"{one.steps[there[0] + _LOOKS - 1]:,.0f}" if len(there) else "not within the run"
+
+
+def _mean(runs: NDArray[np.float64]) -> str:
+    """Of a single run there is no error to tell."""
+    mean, error = mean_and_error(runs)
+    return f"{mean:.3f} ± {error:.3f}" if len(runs) > 1 else f"{mean:.3f}"
+
+
+def _apart(one: Estimate, other: Estimate) -> str:
+    if not (one.known and other.known):
+        return "unknown"
+    return "no" if one.overlaps(other) else "yes"
 
 
 def _row(cells: Iterable[object]) -> str:

@@ -298,6 +298,17 @@ def test_the_table_says_when_a_curve_has_caught_up_for_more_than_a_moment():
     assert "not within the run" in lines[-1]
 
 
+def test_a_single_run_has_neither_error_nor_interval():
+    def measured_of(slug, *finals):
+        rates = np.array([[0.0, final] for final in finals])
+        return Measured(Curve(slug, slug), np.array([0.0, 1.0]), rates, rates, np.array(finals), 1.0, None, ("abc",))
+
+    ippo, twice, once = measured_of("ippo", 0.1, 0.3), measured_of("twice", 0.8, 0.6), measured_of("once", 0.5)
+    lines = table("map", [ippo, twice, once]).splitlines()
+    assert "| 0.700 ± 0.100 | 0.350 ± 0.050 | 0.350 [0.300, 0.400] | 1.000 [1.000, 1.000] | yes |" in lines[-2]
+    assert "| 0.500 | 0.250 | 0.250 | 1.000 | unknown |" in lines[-1]
+
+
 def test_trainings_say_which_levels_have_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
     folder = tmp_path / "demos_data" / "full" / "smax_3m" / "seed0"
