@@ -76,7 +76,7 @@ def _status(args: argparse.Namespace, experiment: Experiment, grid: list[Run], r
 
 
 def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
-    from experiments.figures import draw, draw_levels
+    from experiments.figures import draw, draw_lengths, draw_levels
 
     # A part of the runs does not overwrite the whole figure.
     part = "_part" if args.only or args.seeds else ""
@@ -90,6 +90,9 @@ def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], roo
     if experiment.levels_of:
         draw_levels(title, experiment.levels_of, named, path.with_name(f"{path.name}_levels"))
         names.append(f"{path.name}_levels")
+    if experiment.lengths:
+        draw_lengths(title, named, path.with_name(f"{path.name}_lengths"))
+        names.append(f"{path.name}_lengths")
     print(*(f"{path.parent / name}.{ending}" for name in names for ending in ("png", "pdf")), path.with_suffix(".md"))
     return 0
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from experiments.curves import Measured
-from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error
+from experiments.statistics import Estimate, area_under_curve, interquartile_mean, mean_and_band, mean_and_error
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; a scale where curves are levels of one thing.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -33,6 +33,15 @@ def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> No
         for axes, (name, curves) in zip(row, panels, strict=True):
             _panel(axes, name, curves, interquartile=interquartile)
         _save(figure, path.with_name(f"{path.name}{suffix}"))
+
+
+def draw_lengths(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> None:
+    """Write ``<path>.png`` and ``.pdf``: how long the test episodes are."""
+    figure, row = _row_of_axes(title, len(panels), "steps of a test episode, mean ± standard error")
+    for axes, (name, curves) in zip(row, panels, strict=True):
+        _curves(axes, curves, [mean_and_band(one.lengths) for one in curves])
+        _finish(axes, name, _STEPS, top=None)
+    _save(figure, path)
 
 
 def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measured]]], path: Path) -> None:
@@ -87,32 +96,35 @@ def _save(figure: Figure, path: Path) -> None:
 _UNDATED: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
 
 
+_STEPS = "environment steps (millions)"
+
+
 def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool) -> None:
+    middle = interquartile_mean if interquartile else mean_and_band
+    _curves(axes, curves, [middle(one.win_rates) for one in curves])
     levels: dict[float, Any] = {}
-    for number, (one, colour) in enumerate(zip(curves, _colours(curves), strict=True)):
-        steps = one.steps / 1e6
-        if interquartile:
-            estimate = interquartile_mean(one.win_rates)
-            middle, low, high = estimate.value, estimate.low, estimate.high
-        else:
-            middle, error = mean_and_error(one.win_rates)
-            low, high = middle - error, middle + error
-        runs = len(one.win_rates)
-        label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
-        axes.plot(steps, middle, color=colour, linewidth=1.8, label=label, zorder=3 + number)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0, zorder=2)
+    for one, colour in zip(curves, _colours(curves), strict=True):
         if one.demonstrators is not None:
             levels.setdefault(one.demonstrators, colour)
     for level, colour in levels.items():
         axes.axhline(level, color=colour if len(levels) > 1 else GREY, linestyle=":", linewidth=1.2, zorder=1)
     if levels:
         axes.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="demonstrators")
+    _finish(axes, name, _STEPS)
+
+
+def _curves(axes: Axes, curves: list[Measured], estimates: list[Estimate]) -> None:
+    """A line with its band for each curve over the steps."""
+    for number, (one, of, colour) in enumerate(zip(curves, estimates, _colours(curves), strict=True)):
+        runs, steps = len(one.final), one.steps / 1e6
+        label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
+        axes.plot(steps, of.value, color=colour, linewidth=1.8, label=label, zorder=3 + number)
+        axes.fill_between(steps, of.low, of.high, color=colour, alpha=0.18, linewidth=0, zorder=2)
     axes.set_xlim(left=0)
-    _finish(axes, name, "environment steps (millions)")
 
 
-def _finish(axes: Axes, title: str, xlabel: str) -> None:
-    axes.set(title=title, xlabel=xlabel, ylim=(0, 1))
+def _finish(axes: Axes, title: str, xlabel: str, *, top: float | None = 1) -> None:
+    axes.set(title=title, xlabel=xlabel, ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.14))  # below: it hides no curve

@@ -156,19 +156,23 @@ EXPERIMENTS: dict[str, Experiment] = {
         (
             Panel(
                 "3s_vs_4z",
-                tuple(
-                    dm2("3s_vs_4z", "win50", label, seeds=3, **{"coefficient": 0.3, **options})
-                    for label, options in (
-                        ("logit, centred", {}),
-                        ("logit, raw", {"center": False}),
-                        ("-log(1-D), raw", {"center": False, "reward": "-log(1-D)"}),
-                        ("log D, raw", {"center": False, "reward": "log D"}),
-                        ("GAIL alone, centred", {"env_coefficient": 0.0}),
-                        ("GAIL alone, raw", {"env_coefficient": 0.0, "center": False}),
-                    )
+                (
+                    *(
+                        dm2("3s_vs_4z", "win50", label, seeds=3, **{"coefficient": 0.3, **options})
+                        for label, options in (
+                            ("logit, centred", {}),
+                            ("logit, raw", {"center": False}),
+                            ("-log(1-D), raw", {"center": False, "reward": "-log(1-D)"}),
+                            ("log D, raw", {"center": False, "reward": "log D"}),
+                            ("GAIL alone, centred", {"env_coefficient": 0.0}),
+                            ("GAIL alone, raw", {"env_coefficient": 0.0, "center": False}),
+                        )
+                    ),
+                    replace(IPPO_ALONE, seeds=3),
                 ),
             ),
         ),
+        lengths=True,
     ),
     "coefficient": Experiment(
         "The reward mixture coefficient c",

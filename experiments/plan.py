@@ -59,11 +59,13 @@ class Experiment:
         title: Of the figure.
         panels: From left to right.
         levels_of: What that thing is called; empty: no second figure.
+        lengths: Whether episodes' lengths are drawn, too.
     """
 
     title: str
     panels: tuple[Panel, ...]
     levels_of: str = ""
+    lengths: bool = False
 
 
 @dataclass(frozen=True)

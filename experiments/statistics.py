@@ -45,6 +45,12 @@ def mean_and_error(runs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
     return mean, runs.std(axis=0, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else np.zeros_like(mean)
 
 
+def mean_and_band(runs: NDArray[np.float64]) -> Estimate:
+    """Mean over runs with its standard error to both sides, where the others have their interval."""
+    mean, error = mean_and_error(runs)
+    return Estimate(mean, mean - error, mean + error)
+
+
 def interquartile_mean(*groups: NDArray[np.float64]) -> Estimate:
     """The mean of the middle half of all runs: [runs, ...] for each scenario, with a stratified interval."""
 

@@ -20,7 +20,7 @@ import dm2_wrappers as dm2
 from experiments.__main__ import main
 from experiments.curves import Measured, measured
 from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make_styles
-from experiments.figures import draw, draw_levels
+from experiments.figures import draw, draw_lengths, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Experiment, Panel, Run, demos_path, quick, runs
 from experiments.run import ROOT, evaluations, execute, is_done, steps_done, words
@@ -133,6 +133,8 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     for ending in ("png", "pdf"):
         assert (tmp_path / f"figure.{ending}").stat().st_size > 5_000
         assert (tmp_path / f"figure_iqm.{ending}").stat().st_size > 5_000
+    draw_lengths("tiny", [("3m", [ippo, dm2])], tmp_path / "lengths")
+    assert (tmp_path / "lengths.png").stat().st_size > 5_000
     assert len(table("3m", [ippo, dm2]).splitlines()) == 6
     draw_levels("tiny", "battles that the demonstrators won", [("3m", [ippo, dm2])], tmp_path / "quality")
     by_x = [replace(dm2, curve=replace(dm2.curve, x=x)) for x in (0.3, 3.0)]
