@@ -100,7 +100,9 @@ def _figure4(scenario: str, *demos: str) -> Panel:
     return Panel(scenario, (*curves, replace(IPPO_ALONE, seeds=3), qmix(scenario, seeds=3)))
 
 
-_FIG5 = (qmix("5m_vs_6m"), qmix("5m_vs_6m", "QMIX, one layer more", extra_layer=True))
+def _figure5(scenario: str) -> Panel:
+    return Panel(scenario, (qmix(scenario), qmix(scenario, "QMIX, one layer more", extra_layer=True)))
+
 
 EXPERIMENTS: dict[str, Experiment] = {
     "effect": Experiment("DM2 and independent PPO", (_figure2("5m_vs_6m", 5, with_qmix=False),)),
@@ -130,7 +132,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         levels_of="battles that the demonstrators won",
     ),
-    "fig5": Experiment("QMIX with and without a further layer", (Panel("5m_vs_6m", _FIG5),)),
+    # The paper has 5m_vs_6m only; there QMIX learns by luck here, on 3s_vs_4z always.
+    "fig5": Experiment("QMIX with and without a further layer", (_figure5("5m_vs_6m"), _figure5("3s_vs_4z"))),
     "gail": Experiment(
         "GAIL alone: the environment's reward switched off",
         (
