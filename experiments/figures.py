@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from experiments.curves import Measured
@@ -82,7 +85,7 @@ _WON: dict[str, Callable[[Measured], NDArray[np.float64]]] = {
 def _row_of_axes(title: str, panels: int, ylabel: str) -> tuple[Figure, Sequence[Axes]]:
     figure, row = plt.subplots(1, panels, figsize=(5.2 * panels, 5.2), layout="constrained", sharey=True, squeeze=False)
     row[0][0].set_ylabel(ylabel)
-    figure.suptitle(title)
+    figure.suptitle(textwrap.fill(title, 48 * panels))
     return figure, row[0]
 
 
@@ -115,10 +118,12 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
 
 def _curves(axes: Axes, curves: list[Measured], estimates: list[Estimate]) -> None:
     """A line with its band for each curve over the steps."""
+    scaled = _are_levels(curves)
     for number, (one, of, colour) in enumerate(zip(curves, estimates, _colours(curves), strict=True)):
         runs, steps = len(one.final), one.steps / 1e6
         label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
-        axes.plot(steps, of.value, color=colour, linewidth=1.8, label=label, zorder=3 + number)
+        style = "--" if scaled and not _is_level(one) else "-"
+        axes.plot(steps, of.value, style, color=colour, linewidth=1.8, label=label, zorder=3 + number)
         axes.fill_between(steps, of.low, of.high, color=colour, alpha=0.18, linewidth=0, zorder=2)
     axes.set_xlim(left=0)
 
@@ -127,11 +132,28 @@ def _finish(axes: Axes, title: str, xlabel: str, *, top: float | None = 1) -> No
     axes.set(title=title, xlabel=xlabel, ylim=(0, top))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.14))  # below: it hides no curve
+    # Below the axes, where it hides no curve, by inches: axes that many curves' legend makes lower keep their label.
+    below = axes.transAxes + ScaledTranslation(0, -0.45, axes.figure.dpi_scale_trans)
+    columns = 2 if len(axes.get_legend_handles_labels()[0]) > len(COLOURS) else 1
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, ncols=columns, borderpad=0
+    )
 
 
 def _colours(curves: list[Measured]) -> list[Any]:
-    if len(curves) <= len(COLOURS):
+    if not _are_levels(curves):
         return list(COLOURS[: len(curves)])
-    scale = mpl.colormaps["viridis"]
-    return [scale(i / (len(curves) - 1) * 0.95) for i in range(len(curves))]
+    levels = sum(map(_is_level, curves))
+    scale = iter(mpl.colormaps["viridis"](np.linspace(0, 0.95, levels)))
+    others = itertools.cycle(("#000000", "#D55E00"))
+    return [next(scale) if _is_level(one) else next(others) for one in curves]
+
+
+def _are_levels(curves: list[Measured]) -> bool:
+    """Whether a scale tells the curves apart best, since they are levels of a number or too many for distinct colours."""
+    return len(curves) > len(COLOURS) or any(one.curve.x is not None for one in curves)
+
+
+def _is_level(one: Measured) -> bool:
+    """Whether it is one of several levels of the same thing, not a baseline."""
+    return one.curve.x is not None or one.demonstrators is not None
