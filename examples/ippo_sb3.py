@@ -23,6 +23,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
+from dm2_wrappers.matcher import PAPER_COEFFICIENTS
 
 COLUMNS = ["step", "win_rate", "win_rate_se", "return", "return_se", "length", "length_se", "episodes"]
 
@@ -93,8 +94,8 @@ class Args:
     """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
     demos: Path | None = None
     """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
-    coefficient: float = 0.3
-    """the paper's c: paid is r_env + c * r_gail"""
+    coefficient: float | None = None
+    """the paper's c: paid is r_env + c * r_gail; if not given, the paper's own for its scenarios and 0.1 for others"""
     anneal: bool = False
     """let c fall linearly to 0 over the run, in steps of one evaluation"""
     unmatched: list[str] = field(default_factory=list)
@@ -148,13 +149,16 @@ def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.Indep
 
 def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, float]:
     """The paper's c of each agent when a share ``done`` of the run is done."""
-    c = args.coefficient * (1 - done) if args.anneal else args.coefficient
+    c = args.coefficient or 0.0
+    c = c * (1 - done) if args.anneal else c
     return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
 
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     args.learner = args.learner.settled(args.env)
+    if args.coefficient is None:
+        args.coefficient = PAPER_COEFFICIENTS.get(args.env.partition(":")[2], 0.1)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
     begin(run, args)

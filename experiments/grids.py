@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dm2_wrappers.matcher import PAPER_COEFFICIENTS
 from experiments.plan import QMIX, Curve, Experiment, Panel
 
-# The paper's c, those of its authors' repository, and for scenarios that neither has the paper's larger one.
-COEFFICIENTS = {"5m_vs_6m": 0.3, "3s_vs_4z": 0.05, "3s_vs_5z": 0.1, "3m": 0.3, "2s3z": 0.3}
+# For scenarios that the paper does not have its larger one.
+COEFFICIENTS = {**PAPER_COEFFICIENTS, "3m": 0.3, "2s3z": 0.3}
 
 # Demonstrators of about 30 % and about 50 %; those without a folder are in the repository.
 LOW_HIGH = {

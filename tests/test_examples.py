@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dm2_wrappers as dm2
+from examples import ippo_sb3
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--env", "smax:3m", "--num-envs", "4", "--n-steps", "16", "--eval-every", "64", "--eval-episodes", "4"]
@@ -32,6 +33,13 @@ def steps(folder):
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
+def test_c_is_the_papers_where_it_has_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(ippo_sb3, "train", lambda *anything: None)
+    for scenario, c in (("5m_vs_6m", 0.3), ("3s_vs_4z", 0.05), ("3m", 0.1)):
+        ippo_sb3.main(ippo_sb3.Args(env=f"smax:{scenario}", run=tmp_path / scenario))
+        assert json.loads((tmp_path / scenario / "config.json").read_text())["coefficient"] == c
+
+
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos):
     run("ippo_sb3.py", *SMALL, "--steps", 128, "--demos", demos, "--run", tmp_path / "dm2", cwd=tmp_path)
     folder = tmp_path / "dm2"
@@ -43,7 +51,7 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
     assert "dm2/gail_reward" in (folder / "agents" / "ally_0" / "progress.csv").read_text().splitlines()[0]
     run("ippo_sb3.py", *SMALL, "--steps", 192, "--demos", demos, "--run", folder, cwd=tmp_path)
     assert steps(folder) == [0, 64, 128, 192]
-    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.3\}, not \{'coefficient': 3.0\}"):
+    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.1\}, not \{'coefficient': 3.0\}"):
         run("ippo_sb3.py", *SMALL, "--steps", 192, "--coefficient", 3, "--demos", demos, "--run", folder, cwd=tmp_path)
 
     run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "ippo", cwd=tmp_path)
