@@ -286,7 +286,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     replace(IPPO_ALONE, seeds=3),
                 ),
             )
-            for scenario in ("5m_vs_6m", "3s_vs_4z")
+            for scenario in ("5m_vs_6m", "3s_vs_4z", "2s3z", "3s_vs_5z")
         ),
     ),
 }
