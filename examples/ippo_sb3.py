@@ -95,7 +95,8 @@ class Args:
     demos: Path | None = None
     """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
     coefficient: float | None = None
-    """the paper's c: paid is r_env + c * r_gail; if not given, the paper's own for its scenarios and 0.1 for others"""
+    """the paper's c: paid is r_env + c * r_gail; if not given, the paper's own for its scenarios, and for others 0.3 that
+    falls to 0, which serves them without a search: docs/results.md"""
     anneal: bool = False
     """let c fall linearly to 0 over the run, in steps of one evaluation"""
     unmatched: list[str] = field(default_factory=list)
@@ -157,8 +158,9 @@ def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, f
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     args.learner = args.learner.settled(args.env)
-    if args.coefficient is None:
-        args.coefficient = PAPER_COEFFICIENTS.get(args.env.partition(":")[2], 0.1)
+    if args.algorithm == "dm2" and args.coefficient is None:
+        papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
+        args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
     begin(run, args)

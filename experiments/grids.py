@@ -191,7 +191,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     replace(IPPO_ALONE, label="c = 0 (IPPO)", seeds=3),
                 ),
             )
-            for scenario in ("5m_vs_6m", "3s_vs_4z", "2s3z", "3s_vs_5z")
+            for scenario in ("5m_vs_6m", "3s_vs_4z", "3s_vs_5z")
         ),
         levels_of="c",
     ),

@@ -33,11 +33,15 @@ def steps(folder):
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
-def test_c_is_the_papers_where_it_has_one(tmp_path, monkeypatch):
+def test_c_is_the_papers_where_it_has_one_and_falls_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setattr(ippo_sb3, "train", lambda *anything: None)
-    for scenario, c in (("5m_vs_6m", 0.3), ("3s_vs_4z", 0.05), ("3m", 0.1)):
+    for scenario, c, falls in (("5m_vs_6m", 0.3, False), ("3s_vs_4z", 0.05, False), ("3m", 0.3, True)):
         ippo_sb3.main(ippo_sb3.Args(env=f"smax:{scenario}", run=tmp_path / scenario))
-        assert json.loads((tmp_path / scenario / "config.json").read_text())["coefficient"] == c
+        config = json.loads((tmp_path / scenario / "config.json").read_text())
+        assert (config["coefficient"], config["anneal"]) == (c, falls)
+    ippo_sb3.main(ippo_sb3.Args(env="smax:3m", coefficient=0.2, run=tmp_path / "given"))
+    config = json.loads((tmp_path / "given" / "config.json").read_text())
+    assert (config["coefficient"], config["anneal"]) == (0.2, False)
 
 
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos):
@@ -51,7 +55,7 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
     assert "dm2/gail_reward" in (folder / "agents" / "ally_0" / "progress.csv").read_text().splitlines()[0]
     run("ippo_sb3.py", *SMALL, "--steps", 192, "--demos", demos, "--run", folder, cwd=tmp_path)
     assert steps(folder) == [0, 64, 128, 192]
-    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.1\}, not \{'coefficient': 3.0\}"):
+    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.3, 'anneal': True\}, not"):
         run("ippo_sb3.py", *SMALL, "--steps", 192, "--coefficient", 3, "--demos", demos, "--run", folder, cwd=tmp_path)
 
     run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "ippo", cwd=tmp_path)
