@@ -138,12 +138,13 @@ def _record(venv: dm2.MultiAgentVectorEnv, files: list[Path], episodes: int, *, 
 
 
 def sums(backend: str = "smax") -> str:
-    """A table of all files there are, with SHA-256."""
+    """A table of all files there are, those in the repository and those that git ignores, with SHA-256."""
     lines = ["| file | episodes | battles won | mean return | mean length | SHA-256 |", "|---|---|---|---|---|---|"]
-    for path in sorted((ROOT / "demos_data" / "full").glob(f"{backend}_*/*/*.npz")):
+    folder = ROOT / "demos_data"
+    for path in sorted(folder.glob(f"{backend}_*.npz")) + sorted(folder.glob(f"full/{backend}_*/*/*.npz")):
         facts = describe(path)
         rate = "" if facts["win_rate"] is None else f"{facts['win_rate']:.3f}"
-        name = Path(str(facts["file"])).relative_to("demos_data/full")
+        name = Path(str(facts["file"])).relative_to("demos_data")
         lines.append(
             f"| {name} | {facts['episodes']} | {rate} | {facts['mean_return']:.2f} | {facts['mean_length']:.1f} "
             f"| `{facts['sha256']}` |"

@@ -76,7 +76,7 @@ def test_the_quick_figures_4_and_5_still_show_what_they_are_about(tmp_path):
     of_4 = {run.curve.demos for run in runs(quick(EXPERIMENTS["fig4"]), tmp_path)}
     assert {"win30", "win50"} < of_4
     of_5 = {run.curve.slug for run in runs(quick(EXPERIMENTS["fig5"]), tmp_path)}
-    assert len(of_5) == 2
+    assert len(of_5) == 4  # with and without the layer, on two scenarios
     five = runs(quick(EXPERIMENTS["scenarios"]), tmp_path)
     assert {run.env for run in five} == {
         "smax:3m",
@@ -230,7 +230,7 @@ def test_killed_again_and_again_it_ends_with_the_undisturbed_runs_numbers(tmp_pa
 
 def test_command_line(tmp_path, capsys):
     assert main(["status", "fig5", "--results", str(tmp_path)]) == 0
-    assert "0 of 10 runs are done" in capsys.readouterr().out
+    assert "0 of 20 runs are done" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no run of fig5 is done yet"):
         main(["plot", "fig5", "--results", str(tmp_path)])
     with pytest.raises(SystemExit):
