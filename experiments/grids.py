@@ -13,7 +13,7 @@ from typing import Any
 from dm2_wrappers.matcher import PAPER_COEFFICIENTS
 from experiments.plan import QMIX, Curve, Experiment, Panel
 
-# For scenarios that the paper does not have its larger one.
+# The paper's c or its authors' repository's, and for scenarios that neither has the paper's larger one.
 COEFFICIENTS = {**PAPER_COEFFICIENTS, "3m": 0.3, "2s3z": 0.3}
 
 # Demonstrators of about 30 % and about 50 %; those without a folder are in the repository.
