@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from sb3_contrib import MaskablePPO
@@ -20,12 +22,18 @@ import dm2_wrappers as dm2
 from experiments.__main__ import main
 from experiments.curves import Measured, measured
 from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make_styles
-from experiments.figures import draw, draw_lengths, draw_levels
+from experiments.figures import _curves, draw, draw_lengths, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Experiment, Panel, Run, demos_path, quick, runs
 from experiments.run import ROOT, evaluations, execute, is_done, steps_done, words
 from experiments.scheduler import run_all
-from experiments.statistics import area_under_curve, interquartile_mean, mean_and_error, probability_of_improvement
+from experiments.statistics import (
+    area_under_curve,
+    interquartile_mean,
+    mean_and_band,
+    mean_and_error,
+    probability_of_improvement,
+)
 from experiments.tables import table
 
 TINY = {"num-envs": 4, "n-steps": 16, "eval-every": 64, "eval-episodes": 4, "final-episodes": 4}
@@ -140,14 +148,16 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     by_x = [replace(dm2, curve=replace(dm2.curve, x=x)) for x in (0.3, 3.0)]
     draw_levels("tiny", "c", [("3m", [ippo, *by_x])], tmp_path / "c")
     draw_levels("nothing of it is done", "c", [("3m", [ippo])], tmp_path / "bare")
-    tiny = Experiment("Tiny", (replace(PANEL, baseline="dm2"),), levels_of="battles that the demonstrators won")
+    tiny = Experiment(
+        "Tiny", (replace(PANEL, baseline="dm2"),), levels_of="battles that the demonstrators won", lengths=True
+    )
     monkeypatch.setitem(EXPERIMENTS, "tiny", tiny)
     monkeypatch.setattr("experiments.plan.FIRST_SEED", 0)
     assert main(["plot", "tiny", "--results", str(tmp_path)]) == 0
     assert f"{tmp_path}/tiny_levels.png" in capsys.readouterr().out
     compared = [line.split(" | ") for line in (tmp_path / "tiny.md").read_text().splitlines()[4:]]
     assert [cells[0] for cells in compared if cells[6].strip()] == ["| IPPO"]  # with DM2, not the other way round
-    for name in ("quality", "c", "bare", "tiny", "tiny_levels"):
+    for name in ("quality", "c", "bare", "tiny", "tiny_levels", "tiny_lengths"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5_000
         assert (tmp_path / f"{name}.pdf").stat().st_size > 5_000
 
@@ -300,6 +310,23 @@ def test_the_table_says_when_a_curve_has_caught_up_for_more_than_a_moment():
     assert "not within the run" in lines[-1]
 
 
+def test_levels_of_a_number_have_a_scale_and_baselines_black_dashes():
+    def measured_of(slug, x):
+        rates = np.array([[0.0, 0.5]])
+        return Measured(Curve(slug, slug, x=x), np.array([0.0, 1.0]), rates, rates, rates[:, -1], 1.0, None, ("abc",))
+
+    axes = plt.figure().subplots()
+    curves = [measured_of("low", 0.1), measured_of("high", 1.0), measured_of("ippo", None)]
+    _curves(axes, curves, [mean_and_band(one.win_rates) for one in curves])
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "--"]
+    assert axes.lines[2].get_color() == "#000000"
+    assert tuple(axes.lines[0].get_color()) == mpl.colormaps["viridis"](0.0)
+    plain = plt.figure().subplots()
+    _curves(plain, curves[2:], [mean_and_band(curves[2].win_rates)])
+    assert plain.lines[0].get_linestyle() == "-"
+    plt.close("all")
+
+
 def test_a_single_run_has_neither_error_nor_interval():
     def measured_of(slug, *finals):
         rates = np.array([[0.0, final] for final in finals])
@@ -332,7 +359,9 @@ def test_demos_writes_its_table_and_says_what_styles_lack(tmp_path, monkeypatch,
     monkeypatch.setattr("experiments.demonstrations.make_styles", make_none)
     assert main(["demos", "5m_vs_6m", "--seeds", "1"]) == 1
     assert "seed3, where there are none: train more seeds" in capsys.readouterr().err
-    assert (tmp_path / "results" / "demonstrations.md").is_file()
+    listed = (tmp_path / "results" / "demonstrations.md").read_text()
+    sum_of_one = sha256((ROOT / "demos_data/smax_3m_win50.npz").read_bytes()).hexdigest()
+    assert f"| `{sum_of_one}` |" in next(line for line in listed.splitlines() if line.startswith("| smax_3m_win50.npz |"))
 
 
 def test_styles_need_the_trainings_that_they_mix(tmp_path):
