@@ -38,6 +38,8 @@ class Args:
     """environment steps between two looks at the win rate, at most; fewer for small maps, where it leaps"""
     seed: int = 0
     """seed of training; recording uses seed + 1000"""
+    mean_first: int = 0
+    """environment steps for which after_death="mean" comes before the learner's own: out of a plateau of early deaths"""
     learner: tyro.conf.OmitArgPrefixes[ippo_sb3.LearnerArgs] = field(default_factory=ippo_sb3.LearnerArgs)
     """how the team learns"""
     out: Path = Path("demos_data")
@@ -75,6 +77,7 @@ def train_and_record(args: Args, name: str, run: Path, venv, test_env) -> None:
     interval = SHORTEST
     while levels and team.num_timesteps < args.max_steps:
         before = team.num_timesteps
+        team.after_death = "mean" if before < args.mean_first else args.learner.after_death
         team.learn(interval, reset_num_timesteps=before == 0)
         bar.update(team.num_timesteps - before)
         rows.append({"step": team.num_timesteps, **team.evaluate(test_env, 128, seed=team.num_timesteps)})

@@ -111,6 +111,18 @@ def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path):
     assert demos.metadata["policy"]["train_steps"] > 0
 
 
+def test_record_demos_may_begin_with_another_after_death(tmp_path):
+    def taught(name, *options):
+        fixed = ["--env", "smax:3m", "--levels", 0.99, "--episodes", 4, "--num-envs", 8, "--max-steps", 8_192, "--seed", 3]
+        run("record_demos.py", *fixed, *options, "--out", tmp_path / name, "--run", tmp_path / name, cwd=tmp_path)
+        return (tmp_path / name / "evaluations.csv").read_text().splitlines()[1:]
+
+    first, mean = taught("first", "--mean-first", 1), taught("mean", "--after-death", "mean")
+    assert len(first) == 2
+    assert first[0] == mean[0]
+    assert first[1] != mean[1]
+
+
 @pytest.mark.parametrize("script", ["ippo_sb3.py", "demo.py", "record_demos.py", "wrap_any_env.py"])
 def test_help(script, tmp_path):
     assert "usage" in run(script, "--help", cwd=tmp_path)

@@ -21,7 +21,7 @@ from sb3_contrib import MaskablePPO
 import dm2_wrappers as dm2
 from experiments.__main__ import main
 from experiments.curves import Measured, measured
-from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make_styles
+from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make, make_styles
 from experiments.figures import _curves, draw, draw_lengths, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Experiment, Panel, Run, demos_path, quick, runs
@@ -348,6 +348,24 @@ def test_trainings_say_which_levels_have_no_file(tmp_path, monkeypatch):
     assert _train("smax:3m", "seed0", 10) == f"{folder}: done before, without files at 50%"
     (folder / "smax_3m_win50.npz").touch()
     assert _left_out(folder, levels) == ""
+
+
+def test_trainings_of_some_scenarios_have_seeds_and_beginnings_of_their_own(tmp_path, monkeypatch):
+    commands = []
+
+    def note(command, **_):
+        commands.append([str(word) for word in command])
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
+    monkeypatch.setattr("experiments.demonstrations.subprocess.run", note)
+    make("5m_vs_6m", jobs=1)
+    make("3s_vs_4z", jobs=1, seeds=2)
+    options = [dict(zip(words[3::2], words[4::2], strict=False)) for words in commands]
+    seeds = [(each["--env"], each["--seed"]) for each in options]
+    assert seeds[:6] == [("smax:5m_vs_6m", seed) for seed in ("1", "3", "12", "20", "21", "0")]
+    assert seeds[6:] == [("smax:3s_vs_4z", seed) for seed in "01"]
+    assert [each.get("--mean-first") for each in options] == [None] * 3 + ["400000"] * 2 + [None] * 3
 
 
 def test_demos_writes_its_table_and_says_what_styles_lack(tmp_path, monkeypatch, capsys):

@@ -98,6 +98,24 @@ def test_death_is_followed_by_the_mean_of_what_was_earned_after_deaths(algorithm
         np.testing.assert_allclose(buffer.advantages[3:, n], 0.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("later", ["earned", "mean", "critic"])
+def test_what_a_death_is_followed_by_may_change_between_two_calls_of_learn(later):
+    first = "mean" if later != "mean" else "critic"
+    changed = team_of(PPO, n_steps=6, batch_size=6, after_death=first)
+    changed.after_death = later
+    as_built = team_of(PPO, n_steps=6, batch_size=6, after_death=later)
+    for team in (changed, as_built):
+        assert team.after_death == later
+        team.learn(24)
+    for agent in as_built.agents:
+        mine, theirs = (team.models[agent].policy.state_dict() for team in (changed, as_built))
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    other = team_of(PPO, n_steps=6, batch_size=6, after_death=first).learn(24).models["agent_1"].policy.state_dict()
+    assert not all(torch.equal(other[key], theirs[key]) for key in theirs)
+    with pytest.raises(ValueError, match="after_death must be"):
+        changed.after_death = "heaven"
+
+
 @pytest.mark.parametrize("truncates", [False, True])
 @pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
 def test_rewards_flow_back_through_dead_steps_as_in_sb3_with_one_value_of_being_dead(algorithm, truncates):

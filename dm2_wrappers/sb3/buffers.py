@@ -69,10 +69,16 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "
             shapes["hidden_state_shape"] = old.hidden_state_shape
         estimates = {"gae_lambda": old.gae_lambda, "gamma": old.gamma}
         buffer = live_class(old.buffer_size, n_envs=old.n_envs, **estimates, **shapes)
-        buffer.after_death = after_death
-        env.critic_knows_death = after_death == "critic"
     buffer.env = env
     setattr(model, name, buffer)
+    set_after_death(model, env, after_death)
+
+
+def set_after_death(model: BaseAlgorithm, env: AgentVecEnv, after_death: str) -> None:
+    """Say what a death is followed by, for a learner that has a live buffer; off-policy ones have but one way."""
+    if hasattr(model, "rollout_buffer"):
+        model.rollout_buffer.after_death = after_death
+        env.critic_knows_death = after_death == "critic"
 
 
 class _LiveSteps:

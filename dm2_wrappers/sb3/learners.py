@@ -19,7 +19,7 @@ from dm2_wrappers.matcher import DistributionMatcher
 from dm2_wrappers.random_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, evaluation
 from dm2_wrappers.sb3.algorithm1 import JointRollout, MixRewards
-from dm2_wrappers.sb3.buffers import LiveReplayBuffer, use_live_buffer
+from dm2_wrappers.sb3.buffers import LiveReplayBuffer, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.loops import AgentCallbacks, Callbacks, callbacks_of, log_into, warn_of_idle_learners
 from dm2_wrappers.sb3.online import LogOnline
 from dm2_wrappers.sb3.options import (
@@ -127,7 +127,6 @@ class IndependentLearners:
     ) -> None:
         """Everything but the learners."""
         self.mode = checked_choice("mode", mode, ("auto", "exact", "online"))
-        self.after_death = checked_choice("after_death", after_death, ("earned", "mean", "critic"))
         self.env_coefficient = checked_env_coefficient(env_coefficient)
         self.update_every = checked_integer("update_every", update_every, least=1)
         self.seed = None if seed is None else checked_integer("seed", seed)
@@ -139,6 +138,7 @@ class IndependentLearners:
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
         self.matcher, self.log_dir = matcher, log_dir
         self.models: dict[str, Any] = {}
+        self.after_death = after_death
         self._rollout: JointRollout | None = None
         self._own_callbacks: dict[str, BaseCallback] = {}
         self._learning = False
@@ -184,6 +184,17 @@ class IndependentLearners:
     def agents(self) -> tuple[str, ...]:
         """The agents' names, in the order of the agent axis."""
         return self.env.possible_agents
+
+    @property
+    def after_death(self) -> str:
+        """What on-policy learners take a death to be followed by; may be changed between two calls of ``learn``."""
+        return self._after_death
+
+    @after_death.setter
+    def after_death(self, value: str) -> None:
+        self._after_death = checked_choice("after_death", value, ("earned", "mean", "critic"))
+        for agent, model in self.models.items():
+            set_after_death(model, self._views[agent], value)
 
     @property
     def coefficient(self) -> Coefficient | None:
