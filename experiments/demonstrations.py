@@ -26,8 +26,8 @@ LEVELS = {
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 4_096),
 }
-# The seeds of a scenario's trainings where these are not 0, 1, 2 ...; of 5m_vs_6m those seeds that passed 50 %.
-SEEDS = {"smax:5m_vs_6m": (1, 3, 12, 20, 21)}
+# The seeds of a scenario's trainings where these are not 0, 1, 2 ...
+SEEDS = {f"smax:{scenario}": seeds for scenario, seeds in STYLED.items()}
 # Trainings that begin with after_death="mean" for so many steps, which leads out of the plateau where most seeds stay.
 MEAN_FIRST = {("smax:5m_vs_6m", 20): 400_000, ("smax:5m_vs_6m", 21): 400_000}
 # One training by QMIX. Its win rate leaps between these; those of other seeds may stay near 0.

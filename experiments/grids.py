@@ -25,9 +25,9 @@ LOW_HIGH = {
     "2s3z": ("seed0/win30", "seed0/win50"),
 }
 
-# Where demonstrations of different styles are compared, and the trainings that teach the agents of a team which was not
-# trained together, in turn: those that reached both qualities.
-STYLED = {"5m_vs_6m": (1, 3)}
+# Where demonstrations of different styles are compared, and the trainings that teach an agent each of a team which was not
+# trained together: seeds that reached both qualities.
+STYLED = {"5m_vs_6m": (1, 3, 12, 20, 21)}
 # The trainings whose teams recorded those that the repository holds of 5m_vs_6m.
 RECORDED_AS = {("smax:5m_vs_6m", "win30"): "seed1/win35", ("smax:5m_vs_6m", "win50"): "seed1/win55"}
 
@@ -267,6 +267,21 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ),
             ),
         ),
+    ),
+    "deaths": Experiment(
+        "What a learner takes its death to be followed by",
+        (
+            Panel(
+                "5m_vs_6m",
+                (
+                    dm2("5m_vs_6m", "win30", "DM2, what its team really earns", seeds=3),
+                    dm2("5m_vs_6m", "win30", "DM2, the mean of that", seeds=3, after_death="mean"),
+                    Curve("IPPO, the mean of that", "ippo-after-death=mean", {"algorithm": "ippo", "after-death": "mean"}, seeds=3),
+                    replace(IPPO_ALONE, label="IPPO, what its team really earns", seeds=3),
+                ),
+            ),
+        ),
+        lengths=True,
     ),
     "scenarios": Experiment(
         "DM2 and independent PPO on five scenarios",
