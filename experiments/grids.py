@@ -255,8 +255,21 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     ),
     "teachers": Experiment(
-        "Demonstrators trained by QMIX",
+        "Who teaches",
         (
+            # The five trainings of Figure 3, each with the team whose win rate is nearest to that of the weaker ones.
+            Panel(
+                "5m_vs_6m",
+                (
+                    dm2("5m_vs_6m", "win30", "DM2, taught by training 1", seeds=3),
+                    *(
+                        dm2("5m_vs_6m", f"seed{seed}/win35", f"DM2, taught by training {seed}", seeds=3)
+                        for seed in STYLED["5m_vs_6m"][1:]
+                    ),
+                    replace(IPPO_ALONE, seeds=3),
+                ),
+                title="5m_vs_6m, five trainings of independent PPO",
+            ),
             Panel(
                 "5m_vs_6m",
                 (
@@ -265,6 +278,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     dm2("5m_vs_6m", "qmix0/win90", "DM2, taught by QMIX", seeds=3),
                     replace(IPPO_ALONE, seeds=3),
                 ),
+                title="5m_vs_6m, QMIX",
             ),
         ),
     ),
