@@ -283,15 +283,15 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     ),
     "deaths": Experiment(
-        "What a learner takes its death to be followed by",
+        "What a death is followed by (after_death)",
         (
             Panel(
                 "5m_vs_6m",
                 (
-                    dm2("5m_vs_6m", "win30", "DM2, what its team really earns", seeds=3),
-                    dm2("5m_vs_6m", "win30", "DM2, the mean of that", seeds=3, after_death="mean"),
-                    Curve("IPPO, the mean of that", "ippo-after-death=mean", {"algorithm": "ippo", "after-death": "mean"}, seeds=3),
-                    replace(IPPO_ALONE, label="IPPO, what its team really earns", seeds=3),
+                    dm2("5m_vs_6m", "win30", "DM2, earned", seeds=3),
+                    dm2("5m_vs_6m", "win30", "DM2, mean", seeds=3, after_death="mean"),
+                    Curve("IPPO, mean", "ippo-after-death=mean", {"algorithm": "ippo", "after-death": "mean"}, seeds=3),
+                    replace(IPPO_ALONE, label="IPPO, earned", seeds=3),
                 ),
             ),
         ),
