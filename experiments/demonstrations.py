@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH, RECORDED_AS, STYLED
+from experiments.grids import LOW_HIGH, TEAMS
 from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread, words
 
@@ -26,8 +26,6 @@ LEVELS = {
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 4_096),
 }
-# The seeds of a scenario's trainings where these are not 0, 1, 2 ...
-SEEDS = {f"smax:{scenario}": seeds for scenario, seeds in STYLED.items()}
 # Trainings that begin with after_death="mean" for so many steps, which leads out of the plateau where most seeds stay.
 MEAN_FIRST = {("smax:5m_vs_6m", 20): 400_000, ("smax:5m_vs_6m", 21): 400_000}
 # One training by QMIX. Its win rate leaps between these; those of other seeds may stay near 0.
@@ -44,11 +42,16 @@ def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2,
     """
     if scenario not in LEVELS:
         raise ValueError(f"no demonstrations are planned for {scenario!r}, only for {sorted(LEVELS)}; see LEVELS")
-    which = SEEDS.get(f"{backend}:{scenario}", range(seeds))[:seeds]
+    which = _seeds(f"{backend}:{scenario}", seeds)
     trainings = [*(f"seed{seed}" for seed in which), *(["qmix0"] if scenario in QMIX_LEVELS else [])]
     with ThreadPoolExecutor(max_workers=jobs) as pool:
         for message in pool.map(lambda training: _train(f"{backend}:{scenario}", training, episodes), trainings):
             print(message, flush=True)
+
+
+def _seeds(env: str, most: int = 5) -> list[int]:
+    """The seeds of an environment's trainings."""
+    return list(TEAMS.get(env, range(most)))[:most]
 
 
 def _train(env: str, training: str, episodes: int) -> str:
@@ -89,8 +92,8 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
 
     ``disjoint``: one team's, each agent's from episodes of its own. ``mixed``: agents of different trainings, each from
     episodes of its own, too, in which it played with its own team. ``together``: agents of different trainings play with
-    one another, so that the episodes are joint ones of a team that was not trained together. Of each training the file
-    whose win rate is nearest to that of the main one is taken.
+    one another, so that the episodes are joint ones of a team that was not trained together. Of each training the team
+    is taken that ``TEAMS`` names, or else the one whose win rate is nearest to that of the main demonstrations.
 
     Raises:
         FileNotFoundError: A training whose agents are needed has recorded nothing.
@@ -99,10 +102,8 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
     venv = dm2.envs.vector_env(env, 64)
     agents = venv.possible_agents
     for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
-        source = dm2.Demonstrations.load(ROOT / demos_path(env, main))
-        team = ROOT / demos_path(env, RECORDED_AS.get((env, main), main))
-        taught_by = [STYLED[scenario][k % len(STYLED[scenario])] for k in range(len(agents))]
-        files = [_nearest(ROOT / demos_path(env, f"seed{k}/any"), source.win_rate or 0.0) for k in taught_by]
+        each = [_team_file(env, seed, quality, main) for seed in _seeds(env)]
+        team, files = each[0], [each[k % len(each)] for k in range(len(agents))]
         makers = {
             "disjoint": lambda team=team: _each_its_own(venv, [team] * len(agents), episodes, seed=2000),
             "mixed": lambda files=files: _each_its_own(venv, files, episodes, seed=3000),
@@ -114,13 +115,18 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
                 record().save(path)
 
 
-def _nearest(beside: Path, win_rate: float) -> Path:
-    """The file of a training whose win rate is nearest to this one."""
-    files = sorted(beside.parent.glob("*_win*.npz"))
+def _team_file(env: str, seed: int, quality: str, main: str) -> Path:
+    """What a training's team of this quality recorded."""
+    if env in TEAMS:
+        named = ROOT / demos_path(env, f"seed{seed}/{TEAMS[env][seed][quality == 'stronger']}")
+        if not named.is_file():
+            raise FileNotFoundError(f"styles of demonstrations need {named}, which is not there: train seed {seed}")
+        return named
+    folder = ROOT / demos_path(env, f"seed{seed}/any").parent
+    files = sorted(folder.glob("*_win*.npz"))
     if not files:
-        raise FileNotFoundError(
-            f"styles of demonstrations need those of {beside.parent}, where there are none: train more seeds"
-        )
+        raise FileNotFoundError(f"styles of demonstrations need those of {folder}, where there are none: train more seeds")
+    win_rate = dm2.Demonstrations.load(ROOT / demos_path(env, main)).win_rate or 0.0
     return min(files, key=lambda file: abs((dm2.Demonstrations.load(file).win_rate or 0.0) - win_rate))
 
 

@@ -21,7 +21,7 @@ from sb3_contrib import MaskablePPO
 import dm2_wrappers as dm2
 from experiments.__main__ import main
 from experiments.curves import Measured, measured
-from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _nearest, _train, make, make_styles
+from experiments.demonstrations import LEVELS, QMIX_LEVELS, _left_out, _team_file, _train, make, make_styles
 from experiments.figures import _curves, draw, draw_lengths, draw_levels
 from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, Curve, Experiment, Panel, Run, demos_path, quick, runs
@@ -370,26 +370,36 @@ def test_trainings_of_some_scenarios_have_seeds_and_beginnings_of_their_own(tmp_
 
 def test_demos_writes_its_table_and_says_what_styles_lack(tmp_path, monkeypatch, capsys):
     def make_none(scenario, **options):
-        return _nearest(tmp_path / "seed3" / "any", 0.3)
+        return _team_file("smax:3m", 99, "weaker", "win30")
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("experiments.demonstrations.make", lambda scenario, **options: None)
     monkeypatch.setattr("experiments.demonstrations.make_styles", make_none)
     assert main(["demos", "5m_vs_6m", "--seeds", "1"]) == 1
-    assert "seed3, where there are none: train more seeds" in capsys.readouterr().err
+    assert "seed99, where there are none: train more seeds" in capsys.readouterr().err
     listed = (tmp_path / "results" / "demonstrations.md").read_text()
     sum_of_one = sha256((ROOT / "demos_data/smax_3m_win50.npz").read_bytes()).hexdigest()
     assert f"| `{sum_of_one}` |" in next(line for line in listed.splitlines() if line.startswith("| smax_3m_win50.npz |"))
 
 
-def test_styles_need_the_trainings_that_they_mix(tmp_path):
+def test_styles_need_the_trainings_that_they_mix(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
     with pytest.raises(FileNotFoundError, match="seed7, where there are none: train more seeds"):
-        _nearest(tmp_path / "seed7" / "any", 0.3)
+        _team_file("smac:5m_vs_6m", 7, "weaker", "win30")
+    with pytest.raises(FileNotFoundError, match=r"smax_5m_vs_6m_win50\.npz, which is not there: train seed 12"):
+        _team_file("smax:5m_vs_6m", 12, "stronger", "win50")
+    file = demos_in(tmp_path, "seed1/win50")  # of 3m, where teams are not named
+    main = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3m_win50.npz")
+    main.save(file)
+    main.save(demos_in(tmp_path, "win50"))
+    dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3m_win30.npz").save(demos_in(tmp_path, "seed1/win30"))
+    assert _team_file("smax:3m", 1, "stronger", "win50") == file
 
 
 def test_styles_are_what_they_are_called(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.demonstrations.ROOT", tmp_path)
-    monkeypatch.setattr("experiments.demonstrations.STYLED", {"3m": (0, 1)})
+    teams = dict.fromkeys((0, 1), ("win30", "win50"))
+    monkeypatch.setattr("experiments.demonstrations.TEAMS", {"smax:3m": teams})
     monkeypatch.setattr("experiments.demonstrations.LOW_HIGH", {"3m": ("seed0/win30", "seed0/win50")})
     venv = dm2.envs.vector_env("smax:3m", 4)
     for seed in (0, 1):
