@@ -10,6 +10,8 @@ from experiments.grids import EXPERIMENTS, STYLED
 from experiments.plan import Experiment, Run, quick, runs
 from experiments.run import is_done, steps_done
 
+ALL = "all"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says; the exit code."""
@@ -22,7 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
         ("table", "print the table of the finished runs"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("experiment", choices=EXPERIMENTS)
+        if name == "run":
+            command.add_argument("experiment", choices=EXPERIMENTS)
+        else:  # argparse holds a missing one against the choices, too, so that it has to be one of them
+            command.add_argument(
+                "experiment", nargs="?", choices=[*EXPERIMENTS, ALL], default=ALL, help="without one: every experiment"
+            )
         command.add_argument(
             "--quick", action="store_true", help="a small version, in runs/quick: less steps, seeds, curves"
         )
@@ -42,17 +49,43 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if args.command == "demos":
         return _demos(args)
-    experiment = EXPERIMENTS[args.experiment]
-    experiment = quick(experiment) if args.quick else experiment
     root = args.results or Path("runs/quick" if args.quick else "results")
+    if args.experiment == ALL:
+        return _every(args, root)
+    experiment = quick(EXPERIMENTS[args.experiment]) if args.quick else EXPERIMENTS[args.experiment]
     grid = runs(experiment, root.resolve(), backend=args.env, seeds=args.seeds)
     if not grid:
         parser.error(f"{args.experiment} has no quick version: run it in full")
-    folders = [str(run.folder.relative_to(root.resolve())) for run in grid]
-    grid = [run for run, folder in zip(grid, folders, strict=True) if args.only in folder]
-    if not grid:
-        parser.error(f"no run has {args.only!r} in its path; there are such as {folders[0]}")
-    return {"run": _run, "status": _status, "plot": _plot, "table": _table}[args.command](args, experiment, grid, root)
+    only = _only(args, grid, root)
+    if not only:
+        parser.error(f"no run has {args.only!r} in its path; there are such as {_path(grid[0], root)}")
+    return _COMMANDS[args.command](args, experiment, only, root)
+
+
+def _every(args: argparse.Namespace, root: Path) -> int:
+    """Status in a line each; the figures or tables of those that have a finished run."""
+    found = False
+    for name, full in EXPERIMENTS.items():
+        experiment = quick(full) if args.quick else full
+        grid = _only(args, runs(experiment, root.resolve(), backend=args.env, seeds=args.seeds), root)
+        done = sum(map(is_done, grid))
+        found |= done > 0
+        if args.command == "status":
+            print(f"{name:<12}{done:>4} of {len(grid):>3} runs are done  {experiment.title}")
+        elif done:
+            args.experiment = name
+            _COMMANDS[args.command](args, experiment, grid, root)
+    if args.command != "status" and not found:
+        raise SystemExit("no run is done yet: python -m experiments run NAME")
+    return 0
+
+
+def _only(args: argparse.Namespace, grid: list[Run], root: Path) -> list[Run]:
+    return [run for run in grid if args.only in _path(run, root)]
+
+
+def _path(run: Run, root: Path) -> str:
+    return str(run.folder.relative_to(root.resolve()))
 
 
 def _run(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
@@ -100,6 +133,9 @@ def _plot(args: argparse.Namespace, experiment: Experiment, grid: list[Run], roo
 def _table(args: argparse.Namespace, experiment: Experiment, grid: list[Run], root: Path) -> int:
     print(_tables(_panels(args, experiment, grid)))
     return 0
+
+
+_COMMANDS = {"run": _run, "status": _status, "plot": _plot, "table": _table}
 
 
 def _panels(args: argparse.Namespace, experiment: Experiment, grid: list[Run]) -> list:

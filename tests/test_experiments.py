@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,6 +156,13 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("experiments.plan.FIRST_SEED", 0)
     assert main(["plot", "tiny", "--results", str(tmp_path)]) == 0
     assert f"{tmp_path}/tiny_levels.png" in capsys.readouterr().out
+    (tmp_path / "tiny.png").unlink()
+    monkeypatch.setattr("experiments.__main__.EXPERIMENTS", {"another": EXPERIMENTS["gail"], "tiny": tiny})
+    assert main(["status", "--results", str(tmp_path)]) == 0
+    said = re.findall(r"^(\w+) +(\d+) of +(\d+) ", capsys.readouterr().out, re.M)
+    assert said == [("another", "0", "15"), ("tiny", "4", "10")]
+    assert main(["plot", "--results", str(tmp_path)]) == 0
+    assert not (tmp_path / "another.png").exists()
     compared = [line.split(" | ") for line in (tmp_path / "tiny.md").read_text().splitlines()[4:]]
     assert [cells[0] for cells in compared if cells[6].strip()] == ["| IPPO"]  # with DM2, not the other way round
     for name in ("quality", "c", "bare", "tiny", "tiny_levels", "tiny_lengths"):
@@ -243,6 +251,8 @@ def test_command_line(tmp_path, capsys):
     assert "0 of 20 runs are done" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="no run of fig5 is done yet"):
         main(["plot", "fig5", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no run is done yet"):
+        main(["table", "--results", str(tmp_path)])
     with pytest.raises(SystemExit):
         main(["run", "fig2", "--seeds", "0"])
     assert "must be at least 1" in capsys.readouterr().err
