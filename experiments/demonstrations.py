@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH, TEAMS
+from experiments.grids import LOW_HIGH, QMIX_STEPS, TEAMS
 from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread, words
 
@@ -22,14 +22,17 @@ from experiments.run import ROOT, describe, one_thread, words
 LEVELS = {
     "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000, 65_536),
     "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000, 8_192),
-    "3s_vs_5z": ((0.2, 0.3, 0.4), 3_000_000, 16_384),
+    "3s_vs_5z": ((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 5_000_000, 16_384),
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 4_096),
 }
 # Trainings that begin with after_death="mean" for so many steps, which leads out of the plateau where most seeds stay.
 MEAN_FIRST = {("smax:5m_vs_6m", 20): 400_000, ("smax:5m_vs_6m", 21): 400_000}
 # One training by QMIX. Its win rate leaps between these; those of other seeds may stay near 0.
-QMIX_LEVELS = {"5m_vs_6m": ((0.3, 0.9), 1_000_000, 16_384)}
+QMIX_LEVELS = {
+    "5m_vs_6m": ((0.3, 0.9), 1_000_000, 16_384),
+    "3s_vs_5z": ((0.4, 0.9), 1_000_000, 16_384),
+}
 
 
 def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
@@ -66,6 +69,7 @@ def _train(env: str, training: str, episodes: int) -> str:
     if kind == "qmix":
         file = demos_path(env, f"{training}/any").name.replace("_any", "")
         options |= {"steps": most, "eval-every": look, "eval-episodes": 128, "only-levels": True}
+        options |= {"n-steps": QMIX_STEPS[scenario]}
         options |= {"record": episodes, "record-path": folder / file}
     else:
         options |= {"max-steps": most, "look-every": look, "episodes": episodes, "out": folder}
