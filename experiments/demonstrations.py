@@ -68,9 +68,8 @@ def _train(env: str, training: str, episodes: int) -> str:
     options: dict[str, object] = {"env": env, "seed": seed, "run": folder}
     if kind == "qmix":
         file = demos_path(env, f"{training}/any").name.replace("_any", "")
-        options |= {"steps": most, "eval-every": look, "eval-episodes": 128, "only-levels": True}
-        options |= {"n-steps": QMIX_STEPS[scenario]}
-        options |= {"record": episodes, "record-path": folder / file}
+        options |= {"steps": most, "n-steps": QMIX_STEPS[scenario], "eval-every": look, "eval-episodes": 128}
+        options |= {"only-levels": True, "record": episodes, "record-path": folder / file}
     else:
         options |= {"max-steps": most, "look-every": look, "episodes": episodes, "out": folder}
         options |= {"mean-first": MEAN_FIRST[env, seed]} if (env, seed) in MEAN_FIRST else {}

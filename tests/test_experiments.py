@@ -371,11 +371,14 @@ def test_trainings_of_some_scenarios_have_seeds_and_beginnings_of_their_own(tmp_
     monkeypatch.setattr("experiments.demonstrations.subprocess.run", note)
     make("5m_vs_6m", jobs=1)
     make("3s_vs_4z", jobs=1, seeds=2)
+    make("3s_vs_5z", jobs=1, seeds=1)
     options = [dict(zip(words[3::2], words[4::2], strict=False)) for words in commands]
     seeds = [(each["--env"], each["--seed"]) for each in options]
     assert seeds[:6] == [("smax:5m_vs_6m", seed) for seed in ("1", "3", "12", "20", "21", "0")]
-    assert seeds[6:] == [("smax:3s_vs_4z", seed) for seed in "01"]
-    assert [each.get("--mean-first") for each in options] == [None] * 3 + ["400000"] * 2 + [None] * 3
+    assert seeds[6:8] == [("smax:3s_vs_4z", seed) for seed in "01"]
+    assert seeds[8:] == [("smax:3s_vs_5z", "0")] * 2  # independent PPO and QMIX
+    assert [each.get("--mean-first") for each in options] == [None] * 3 + ["400000"] * 2 + [None] * 5
+    assert [each.get("--n-steps") for each in options] == [None] * 5 + ["1", None, None, None, "3"]
 
 
 def test_demos_writes_its_table_and_says_what_styles_lack(tmp_path, monkeypatch, capsys):
