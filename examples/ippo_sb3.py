@@ -163,7 +163,7 @@ def main(args: Args) -> Path:
         args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
     name = args.env.replace(":", "_")
     run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
-    begin(run, args)
+    begin(run, args, free=("run", "bar_position") if args.anneal else ("steps", "run", "bar_position"))  # c falls over them
     test_envs = min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env))
     options = args.learner.env_options
     with (
@@ -179,6 +179,9 @@ def train(args: Args, run: Path, name: str, venv, test_env) -> None:
     demos = None
     if args.algorithm == "dm2":
         demos = dm2.Demonstrations.load(args.demos or Path("demos_data") / f"{name}_win30.npz")
+        if unknown := set(args.unmatched) - set(venv.possible_agents):
+            agents = ", ".join(venv.possible_agents)
+            raise SystemExit(f"unmatched has {', '.join(sorted(unknown))}, but the agents of {args.env} are {agents}")
 
     checkpoint, device = run / "checkpoint.zip", args.learner.device
     if checkpoint.exists():
@@ -261,7 +264,7 @@ def _flat(options: dict) -> dict:
     return flat
 
 
-def write_json(path: Path, facts: dict) -> None:
+def write_json(path: Path, facts: dict | list) -> None:
     """Whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(facts, indent=1) + "\n")

@@ -75,14 +75,16 @@ def train_and_record(args: Args, name: str, run: Path, venv, test_env) -> None:
     levels = sorted(set(args.levels) - set(done))
     bar = tqdm(total=args.max_steps, initial=team.num_timesteps, unit="step", unit_scale=True)
     interval = SHORTEST
+    for number in range(1, len(rows) + 1):  # as if it had not been interrupted
+        interval = next_interval(interval, rows[:number], args.look_every)
     while levels and team.num_timesteps < args.max_steps:
         before = team.num_timesteps
         team.after_death = "mean" if before < args.mean_first else args.learner.after_death
         team.learn(interval, reset_num_timesteps=before == 0)
         bar.update(team.num_timesteps - before)
         rows.append({"step": team.num_timesteps, **team.evaluate(test_env, 128, seed=team.num_timesteps)})
-        rate, gain = rows[-1]["win_rate"], rows[-1]["win_rate"] - (rows[-2]["win_rate"] if len(rows) > 1 else 0.0)
-        interval = max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(args.look_every, interval * 2)
+        rate = rows[-1]["win_rate"]
+        interval = next_interval(interval, rows, args.look_every)
         bar.set_postfix(win_rate=f"{rate:.2f}", next_level=levels[0])
         if rate >= levels[0] - 0.02:
             demos = record(team, args, test_env)
@@ -91,7 +93,7 @@ def train_and_record(args: Args, name: str, run: Path, venv, test_env) -> None:
             if passed := [level for level in levels if won >= level - closeness(level)]:
                 keep(team, demos, args, name, run, level=min(passed, key=lambda level: abs(level - won)))
                 levels, done = levels[len(passed) :], done + passed
-                recorded.write_text(json.dumps(done) + "\n")
+                ippo_sb3.write_json(recorded, done)
         ippo_sb3.write_curve(curve, rows)
         team.save(checkpoint)
         team.restart_episodes()
@@ -99,7 +101,13 @@ def train_and_record(args: Args, name: str, run: Path, venv, test_env) -> None:
     if levels:
         print(f"stopped at {team.num_timesteps:,} steps, below the levels {levels}")
         demos = record(team, args, test_env)
-        keep(team, demos, args, name, run, demos.win_rate or 0.0)
+        keep(team, demos, args, name, run, demos.win_rate or 0.0, overwrite=False)
+
+
+def next_interval(interval: int, rows: list[dict[str, float]], look_every: int) -> int:
+    """Environment steps until the next look: half as many where the win rate leaps, else twice as many."""
+    gain = rows[-1]["win_rate"] - rows[-2]["win_rate"] if len(rows) > 1 else 0.0
+    return max(SHORTEST, interval // 2) if abs(gain) > 0.06 else min(look_every, interval * 2)
 
 
 def closeness(level: float) -> float:
@@ -118,11 +126,14 @@ def record(team, args: Args, env) -> dm2.Demonstrations:
     return dm2.Demonstrations.record(env, team.policy(), args.episodes, seed=args.seed + 1000, provenance=provenance)
 
 
-def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, level: float) -> None:
+def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, level: float, *, overwrite: bool = True) -> None:
     """Save them under the level's name, or the truth's where that is another."""
     rate = demos.win_rate or 0.0
     named = f"win{round(100 * (level if abs(rate - level) <= closeness(level) else rate)):02d}"
     path = args.out / f"{name}_{named}.npz"
+    if path.exists() and not overwrite:
+        print(f"{path} is there already: the last team, whose win rate is {rate:.3f}, is not kept")
+        return
     demos.save(path)
     team.save(run / "teams" / named)
     size, steps = path.stat().st_size / 1e6, demos.metadata["policy"]["train_steps"]

@@ -74,5 +74,5 @@ def _read(curve: Curve, runs: list[Run]) -> Measured:
         np.array(finals, dtype=np.float64),
         sum(each["seconds"] for each in facts),
         (facts[0]["demonstrations"] or {}).get("win_rate"),
-        tuple(sorted({each["commit"] for each in facts})),
+        tuple(sorted({commit for each in facts for commit in (each["commit"], *each.get("earlier_commits", ()))})),
     )

@@ -14,31 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import LOW_HIGH, QMIX_STEPS, TEAMS
+from experiments.grids import QMIX_STEPS
 from experiments.plan import demos_path
-from experiments.run import ROOT, describe, one_thread, words
-
-# Of each scenario: win rates at which its trainings record, steps after which they give up, steps between two looks.
-LEVELS = {
-    "5m_vs_6m": ((0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6), 7_000_000, 65_536),
-    "3s_vs_4z": ((0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1_000_000, 8_192),
-    "3s_vs_5z": ((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 5_000_000, 16_384),
-    "3m": ((0.3, 0.5), 1_000_000, 4_096),
-    "2s3z": ((0.3, 0.5), 2_000_000, 4_096),
-}
-# Trainings that begin with after_death="mean" for so many steps, which leads out of the plateau where most seeds stay.
-MEAN_FIRST = {("smax:5m_vs_6m", 20): 400_000, ("smax:5m_vs_6m", 21): 400_000}
-# One training by QMIX. Its win rate leaps between these; those of other seeds may stay near 0.
-QMIX_LEVELS = {
-    "5m_vs_6m": ((0.3, 0.9), 1_000_000, 16_384),
-    "3s_vs_5z": ((0.4, 0.9), 1_000_000, 16_384),
-}
+from experiments.run import ROOT, describe, one_thread, words, write_json
+from experiments.teams import LEVELS, LOW_HIGH, MEAN_FIRST, QMIX_LEVELS, TEAMS
 
 
-def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> None:
+def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> list[str]:
     """Train up to ``seeds`` teams and record each at all levels; done ones are not repeated, interrupted ones go on.
 
     Of the scenarios in ``QMIX_LEVELS`` one team is trained by QMIX, too.
+
+    Returns:
+        A sentence for each training that failed.
 
     Raises:
         ValueError: The scenario has no levels here.
@@ -47,9 +35,14 @@ def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2,
         raise ValueError(f"no demonstrations are planned for {scenario!r}, only for {sorted(LEVELS)}; see LEVELS")
     which = _seeds(f"{backend}:{scenario}", seeds)
     trainings = [*(f"seed{seed}" for seed in which), *(["qmix0"] if scenario in QMIX_LEVELS else [])]
+    failed = []
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        for message in pool.map(lambda training: _train(f"{backend}:{scenario}", training, episodes), trainings):
-            print(message, flush=True)
+        for future in [pool.submit(_train, f"{backend}:{scenario}", training, episodes) for training in trainings]:
+            try:
+                print(future.result(), flush=True)
+            except RuntimeError as error:  # the others go on
+                failed.append(str(error))
+    return failed
 
 
 def _seeds(env: str, most: int = 5) -> list[int]:
@@ -79,8 +72,8 @@ def _train(env: str, training: str, episodes: int) -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)  # as in experiments/run.py
         done = subprocess.run(command, stdout=log, stderr=log, env=one_thread(), pass_fds=(lock.fileno(),), check=False)
     if done.returncode != 0:
-        return f"{folder}: failed with exit code {done.returncode}, see log.txt"
-    finished.write_text(json.dumps([levels, most]) + "\n")
+        raise RuntimeError(f"{folder}: failed with exit code {done.returncode}, see log.txt")
+    write_json(finished, [levels, most])
     return f"{folder}: done{_left_out(folder, levels)}"
 
 
@@ -102,20 +95,24 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
         FileNotFoundError: A training whose agents are needed has recorded nothing.
     """
     env = f"{backend}:{scenario}"
-    venv = dm2.envs.vector_env(env, 64)
-    agents = venv.possible_agents
+    missing: dict[Path, tuple[str, list[Path]]] = {}
     for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
-        each = [_team_file(env, seed, quality, main) for seed in _seeds(env)]
-        team, files = each[0], [each[k % len(each)] for k in range(len(agents))]
-        makers = {
-            "disjoint": lambda team=team: _each_its_own(venv, [team] * len(agents), episodes, seed=2000),
-            "mixed": lambda files=files: _each_its_own(venv, files, episodes, seed=3000),
-            "together": lambda files=files: _record(venv, files, episodes, seed=2000),
-        }
-        for style, record in makers.items():
+        for style in ("disjoint", "mixed", "together"):
             path = ROOT / demos_path(env, f"styles/{style}_{quality}")
             if not path.is_file():
-                record().save(path)
+                missing[path] = style, [_team_file(env, seed, quality, main) for seed in _seeds(env)]
+    if not missing:
+        return
+    with dm2.envs.vector_env(env, dm2.envs.default_num_envs(env)) as venv:
+        agents = range(len(venv.possible_agents))
+        for path, (style, each) in missing.items():
+            team, files = [each[0] for _ in agents], [each[k % len(each)] for k in agents]
+            makers = {
+                "disjoint": lambda team=team: _each_its_own(venv, team, episodes, seed=2000),
+                "mixed": lambda files=files: _each_its_own(venv, files, episodes, seed=3000),
+                "together": lambda files=files: _record(venv, files, episodes, seed=2000),
+            }
+            makers[style]().save(path)
 
 
 def _team_file(env: str, seed: int, quality: str, main: str) -> Path:
@@ -152,16 +149,22 @@ def _record(venv: dm2.MultiAgentVectorEnv, files: list[Path], episodes: int, *, 
     return dm2.Demonstrations.record(venv, TeamPolicy(models), episodes, seed=seed, provenance=provenance)
 
 
-def sums(backend: str = "smax") -> str:
-    """A table of all files there are, those in the repository and those that git ignores, with SHA-256."""
-    lines = ["| file | episodes | battles won | mean return | mean length | SHA-256 |", "|---|---|---|---|---|---|"]
+def sums(backend: str = "smax", before: str = "") -> str:
+    """A table of all files there are, those in the repository and those that git ignores, with SHA-256.
+
+    Args:
+        backend: Whose files.
+        before: The table so far: lines of files that are not here stay.
+    """
+    head = ["| file | episodes | battles won | mean return | mean length | SHA-256 |", "|---|---|---|---|---|---|"]
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in before.splitlines()[len(head) :]}
     folder = ROOT / "demos_data"
-    for path in sorted(folder.glob(f"{backend}_*.npz")) + sorted(folder.glob(f"full/{backend}_*/*/*.npz")):
+    for path in [*folder.glob(f"{backend}_*.npz"), *folder.glob(f"full/{backend}_*/*/*.npz")]:
         facts = describe(path)
         rate = "" if facts["win_rate"] is None else f"{facts['win_rate']:.3f}"
-        name = Path(str(facts["file"])).relative_to("demos_data")
-        lines.append(
+        name = str(Path(str(facts["file"])).relative_to("demos_data"))
+        lines[name] = (
             f"| {name} | {facts['episodes']} | {rate} | {facts['mean_return']:.2f} | {facts['mean_length']:.1f} "
             f"| `{facts['sha256']}` |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*head, *(lines[name] for name in sorted(lines, key=lambda name: ("/" in name, name)))]) + "\n"

@@ -33,16 +33,16 @@ def draw(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> No
         figure, row = _row_of_axes(
             title, len(panels), "test battles won" + (", interquartile mean" if interquartile else "")
         )
-        for axes, (name, curves) in zip(row, panels, strict=True):
-            _panel(axes, name, curves, interquartile=interquartile)
+        for axes, (name, curves), colours in zip(row, panels, _palette(panels), strict=True):
+            _panel(axes, name, curves, colours, interquartile=interquartile)
         _save(figure, path.with_name(f"{path.name}{suffix}"))
 
 
 def draw_lengths(title: str, panels: list[tuple[str, list[Measured]]], path: Path) -> None:
     """Write ``<path>.png`` and ``.pdf``: how long the test episodes are."""
     figure, row = _row_of_axes(title, len(panels), "steps of a test episode, mean ± standard error")
-    for axes, (name, curves) in zip(row, panels, strict=True):
-        _curves(axes, curves, [mean_and_band(one.lengths) for one in curves])
+    for axes, (name, curves), colours in zip(row, panels, _palette(panels), strict=True):
+        _curves(axes, curves, colours, [mean_and_band(one.lengths) for one in curves])
         _finish(axes, name, _STEPS, top=None)
     _save(figure, path)
 
@@ -62,11 +62,16 @@ def draw_levels(title: str, levels_of: str, panels: list[tuple[str, list[Measure
             shown = [(x, *mean_and_error(value(one))) for x, one in leveled]
             x, mean, error = (np.array(column) for column in zip(*shown, strict=True))
             axes.errorbar(x, mean, error, color=COLOURS[number], marker="o", capsize=3, linewidth=1.5, label=label, zorder=3)
+            single = np.isnan(error)
+            axes.plot(x[single], mean[single], "o", color=COLOURS[number], markerfacecolor="white", zorder=4)
+        if any(len(one.final) == 1 for _, one in leveled):
+            axes.plot([], [], "o", color=GREY, markerfacecolor="white", label="one seed")
         others = [one for x, one in levels if x is None]
         for number, one in enumerate(others, start=len(_WON)):
             won, spread = map(float, mean_and_error(one.final))
             axes.axhline(won, color=COLOURS[number], linestyle="--", label=f"{one.label}, after training", zorder=2)
-            axes.axhspan(won - spread, won + spread, color=COLOURS[number], alpha=0.15, linewidth=0, zorder=1)
+            if len(one.final) > 1:
+                axes.axhspan(won - spread, won + spread, color=COLOURS[number], alpha=0.15, linewidth=0, zorder=1)
         if of_quality:
             axes.plot([0, 1], [0, 1], color=GREY, linestyle=":", linewidth=1.2, label="as good as its demonstrators")
             axes.set_xlim(0, 1)
@@ -102,11 +107,11 @@ _UNDATED: dict[str, dict[str, str | None]] = {"png": {"Software": None}, "pdf": 
 _STEPS = "environment steps (millions)"
 
 
-def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool) -> None:
+def _panel(axes: Axes, name: str, curves: list[Measured], colours: list[Any], *, interquartile: bool) -> None:
     middle = interquartile_mean if interquartile else mean_and_band
-    _curves(axes, curves, [middle(one.win_rates) for one in curves])
+    _curves(axes, curves, colours, [middle(one.win_rates) for one in curves])
     levels: dict[float, Any] = {}
-    for one, colour in zip(curves, _colours(curves), strict=True):
+    for one, colour in zip(curves, colours, strict=True):
         if one.demonstrators is not None:
             levels.setdefault(one.demonstrators, colour)
     for level, colour in levels.items():
@@ -116,10 +121,10 @@ def _panel(axes: Axes, name: str, curves: list[Measured], *, interquartile: bool
     _finish(axes, name, _STEPS)
 
 
-def _curves(axes: Axes, curves: list[Measured], estimates: list[Estimate]) -> None:
+def _curves(axes: Axes, curves: list[Measured], colours: list[Any], estimates: list[Estimate]) -> None:
     """A line with its band for each curve over the steps."""
     scaled = _are_levels(curves)
-    for number, (one, of, colour) in enumerate(zip(curves, estimates, _colours(curves), strict=True)):
+    for number, (one, of, colour) in enumerate(zip(curves, estimates, colours, strict=True)):
         runs, steps = len(one.final), one.steps / 1e6
         label = f"{one.label} ({runs} seed{'s' if runs > 1 else ''})"
         style = "--" if scaled and not _is_level(one) else "-"
@@ -140,13 +145,26 @@ def _finish(axes: Axes, title: str, xlabel: str, *, top: float | None = 1) -> No
     )
 
 
-def _colours(curves: list[Measured]) -> list[Any]:
-    if not _are_levels(curves):
-        return list(COLOURS[: len(curves)])
-    levels = sum(map(_is_level, curves))
-    scale = iter(mpl.colormaps["viridis"](np.linspace(0, 0.95, levels)))
-    others = itertools.cycle(("#000000", "#D55E00"))
-    return [next(scale) if _is_level(one) else next(others) for one in curves]
+def _palette(panels: list[tuple[str, list[Measured]]]) -> list[list[Any]]:
+    """Each panel's colours: what has the same label has the same colour in all of them, where there are enough."""
+    names = [_distinct(curves) for _, curves in panels]
+    every = list(dict.fromkeys(itertools.chain.from_iterable(names)))
+    palette = []
+    for (_, curves), own in zip(panels, names, strict=True):
+        if _are_levels(curves):
+            scale = iter(mpl.colormaps["viridis"](np.linspace(0, 0.95, sum(map(_is_level, curves)))))
+            others = itertools.cycle(("#000000", "#D55E00"))
+            palette.append([next(scale) if _is_level(one) else next(others) for one in curves])
+        else:
+            order = every if len(every) <= len(COLOURS) else own
+            palette.append([COLOURS[order.index(name)] for name in own])
+    return palette
+
+
+def _distinct(curves: list[Measured]) -> list[tuple[str, int]]:
+    """Labels, with a number where a panel has the same one again."""
+    labels = [one.curve.label for one in curves]
+    return [(label, labels[:number].count(label)) for number, label in enumerate(labels)]
 
 
 def _are_levels(curves: list[Measured]) -> bool:

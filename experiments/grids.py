@@ -12,32 +12,10 @@ from typing import Any
 
 from dm2_wrappers.matcher import PAPER_COEFFICIENTS
 from experiments.plan import QMIX, Curve, Experiment, Panel
+from experiments.teams import LOW_HIGH, STYLED, TEAMS
 
 # The paper's c or its authors' repository's, and for scenarios that neither has the paper's larger one.
 COEFFICIENTS = {**PAPER_COEFFICIENTS, "3m": 0.3, "2s3z": 0.3}
-
-# Demonstrators of about 30 % and about 50 %; those without a folder are in the repository.
-LOW_HIGH = {
-    "5m_vs_6m": ("win30", "win50"),
-    "3s_vs_4z": ("win30", "win50"),
-    "3s_vs_5z": ("seed0/win30", "seed0/win40"),
-    "3m": ("win30", "win50"),
-    "2s3z": ("seed0/win30", "seed0/win50"),
-}
-
-# Where demonstrations of different styles are compared.
-STYLED = ("5m_vs_6m",)
-# Its trainings by seed, and which of their teams are nearest to the weaker and the stronger demonstrators. Those that the
-# repository holds are the first one's. Of a backend that is not here the trainings are seeds 0, 1, 2 ...
-TEAMS = {
-    "smax:5m_vs_6m": {
-        1: ("win35", "win55"),
-        3: ("win35", "win50"),
-        12: ("win35", "win50"),
-        20: ("win35", "win50"),
-        21: ("win35", "win55"),
-    },
-}
 
 # How the paper trains, as far as these learners can: see "preset" below.
 _PAPER_PPO: dict[str, Any] = {"n_steps": 128, "n_epochs": 10, "minibatches": 1, "clip_range": 0.05, "learning_rate": 5e-4}
@@ -46,6 +24,8 @@ _PAPER_GAIL: dict[str, Any] = {"updates": 120, "batch_size": 1600, "keep_buffer"
 
 # Rewards summed before the target network's value: chosen after single runs of QMIX, as c is chosen for DM2.
 QMIX_STEPS = {"5m_vs_6m": 1, "3s_vs_4z": 3, "3s_vs_5z": 3}
+
+_OF_64 = "its rollouts are so many steps of SMAX's 64 copies"
 
 IPPO_ALONE = Curve("IPPO", "ippo", {"algorithm": "ippo"})
 
@@ -110,7 +90,8 @@ def _figure4(scenario: str, *demos: str) -> Panel:
 
 
 def _figure5(scenario: str) -> Panel:
-    return Panel(scenario, (qmix(scenario), qmix(scenario, "QMIX, one layer more", extra_layer=True)))
+    plain = qmix(scenario)
+    return Panel(scenario, (plain, qmix(scenario, "QMIX, one layer more", extra_layer=True)), baseline=plain.slug)
 
 
 EXPERIMENTS: dict[str, Experiment] = {
@@ -162,6 +143,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ),
             ),
         ),
+        smax_only=_OF_64,
     ),
     "survival": Experiment(
         "What is paid, as a function of the discriminator, where walls kill",
@@ -185,6 +167,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             ),
         ),
         lengths=True,
+        smax_only="it is about SMAX's walls that kill",
     ),
     "coefficient": Experiment(
         "The reward mixture coefficient c",
@@ -212,6 +195,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                     replace(dm2("5m_vs_6m", "win30", f"{n} minibatches", updates=n, seeds=3), x=n)
                     for n in (1, 3, 10, 30, 120)
                 ),
+                baseline=dm2("5m_vs_6m", "win30", "").slug,
             ),
         ),
         levels_of="minibatches per rollout",
@@ -225,8 +209,10 @@ EXPERIMENTS: dict[str, Experiment] = {
                     dm2("5m_vs_6m", "win30", "all agents", seeds=3),
                     *(dm2("5m_vs_6m", "win30", f"all but ally_{k}", unmatched=f"ally_{k}", seeds=3) for k in range(5)),
                 ),
+                baseline=dm2("5m_vs_6m", "win30", "").slug,
             ),
         ),
+        smax_only="it names SMAX's agents",
     ),
     # The paper's rollouts are 256 episodes, and its minibatches 64: of 5m_vs_6m about 8,192 and 1,600 transitions.
     "preset": Experiment(
@@ -261,6 +247,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 baseline="ippo-paper-recurrent",
             ),
         ),
+        smax_only=_OF_64,
     ),
     "teachers": Experiment(
         "Who teaches",
@@ -289,6 +276,7 @@ EXPERIMENTS: dict[str, Experiment] = {
                 title="5m_vs_6m, QMIX",
             ),
         ),
+        smax_only="it names the trainings on SMAX",
     ),
     "deaths": Experiment(
         "What a death is followed by (after_death)",

@@ -60,12 +60,14 @@ class Experiment:
         panels: From left to right.
         levels_of: What that thing is called; empty: no second figure.
         lengths: Whether episodes' lengths are drawn, too.
+        smax_only: Why it would not be the same on another backend; empty: it would.
     """
 
     title: str
     panels: tuple[Panel, ...]
     levels_of: str = ""
     lengths: bool = False
+    smax_only: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,11 @@ class Run:
 def demos_path(env: str, name: str) -> Path:
     """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
 
-    A name without a folder is a file that the repository holds.
+    A name without a folder is a file that the repository holds; of SMAC it holds none, there the first training's is meant.
     """
     env_name = env.replace(":", "_")
     folder, _, level = name.rpartition("/")
+    folder = folder or ("" if env.startswith("smax:") else "seed0")
     base = Path("demos_data") / "full" / env_name / folder if folder else Path("demos_data")
     return base / f"{env_name}_{level}.npz"
 

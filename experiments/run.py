@@ -13,15 +13,16 @@ import json
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from threading import Event
+from typing import IO, Any, Literal
 
 from dm2_wrappers.demonstrations import Demonstrations
 from experiments.plan import Run
@@ -30,59 +31,95 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "stable-baselines3", "sb3-contrib", "jax", "jaxmarl", "gymnasium", "pettingzoo", "numpy", "torchrl")
 
 
+_LOOK_SECONDS = 0.1
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went: ``done``, ``failed`` with the last lines of its log, or ``busy``: another process is at it."""
+    """How a run went: ``done``, ``failed`` with a message, ``stopped``, or ``busy``: another process is at it."""
 
     run: Run
-    state: Literal["done", "failed", "busy"]
+    state: Literal["done", "failed", "stopped", "busy"]
     message: str = ""
 
 
-def execute(run: Run, started: Callable[[subprocess.Popen], None] = lambda process: None, *, wait: bool = True) -> Outcome:
+def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcome:
     """Do the run, or what is left of it; one that is done, here or meanwhile in another process, is not repeated.
 
     Args:
         run: What to do.
-        started: Called with its process, for whoever wants to end it early.
+        stop: Ends it early, once it is set; the next attempt goes on from its checkpoint.
         wait: For another process that is at this run; else the outcome is ``busy``.
+
+    Raises:
+        ValueError: The folder's run, or another one of the curve, has other options or demonstrations.
     """
+    stop = stop or Event()
     folder = run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         # The process inherits the lock: it outlives a runner that was killed, and the next runner waits for it.
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return Outcome(run, "busy")
+        while not _locked(lock):
+            if not wait:
+                return Outcome(run, "busy")
+            if stop.wait(_LOOK_SECONDS):
+                return Outcome(run, "stopped")
         if is_done(run):
             return Outcome(run, "done")
         demos = run.options.get("demos")
         if demos is not None and not (ROOT / demos).is_file():
-            return Outcome(run, "failed", f"{demos} is missing: run python -m experiments demos {run.panel.scenario}")
+            return Outcome(run, "failed", f"{demos} is missing: run {_makes_demonstrations(run)}")
         demonstrations = None if demos is None else describe(ROOT / demos)
         command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *words(run.options)]
         # Relative to the checkout, where it is inside: the program writes the path down.
         command += ["--run", str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)]
         facts = _begin(run, command, demonstrations)
         begun = time.monotonic()
-        with (folder / "log.txt").open("a") as log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd=ROOT,
-                env=one_thread(),
-                pass_fds=(lock.fileno(),),
-            )
-            started(process)
-            code = process.wait()
+        code = _finish(command, folder / "log.txt", lock, stop)
         facts["seconds"] = round(facts["seconds"] + time.monotonic() - begun, 1)
-        _write(folder / "run.json", facts)
+        # Ctrl-C reaches the program as well as the runner.
+        stopped = stop.is_set() or code == -signal.SIGINT
+        if code != 0 and not stopped:
+            facts["failed"] = f"exit code {code}; the end of {folder / 'log.txt'}:\n{_tail(folder / 'log.txt')}"
+        write_json(folder / "run.json", facts)
         if code == 0 and is_done(run):
             return Outcome(run, "done")
-        return Outcome(run, "failed", f"exit code {code}; the end of {folder / 'log.txt'}:\n{_tail(folder / 'log.txt')}")
+        return Outcome(run, "stopped") if stopped else Outcome(run, "failed", facts.get("failed", "no final.json"))
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _finish(command: list[str], log: Path, lock: IO[str], stop: Event) -> int:
+    """The program's exit code, when it has ended by itself or by ``stop``."""
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=one_thread(),
+            pass_fds=(lock.fileno(),),
+        )
+    try:
+        while process.poll() is None and not stop.wait(_LOOK_SECONDS):
+            pass
+    finally:  # also where the task of a cluster is cancelled
+        if process.poll() is None:
+            process.terminate()
+        code = process.wait()
+    return code
+
+
+def _makes_demonstrations(run: Run) -> str:
+    backend = run.env.partition(":")[0]
+    return f"python -m experiments demos {run.panel.scenario}" + ("" if backend == "smax" else f" --env {backend}")
 
 
 def words(options: dict[str, Any]) -> list[str]:
@@ -127,8 +164,9 @@ def _as_text(options: dict[str, Any]) -> dict[str, str]:
 
 
 def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) -> dict[str, Any]:
-    """Write down what is about to happen; refuse a folder of other options or demonstrations."""
+    """Write down what is about to happen; refuse a folder, or a curve, of other options or demonstrations."""
     facts: dict[str, Any] = {"seconds": 0.0, "attempts": 0, **facts_of(run)}
+    facts.pop("failed", None)
     new = {"options": _as_text(run.options), "demonstrations": demonstrations}
     for what, value in new.items():
         if facts.get(what, value) != value:
@@ -136,6 +174,15 @@ def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) 
                 f"{run.folder} holds a run with the {what} {facts[what]}, but this one has {value}; "
                 "move it away or choose another --results folder"
             )
+    for path in sorted(run.folder.parent.glob("seed*/run.json")):
+        other = json.loads(path.read_text())["demonstrations"]
+        if other != demonstrations:
+            raise ValueError(
+                f"{path.parent} was taught by the demonstrations {other}, but {run.env} has {demonstrations} now: seeds of "
+                "one curve need the same ones; get those back or choose another --results folder"
+            )
+    if facts.get("commit", commit()) != commit():  # it is the work of several
+        facts["earlier_commits"] = sorted({*facts.get("earlier_commits", ()), facts["commit"]})
     facts |= {
         **new,
         "command": shlex.join(["python", *(word.removeprefix(f"{ROOT}/") for word in command[2:])]),
@@ -145,7 +192,7 @@ def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) 
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    _write(run.folder / "run.json", facts)
+    write_json(run.folder / "run.json", facts)
     return facts
 
 
@@ -190,7 +237,8 @@ def one_thread() -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def _write(path: Path, facts: dict[str, Any]) -> None:
+def write_json(path: Path, facts: Any) -> None:
+    """Whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(facts, indent=1) + "\n")
     temporary.replace(path)

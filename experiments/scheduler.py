@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -33,8 +32,7 @@ def run_all(runs: Sequence[Run], *, jobs: int = 2, ray: bool = False) -> list[Ou
     outcomes = {run.folder: Outcome(run, "done") for run in runs if is_done(run)}
     if outcomes:
         tqdm.write(f"{len(outcomes)} of {len(runs)} runs were done before")
-    finished = _on_ray(pending) if ray else _on_this_machine(pending, jobs)
-    with _bar(pending):
+    with _bar(pending), closing(_on_ray(pending) if ray else _on_this_machine(pending, jobs)) as finished:
         for outcome in finished:
             outcomes[outcome.run.folder] = outcome
             left = len(runs) - len(outcomes)
@@ -67,23 +65,21 @@ def _bar(runs: Sequence[Run]) -> Iterator[None]:
             bar.update(done() - bar.n)
 
 
-def _on_this_machine(runs: Sequence[Run], jobs: int) -> Iterator[Outcome]:
-    processes: list[subprocess.Popen] = []
+def _on_this_machine(runs: Sequence[Run], jobs: int) -> Generator[Outcome]:
+    stop = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
     busy = []
     try:
-        for outcome in _as_they_finish([pool.submit(_safely, run, processes.append, wait=False) for run in runs]):
+        for outcome in _as_they_finish([pool.submit(_safely, run, stop=stop, wait=False) for run in runs]):
             if outcome.state == "busy":
                 busy.append(outcome.run)
             else:
                 yield outcome
         # What another runner is at, and may leave unfinished: last, so that two runners share a grid.
-        yield from _as_they_finish([pool.submit(_safely, run, processes.append) for run in busy])
+        yield from _as_they_finish([pool.submit(_safely, run, stop=stop) for run in busy])
     finally:  # Ctrl-C: the runs go on from their checkpoints next time
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        pool.shutdown()
+        stop.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _as_they_finish(futures: Iterable[Future]) -> Iterator[Outcome]:
@@ -94,19 +90,28 @@ def _as_they_finish(futures: Iterable[Future]) -> Iterator[Outcome]:
             yield future.result()
 
 
-def _safely(run: Run, *args: Any, **options: Any) -> Outcome:
+def _safely(run: Run, **options: Any) -> Outcome:
     """One run's failure is its own, whatever it is."""
     try:
-        return execute(run, *args, **options)
+        return execute(run, **options)
     except Exception as error:
         return Outcome(run, "failed", f"{type(error).__name__}: {error}")
 
 
-def _on_ray(runs: Sequence[Run]) -> Iterator[Outcome]:
+def _on_ray(runs: Sequence[Run]) -> Generator[Outcome]:
     ray = require("ray", "ray")
     ray.init(ignore_reinit_error=True)
     task = ray.remote(num_cpus=1)(_safely)
-    waiting = [task.remote(run) for run in runs]
-    while waiting:
-        finished, waiting = ray.wait(waiting)
-        yield from ray.get(finished)
+    waiting = {task.remote(run): run for run in runs}
+    try:
+        while waiting:
+            (reference,), _ = ray.wait(list(waiting))
+            run = waiting.pop(reference)
+            try:
+                outcome = ray.get(reference)
+            except ray.exceptions.RayError as error:  # its machine was lost, say
+                outcome = Outcome(run, "failed", str(error))
+            yield outcome
+    finally:  # a cancelled task ends its run
+        for reference in waiting:
+            ray.cancel(reference)

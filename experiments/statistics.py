@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 2000
+FEWEST = 3  # runs that an interval needs: of two it would be the two, and of three it is hardly more than their range
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Estimate:
 
     @property
     def known(self) -> bool:
-        """Whether there is an interval: of a single run there is none."""
+        """Whether there is an interval: of fewer runs than ``FEWEST`` there is none."""
         return not bool(np.isnan(self.low).any() or np.isnan(self.high).any())
 
     def __str__(self) -> str:
@@ -40,9 +41,9 @@ class Estimate:
 
 
 def mean_and_error(runs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean over runs and its standard error (0 for a single run): [runs, ...] -> two of [...]."""
+    """Mean over runs and its standard error (NaN for a single run): [runs, ...] -> two of [...]."""
     mean = runs.mean(axis=0)
-    return mean, runs.std(axis=0, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else np.zeros_like(mean)
+    return mean, runs.std(axis=0, ddof=1) / np.sqrt(len(runs)) if len(runs) > 1 else np.full_like(mean, np.nan)
 
 
 def mean_and_band(runs: NDArray[np.float64]) -> Estimate:
@@ -78,7 +79,7 @@ def area_under_curve(steps: NDArray[np.float64], curves: NDArray[np.float64]) ->
 
 def _bootstrap(groups: tuple[NDArray[np.float64], ...], statistic: Callable[..., NDArray[np.float64]]) -> Estimate:
     value = np.asarray(statistic(*groups, axis=0))
-    if min(len(group) for group in groups) < 2:  # one run says nothing of others
+    if min(len(group) for group in groups) < FEWEST:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     interval = stats.bootstrap(
         groups,

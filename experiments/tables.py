@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.curves import Measured
 from experiments.statistics import (
-    Estimate,
     area_under_curve,
     interquartile_mean,
     mean_and_error,
@@ -33,6 +32,7 @@ _HEAD = (
 
 
 _LOOKS = 5  # evaluations of 32 episodes each are too noisy one by one
+_VERDICT = 5  # runs of both: the interval of fewer is hardly more than their range
 
 
 def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
@@ -57,7 +57,7 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
                     _mean(areas[one.curve.slug]),
                     means[one.curve.slug],
                     better,
-                    _apart(means[one.curve.slug], means[baseline]) if better else "",
+                    _apart(areas[one.curve.slug], areas[baseline]) if better else "",
                     _steps_until(one, baselines[0]) if baselines else "",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
@@ -65,6 +65,38 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
                 )
             )
         )
+    return "\n".join(lines) + "\n"
+
+
+def pooled(panels: Sequence[tuple[str, Sequence[Measured]]], baseline: str) -> str:
+    """One table over all scenarios, of the curves that each has; empty where there are not several of both.
+
+    The interquartile mean is that of all runs together, its interval resamples each scenario's on its own.
+
+    Args:
+        panels: Scenarios and their curves.
+        baseline: The label of the curve to compare with.
+    """
+    areas = [{one.curve.label: area_under_curve(one.steps, one.win_rates) for one in curves} for _, curves in panels]
+    finals = [{one.curve.label: one.final for one in curves} for _, curves in panels]
+    distinct = all(len(labels) == len(curves) for labels, (_, curves) in zip(areas, panels, strict=True))
+    shared = [label for label in areas[0] if all(label in each for each in areas)]
+    if len({scenario for scenario, _ in panels}) < max(2, len(panels)) or len(shared) < 2 or not distinct:
+        return ""
+    head = (
+        "all scenarios",
+        "runs",
+        "won after training, interquartile mean [95 %]",
+        "area, interquartile mean [95 %]",
+        "scenarios where the mean area is above the baseline's",
+    )
+    lines = ["### All scenarios together", "", _row(head), _row("---" for _ in head)]
+    for label in shared:
+        above = ""
+        if baseline in shared and label != baseline:
+            above = f"{sum(each[label].mean() > each[baseline].mean() for each in areas)} of {len(areas)}"
+        won, area = (interquartile_mean(*(each[label] for each in of)) for of in (finals, areas))
+        lines.append(_row((label, sum(len(each[label]) for each in areas), won, area, above)))
     return "\n".join(lines) + "\n"
 
 
@@ -76,7 +108,10 @@ def _steps_until(one: Measured, baseline: Measured) -> str:
     if min(len(one.steps), len(baseline.steps)) < _LOOKS or target[-1] == 0:
         return ""
     there = np.flatnonzero(own >= target[-1])
-    return f"{one.steps[there[0] + _LOOKS - 1]:,.0f}" if len(there) else "not within the run"
+    if not len(there):
+        return "not within the run"
+    # The first five evaluations end where they end: it may have been there before.
+    return ("at most " if there[0] == 0 else "") + f"{one.steps[there[0] + _LOOKS - 1]:,.0f}"
 
 
 def _mean(runs: NDArray[np.float64]) -> str:
@@ -85,10 +120,10 @@ def _mean(runs: NDArray[np.float64]) -> str:
     return f"{mean:.3f} ± {error:.3f}" if len(runs) > 1 else f"{mean:.3f}"
 
 
-def _apart(one: Estimate, other: Estimate) -> str:
-    if not (one.known and other.known):
-        return "unknown"
-    return "no" if one.overlaps(other) else "yes"
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
+    if min(len(one), len(other)) < _VERDICT:
+        return "too few seeds"
+    return "no" if interquartile_mean(one).overlaps(interquartile_mean(other)) else "yes"
 
 
 def _row(cells: Iterable[object]) -> str:

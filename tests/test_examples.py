@@ -52,7 +52,8 @@ def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
 
 
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos):
-    run("ippo_sb3.py", *SMALL, "--steps", 128, "--demos", demos, "--run", tmp_path / "dm2", cwd=tmp_path)
+    fixed = [*SMALL, "--coefficient", 0.3, "--demos", demos]
+    run("ippo_sb3.py", *fixed, "--steps", 128, "--run", tmp_path / "dm2", cwd=tmp_path)
     folder = tmp_path / "dm2"
     assert steps(folder) == [0, 64, 128]
     assert {"config.json", "evaluations.csv", "curve.png", "checkpoint.zip", "final.json", "agents"} <= {
@@ -60,9 +61,9 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
     }
     assert json.loads((folder / "final.json").read_text())["episodes"] == 4
     assert "dm2/gail_reward" in (folder / "agents" / "ally_0" / "progress.csv").read_text().splitlines()[0]
-    run("ippo_sb3.py", *SMALL, "--steps", 192, "--demos", demos, "--run", folder, cwd=tmp_path)
+    run("ippo_sb3.py", *fixed, "--steps", 192, "--run", folder, cwd=tmp_path)
     assert steps(folder) == [0, 64, 128, 192]
-    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.3, 'anneal': True\}, not"):
+    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.3\}, not"):
         run("ippo_sb3.py", *SMALL, "--steps", 192, "--coefficient", 3, "--demos", demos, "--run", folder, cwd=tmp_path)
 
     run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "ippo", cwd=tmp_path)
@@ -91,6 +92,24 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
         )
 
 
+def test_a_run_whose_c_falls_over_its_steps_keeps_their_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(ippo_sb3, "train", lambda args, run, *rest: (run / "checkpoint.zip").touch())
+    for anneal in (True, False):
+        args = {"env": "smax:3m", "coefficient": 0.3, "anneal": anneal, "run": tmp_path / str(anneal)}
+        ippo_sb3.main(ippo_sb3.Args(steps=128, **args))
+        if anneal:
+            with pytest.raises(SystemExit, match=r"holds a run with \{'steps': 128\}, not \{'steps': 256\}"):
+                ippo_sb3.main(ippo_sb3.Args(steps=256, **args))
+        else:
+            ippo_sb3.main(ippo_sb3.Args(steps=256, **args))
+
+
+def test_unmatched_agents_have_to_be_agents(tmp_path, demos):
+    args = ippo_sb3.Args(env="smax:3m", demos=demos, unmatched=["ally_1", "marine_0"], run=tmp_path)
+    with pytest.raises(SystemExit, match="unmatched has marine_0, but the agents of smax:3m are ally_0, ally_1, ally_2"):
+        ippo_sb3.main(args)
+
+
 def test_demo_runs_both_and_tells_the_demonstrators_rate(tmp_path, demos):
     options = ["--env", "smax:3m", "--demos", demos, "--steps", 4096, "--eval-episodes", 4, "--out", tmp_path / "demo"]
     table = run("demo.py", *options, cwd=tmp_path)
@@ -109,6 +128,38 @@ def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path):
     named = int(path.stem.rpartition("win")[2]) / 100
     assert abs(named - demos.win_rate) <= 0.05
     assert demos.metadata["policy"]["train_steps"] > 0
+
+
+def test_record_demos_interrupted_records_what_it_would_have_recorded(tmp_path):
+    def recorded(name, *max_steps):
+        fixed = ["--env", "smax:3m", "--levels", 0.99, "--episodes", 4, "--num-envs", 8]
+        for most in max_steps:
+            run(
+                "record_demos.py",
+                *fixed,
+                "--max-steps",
+                most,
+                "--out",
+                tmp_path / name,
+                "--run",
+                tmp_path / name,
+                cwd=tmp_path,
+            )
+        return (tmp_path / name / "evaluations.csv").read_text()
+
+    # Intervals between looks grow: 4,096, then 8,192 steps.
+    assert recorded("twice", 4_096, 12_288) == recorded("once", 12_288)
+
+
+def test_record_demos_keeps_what_it_recorded_when_it_gives_up(tmp_path):
+    options = ["--env", "smax:3m", "--levels", 0.0, 0.99, "--episodes", 10, "--num-envs", 8, "--max-steps", 4_096]
+    before = run("record_demos.py", *options, "--out", tmp_path, "--run", tmp_path / "run", cwd=tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.glob("*.npz")}
+    assert files
+    said = run("record_demos.py", *options, "--out", tmp_path, "--run", tmp_path / "run", cwd=tmp_path)
+    assert "stopped at 4,096 steps, below the levels [0.99]" in before
+    assert "is there already: the last team" in said
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.npz")} == files
 
 
 def test_record_demos_may_begin_with_another_after_death(tmp_path):
