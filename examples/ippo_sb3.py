@@ -96,7 +96,7 @@ class Args:
     """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
     coefficient: float | None = None
     """the paper's c: paid is r_env + c * r_gail; if not given, the paper's own for its scenarios, and for others 0.3 that
-    falls to 0, which serves them without a search: docs/results.md"""
+    falls to 0, a guess from what docs/results.md recommends"""
     anneal: bool = False
     """let c fall linearly to 0 over the run, in steps of one evaluation"""
     unmatched: list[str] = field(default_factory=list)
