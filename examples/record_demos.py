@@ -134,8 +134,8 @@ def keep(team, demos: dm2.Demonstrations, args: Args, name: str, run: Path, leve
     if path.exists() and not overwrite:
         print(f"{path} is there already: the last team, whose win rate is {rate:.3f}, is not kept")
         return
+    team.save(run / "teams" / named)  # first: demonstrations that are there have their team
     demos.save(path)
-    team.save(run / "teams" / named)
     size, steps = path.stat().st_size / 1e6, demos.metadata["policy"]["train_steps"]
     tqdm.write(f"{path}: {len(demos)} episodes, win rate {rate:.3f}, {steps:,} steps of training, {size:.1f} MB")
 

@@ -79,14 +79,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _every(args: argparse.Namespace, root: Path) -> int:
     """Status in a line each; the figures or tables of those that have a finished run."""
-    found = False
+    grids, wrong = [], []
     for name in EXPERIMENTS:
         experiment = _experiment(args, name)
         if args.env != "smax" and experiment.smax_only:
             continue
         grid = _only(args, runs(experiment, root.resolve(), backend=args.env, seeds=args.seeds), root)
         done = sum(map(is_done, grid))
-        found |= done > 0
+        grids.append((len(grid), done))
+        if not grid:
+            continue
         if args.command == "status":
             print(f"{name:<12}{done:>4} of {len(grid):>3} runs are done  {experiment.title}")
         elif done:
@@ -94,10 +96,14 @@ def _every(args: argparse.Namespace, root: Path) -> int:
             try:
                 _COMMANDS[args.command](args, experiment, grid, root)
             except SystemExit as error:  # the others are drawn all the same
-                print(error, file=sys.stderr)
-    if args.command != "status" and not found:
+                wrong.append(str(error))
+    if not any(size for size, _ in grids):
+        raise SystemExit(f"no run has {args.only!r} in its path")
+    if args.command != "status" and not any(done for _, done in grids):
         raise SystemExit("no run is done yet: python -m experiments run NAME")
-    return 0
+    for sentence in wrong:
+        print(sentence, file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def _experiment(args: argparse.Namespace, name: str) -> Experiment:

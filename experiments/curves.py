@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.plan import Curve, Panel, Run
-from experiments.run import evaluations, facts_of, is_done
+from experiments.run import evaluations, facts_of, is_done, sum_of
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def _read(curve: Curve, runs: list[Run]) -> Measured:
         return np.array([[float(table[step][name]) for step in steps] for table in tables])
 
     facts = [facts_of(run) for run in runs]
-    used = {json.dumps(each["demonstrations"]) for each in facts}
+    used = sorted({str(sum_of(each["demonstrations"])) for each in facts})
     if len(used) > 1:
-        raise ValueError(f"the runs of {runs[0].folder.parent} used unlike demonstrations: {', '.join(sorted(used))}")
+        raise ValueError(f"the runs of {runs[0].folder.parent} used unlike demonstrations, by SHA-256: {', '.join(used)}")
     finals = [json.loads((run.folder / "final.json").read_text())["win_rate"] for run in runs]
     return Measured(
         curve,

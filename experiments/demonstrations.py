@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import dm2_wrappers as dm2
@@ -18,6 +19,8 @@ from experiments.grids import QMIX_STEPS
 from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread, words, write_json
 from experiments.teams import LEVELS, LOW_HIGH, MEAN_FIRST, QMIX_LEVELS, TEAMS
+
+STYLES = ("disjoint", "mixed", "together")
 
 
 def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2, episodes: int = 1000) -> list[str]:
@@ -37,11 +40,16 @@ def make(scenario: str, *, backend: str = "smax", seeds: int = 5, jobs: int = 2,
     trainings = [*(f"seed{seed}" for seed in which), *(["qmix0"] if scenario in QMIX_LEVELS else [])]
     failed = []
     with ThreadPoolExecutor(max_workers=jobs) as pool:
-        for future in [pool.submit(_train, f"{backend}:{scenario}", training, episodes) for training in trainings]:
-            try:
-                print(future.result(), flush=True)
-            except RuntimeError as error:  # the others go on
-                failed.append(str(error))
+        futures = [pool.submit(_train, f"{backend}:{scenario}", training, episodes) for training in trainings]
+        try:
+            for future in futures:
+                try:
+                    print(future.result(), flush=True)
+                except RuntimeError as error:  # the others go on
+                    failed.append(str(error))
+        except BaseException:  # Ctrl-C, say: nothing more is begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 
@@ -95,24 +103,25 @@ def make_styles(scenario: str, *, backend: str = "smax", episodes: int = 1000) -
         FileNotFoundError: A training whose agents are needed has recorded nothing.
     """
     env = f"{backend}:{scenario}"
-    missing: dict[Path, tuple[str, list[Path]]] = {}
-    for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
-        for style in ("disjoint", "mixed", "together"):
-            path = ROOT / demos_path(env, f"styles/{style}_{quality}")
-            if not path.is_file():
-                missing[path] = style, [_team_file(env, seed, quality, main) for seed in _seeds(env)]
-    if not missing:
-        return
-    with dm2.envs.vector_env(env, dm2.envs.default_num_envs(env)) as venv:
-        agents = range(len(venv.possible_agents))
-        for path, (style, each) in missing.items():
+    with ExitStack() as stack:
+        venv = None
+        for quality, main in zip(("weaker", "stronger"), LOW_HIGH[scenario], strict=True):
+            paths = {style: ROOT / demos_path(env, f"styles/{style}_{quality}") for style in STYLES}
+            missing = {style: path for style, path in paths.items() if not path.is_file()}
+            if not missing:
+                continue
+            each = [_team_file(env, seed, quality, main) for seed in _seeds(env)]
+            venv = venv or stack.enter_context(dm2.envs.vector_env(env, dm2.envs.default_num_envs(env)))
+            agents = range(len(venv.possible_agents))
             team, files = [each[0] for _ in agents], [each[k % len(each)] for k in agents]
-            makers = {
-                "disjoint": lambda team=team: _each_its_own(venv, team, episodes, seed=2000),
-                "mixed": lambda files=files: _each_its_own(venv, files, episodes, seed=3000),
-                "together": lambda files=files: _record(venv, files, episodes, seed=2000),
-            }
-            makers[style]().save(path)
+            for style, path in missing.items():
+                if style == "together":
+                    demos = _record(venv, files, episodes, seed=2000)
+                elif style == "mixed":
+                    demos = _each_its_own(venv, files, episodes, seed=3000)
+                else:
+                    demos = _each_its_own(venv, team, episodes, seed=2000)
+                demos.save(path)
 
 
 def _team_file(env: str, seed: int, quality: str, main: str) -> Path:

@@ -64,8 +64,8 @@ def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcom
                 return Outcome(run, "busy")
             if stop.wait(_LOOK_SECONDS):
                 return Outcome(run, "stopped")
-        if is_done(run):
-            return Outcome(run, "done")
+        if is_done(run) or stop.is_set():
+            return Outcome(run, "done" if is_done(run) else "stopped")
         demos = run.options.get("demos")
         if demos is not None and not (ROOT / demos).is_file():
             return Outcome(run, "failed", f"{demos} is missing: run {_makes_demonstrations(run)}")
@@ -77,14 +77,13 @@ def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcom
         begun = time.monotonic()
         code = _finish(command, folder / "log.txt", lock, stop)
         facts["seconds"] = round(facts["seconds"] + time.monotonic() - begun, 1)
-        # Ctrl-C reaches the program as well as the runner.
-        stopped = stop.is_set() or code == -signal.SIGINT
-        if code != 0 and not stopped:
+        state: Literal["done", "failed", "stopped"] = "done" if code == 0 and is_done(run) else "failed"
+        if state != "done" and (stop.is_set() or code == -signal.SIGINT):  # Ctrl-C reaches the program, too
+            state = "stopped"
+        if state == "failed":
             facts["failed"] = f"exit code {code}; the end of {folder / 'log.txt'}:\n{_tail(folder / 'log.txt')}"
         write_json(folder / "run.json", facts)
-        if code == 0 and is_done(run):
-            return Outcome(run, "done")
-        return Outcome(run, "stopped") if stopped else Outcome(run, "failed", facts.get("failed", "no final.json"))
+        return Outcome(run, state, facts.get("failed", ""))
 
 
 def _locked(lock: IO[str]) -> bool:
@@ -163,28 +162,38 @@ def _as_text(options: dict[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in options.items()}
 
 
+def _unseeded(options: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in options.items() if key != "seed"}
+
+
+def sum_of(demonstrations: dict[str, Any] | None) -> str | None:
+    """Which demonstrations they were: the file's SHA-256."""
+    return None if demonstrations is None else demonstrations["sha256"]
+
+
 def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) -> dict[str, Any]:
     """Write down what is about to happen; refuse a folder, or a curve, of other options or demonstrations."""
     facts: dict[str, Any] = {"seconds": 0.0, "attempts": 0, **facts_of(run)}
     facts.pop("failed", None)
-    new = {"options": _as_text(run.options), "demonstrations": demonstrations}
-    for what, value in new.items():
-        if facts.get(what, value) != value:
-            raise ValueError(
-                f"{run.folder} holds a run with the {what} {facts[what]}, but this one has {value}; "
-                "move it away or choose another --results folder"
-            )
+    options = _as_text(run.options)
+    if facts.get("options", options) != options:
+        raise ValueError(
+            f"{run.folder} holds a run with the options {facts['options']}, but this one has {options}; "
+            "move it away or choose another --results folder"
+        )
     for path in sorted(run.folder.parent.glob("seed*/run.json")):
-        other = json.loads(path.read_text())["demonstrations"]
-        if other != demonstrations:
+        other = json.loads(path.read_text())
+        if (sum_of(other["demonstrations"]), _unseeded(other["options"])) != (sum_of(demonstrations), _unseeded(options)):
             raise ValueError(
-                f"{path.parent} was taught by the demonstrations {other}, but {run.env} has {demonstrations} now: seeds of "
-                "one curve need the same ones; get those back or choose another --results folder"
+                f"{path.parent} was done with {_unseeded(other['options'])} and demonstrations {other['demonstrations']}, "
+                f"but this run has {_unseeded(options)} and {demonstrations}: seeds of one curve need the same; "
+                "get those back or choose another --results folder"
             )
-    if facts.get("commit", commit()) != commit():  # it is the work of several
+    if any(run.folder.glob("checkpoint.*")) and facts.get("commit", commit()) != commit():  # it is the work of several
         facts["earlier_commits"] = sorted({*facts.get("earlier_commits", ()), facts["commit"]})
     facts |= {
-        **new,
+        "options": options,
+        "demonstrations": demonstrations,
         "command": shlex.join(["python", *(word.removeprefix(f"{ROOT}/") for word in command[2:])]),
         "attempts": facts["attempts"] + 1,
         "commit": commit(),

@@ -15,6 +15,7 @@ from experiments.plan import Run
 from experiments.run import Outcome, execute, is_done, steps_done
 
 _LOOK_SECONDS = 2.0
+_CANCEL_SECONDS = 10.0
 
 
 def run_all(runs: Sequence[Run], *, jobs: int = 2, ray: bool = False) -> list[Outcome]:
@@ -115,3 +116,5 @@ def _on_ray(runs: Sequence[Run]) -> Generator[Outcome]:
     finally:  # a cancelled task ends its run
         for reference in waiting:
             ray.cancel(reference)
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=_CANCEL_SECONDS)

@@ -53,10 +53,13 @@ def mean_and_band(runs: NDArray[np.float64]) -> Estimate:
 
 
 def interquartile_mean(*groups: NDArray[np.float64]) -> Estimate:
-    """The mean of the middle half of all runs: [runs, ...] for each scenario, with a stratified interval."""
+    """The mean of the middle half of runs [runs, ...]; of several scenarios' runs the mean of these means.
+
+    So scenarios count alike, however many runs each has. The interval resamples each scenario's runs on their own.
+    """
 
     def statistic(*resampled: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
-        return stats.trim_mean(np.concatenate(resampled, axis=axis), 0.25, axis=axis)
+        return np.mean([stats.trim_mean(each, 0.25, axis=axis) for each in resampled], axis=0)
 
     return _bootstrap(groups, statistic)
 

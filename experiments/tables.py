@@ -69,9 +69,7 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
 
 
 def pooled(panels: Sequence[tuple[str, Sequence[Measured]]], baseline: str) -> str:
-    """One table over all scenarios, of the curves that each has; empty where there are not several of both.
-
-    The interquartile mean is that of all runs together, its interval resamples each scenario's on its own.
+    """One table over all these scenarios, of the curves that each has; empty where there are not several of both.
 
     Args:
         panels: Scenarios and their curves.
@@ -84,17 +82,18 @@ def pooled(panels: Sequence[tuple[str, Sequence[Measured]]], baseline: str) -> s
     if len({scenario for scenario, _ in panels}) < max(2, len(panels)) or len(shared) < 2 or not distinct:
         return ""
     head = (
-        "all scenarios",
         "runs",
-        "won after training, interquartile mean [95 %]",
-        "area, interquartile mean [95 %]",
-        "scenarios where the mean area is above the baseline's",
+        "seeds, all together",
+        "won after training, mean of the scenarios' interquartile means [95 %]",
+        "area, mean of the scenarios' interquartile means [95 %]",
+        "scenarios where that area is above the baseline's",
     )
-    lines = ["### All scenarios together", "", _row(head), _row("---" for _ in head)]
+    lines = [f"### {', '.join(scenario for scenario, _ in panels)} together", "", _row(head), _row("---" for _ in head)]
     for label in shared:
         above = ""
         if baseline in shared and label != baseline:
-            above = f"{sum(each[label].mean() > each[baseline].mean() for each in areas)} of {len(areas)}"
+            better = (interquartile_mean(each[label]).value > interquartile_mean(each[baseline]).value for each in areas)
+            above = f"{sum(map(bool, better))} of {len(areas)}"
         won, area = (interquartile_mean(*(each[label] for each in of)) for of in (finals, areas))
         lines.append(_row((label, sum(len(each[label]) for each in areas), won, area, above)))
     return "\n".join(lines) + "\n"

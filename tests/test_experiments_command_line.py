@@ -14,7 +14,7 @@ from experiments.curves import measured
 from experiments.demonstrations import _team_file
 from experiments.figures import draw, draw_lengths, draw_levels
 from experiments.grids import EXPERIMENTS
-from experiments.plan import Experiment
+from experiments.plan import Experiment, runs
 from experiments.run import ROOT, evaluations, steps_done
 from experiments.scheduler import run_all
 from experiments.tables import table
@@ -75,7 +75,7 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     (grid[3].folder / "run.json").write_text(json.dumps(facts))
     with pytest.raises(SystemExit, match="used unlike demonstrations"):
         main(["plot", "tiny", "--results", str(tmp_path)])
-    assert main(["plot", "--results", str(tmp_path)]) == 0
+    assert main(["plot", "--results", str(tmp_path)]) == 1
     assert "used unlike demonstrations" in capsys.readouterr().err
     assert main(["run", "tiny", "--seeds", "2", "--steps", "64", "--results", str(tmp_path)]) == 1
     said = capsys.readouterr()
@@ -89,6 +89,10 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
         assert (tmp_path / f"{name}.pdf").stat().st_size > 5_000
 
 
+def stopped_by_ctrl_c(*args, **options):
+    raise KeyboardInterrupt
+
+
 def test_command_line(tmp_path, capsys, monkeypatch):
     assert main(["status", "fig5", "--results", str(tmp_path)]) == 0
     assert "0 of 20 runs are done" in capsys.readouterr().out
@@ -96,6 +100,21 @@ def test_command_line(tmp_path, capsys, monkeypatch):
         main(["plot", "fig5", "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match="no run is done yet"):
         main(["table", "--results", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no run has 'nowhere' in its path"):
+        main(["status", "--only", "nowhere", "--results", str(tmp_path)])
+    assert main(["status", "--env", "smac", "--results", str(tmp_path)]) == 0
+    listed = capsys.readouterr().out
+    assert "fig2 " in listed
+    assert "agents " not in listed
+    failed = runs(EXPERIMENTS["fig5"], tmp_path)[0].folder
+    failed.mkdir(parents=True)
+    (failed / "run.json").write_text(json.dumps({"failed": "exit code 1"}))
+    assert main(["status", "fig5", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0].startswith("  failed  smax:5m_vs_6m")
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.scheduler.run_all", stopped_by_ctrl_c)
+        assert main(["run", "fig5", "--results", str(tmp_path)]) == 130
+    assert "the same command goes on from the checkpoints" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["run", "fig2", "--seeds", "0"])
     assert "must be a number of at least 1, got '0'" in capsys.readouterr().err

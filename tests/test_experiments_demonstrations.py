@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -47,6 +48,20 @@ def test_trainings_of_some_scenarios_have_seeds_and_beginnings_of_their_own(tmp_
     assert seeds[8:] == [("smax:3s_vs_5z", "0")] * 2  # independent PPO and QMIX
     assert [each.get("--mean-first") for each in options] == [None] * 3 + ["400000"] * 2 + [None] * 5
     assert [each.get("--n-steps") for each in options] == [None] * 5 + ["1", None, None, None, "3"]
+
+
+def test_what_ends_a_demonstration_of_many_begins_no_other(tmp_path, monkeypatch):
+    begun = []
+
+    def train(env, training, episodes):
+        begun.append(training)
+        time.sleep(0.1)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("experiments.demonstrations._train", train)
+    with pytest.raises(OSError, match="the disk is full"):
+        make("3s_vs_4z", jobs=1)
+    assert len(begun) <= 2  # of five: at most the one that began while the first one's end was told
 
 
 def test_styles_need_the_trainings_that_they_mix(tmp_path, monkeypatch):

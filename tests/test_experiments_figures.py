@@ -54,8 +54,9 @@ def test_the_interval_is_that_of_a_slow_bootstrap():
 
 def test_strata_are_resampled_on_their_own():
     low, high = np.zeros(4), np.ones(4)  # resampled together, their mean would vary
-    estimate = interquartile_mean(low, high)
-    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+    for several in (high, np.ones(9)):  # scenarios count alike
+        estimate = interquartile_mean(low, several)
+        assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
 
 
 def test_probability_of_improvement_counts_pairs():
@@ -123,12 +124,12 @@ def test_all_scenarios_together_are_what_a_slow_stratified_mean_says():
         rates = np.array([[final, final] for final in finals])
         return Measured(Curve(label, label), np.array([0.0, 1.0]), rates, rates, np.array(finals), 1.0, None, ("abc",))
 
-    easy = [measured_of("IPPO", 0.7, 0.8, 0.9), measured_of("DM2", 0.7, 0.7, 0.8), measured_of("QMIX", 1.0)]
+    easy = [measured_of("IPPO", 0.0, 0.8, 0.8, 0.8, 1.0), measured_of("DM2", 0.7, 0.7, 0.8), measured_of("QMIX", 1.0)]
     hard = [measured_of("IPPO", 0.0, 0.1, 0.2), measured_of("DM2", 0.3, 0.4, 0.5)]
     lines = pooled([("easy", easy), ("hard", hard)], "IPPO").splitlines()
-    middle = np.mean(sorted([0.7, 0.8, 0.9, 0.0, 0.1, 0.2])[1:-1])  # a quarter of six runs, rounded down, at each end
-    assert lines[4].startswith(f"| IPPO | 6 | {middle:.3f} [")
-    assert lines[5].startswith("| DM2 | 6 | 0.575 [")
+    assert lines[0] == "### easy, hard together"
+    assert lines[4].startswith("| IPPO | 8 | 0.450 [")  # of .8 and .1
+    assert lines[5].startswith("| DM2 | 6 | 0.567 [")
     assert lines[5].endswith("| 1 of 2 |")
     assert len(lines) == 6  # QMIX is not in both
     assert pooled([("easy", easy)], "IPPO") == ""

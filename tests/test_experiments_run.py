@@ -12,6 +12,8 @@ from dataclasses import replace
 from threading import Event
 from types import SimpleNamespace
 
+import pytest
+
 from experiments.curves import measured
 from experiments.plan import Run
 from experiments.run import ROOT, Outcome, execute, facts_of, is_done, steps_done, words
@@ -38,12 +40,21 @@ def test_a_run_begun_with_other_demonstrations_is_refused(tmp_path):
     run.folder.mkdir(parents=True)
     facts = {"options": {key: str(value) for key, value in run.options.items()}, "demonstrations": {"sha256": "another"}}
     (run.folder / "run.json").write_text(json.dumps(facts))
-    (outcome,) = run_all([run])
+    for seed in (0, 1):  # the other one would be drawn together with it
+        (outcome,) = run_all([run_of(tmp_path, curve=1, seed=seed)])
+        assert outcome.state == "failed"
+        assert "and demonstrations {'sha256': 'another'}, but this run has" in outcome.message
+
+
+def test_seeds_of_one_curve_have_the_same_options(tmp_path):
+    run = run_of(tmp_path)
+    run.folder.mkdir(parents=True)
+    facts = {"options": {key: str(value) for key, value in run.options.items()}, "demonstrations": None}
+    (run.folder / "run.json").write_text(json.dumps(facts))
+    (outcome,) = run_all([run_of(tmp_path, seed=1, steps=64)])
     assert outcome.state == "failed"
-    assert "holds a run with the demonstrations {'sha256': 'another'}" in outcome.message
-    (outcome,) = run_all([run_of(tmp_path, curve=1, seed=1)])  # which would be drawn together with the other seed
-    assert outcome.state == "failed"
-    assert "was taught by the demonstrations {'sha256': 'another'}" in outcome.message
+    assert "'steps': '320'" in outcome.message
+    assert "'steps': '64'" in outcome.message
 
 
 def test_what_another_runner_is_at_comes_last(tmp_path):
@@ -106,25 +117,22 @@ def test_killed_again_and_again_it_ends_with_the_undisturbed_runs_numbers(tmp_pa
     assert json.loads((killed.folder / "run.json").read_text())["attempts"] == 3
 
 
-def test_a_stopped_runner_begins_nothing_more_and_its_runs_go_on_later(tmp_path):
+def test_a_stopped_runner_ends_its_run_and_begins_no_other(tmp_path):
     runs_ = [run_of(tmp_path, seed=seed, steps=64 * 40) for seed in (0, 1)]
-    runs_[1].folder.mkdir(parents=True)
     program = (
         "import sys; from pathlib import Path; from tests.tiny_grid import run_of\n"
         "from experiments.scheduler import run_all\n"
-        "run_all([run_of(Path(sys.argv[1]), seed=seed, steps=64 * 40) for seed in (0, 1)])"
+        "run_all([run_of(Path(sys.argv[1]), seed=seed, steps=64 * 40) for seed in (0, 1)], jobs=1)"
     )
-    with (runs_[1].folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # so that it waits for this one
-        runner = subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
-        )
-        for _ in range(6000):
-            if steps_done(runs_[0]) >= 64:
-                break
-            time.sleep(0.01)
-        os.kill(runner.pid, signal.SIGINT)  # itself alone: that its run ends is its own doing
-        assert runner.wait(30) != 0
+    runner = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL
+    )
+    for _ in range(6000):
+        if steps_done(runs_[0]) >= 64:
+            break
+        time.sleep(0.01)
+    os.kill(runner.pid, signal.SIGINT)  # itself alone: that its run ends is its own doing
+    assert runner.wait(30) != 0
     assert not is_done(runs_[0])
     assert "failed" not in facts_of(runs_[0])
     with (runs_[0].folder / ".lock").open("w") as lock:
@@ -132,17 +140,45 @@ def test_a_stopped_runner_begins_nothing_more_and_its_runs_go_on_later(tmp_path)
     assert not (runs_[1].folder / "run.json").exists()
 
 
+def test_waiting_for_another_runner_can_be_stopped(tmp_path):
+    run, stop = run_of(tmp_path, steps=64), Event()
+    run.folder.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool, (run.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = pool.submit(execute, run, stop=stop)
+        time.sleep(0.3)
+        assert not waiting.done()
+        stop.set()
+        assert waiting.result(timeout=5).state == "stopped"
+    assert execute(run, stop=stop).state == "stopped"  # free now, and not begun all the same
+    assert not (run.folder / "run.json").exists()
+
+
+@pytest.mark.parametrize(("code", "state"), [(-signal.SIGINT, "stopped"), (-signal.SIGKILL, "failed"), (0, "failed")])
+def test_a_run_that_ctrl_c_reached_has_not_failed(tmp_path, monkeypatch, code, state):
+    monkeypatch.setattr("experiments.run._finish", lambda command, log, *rest: log.write_text("the end") and code)
+    run = run_of(tmp_path)
+    outcome = execute(run)
+    assert outcome.state == state
+    assert facts_of(run).get("failed", "") == outcome.message
+    assert ("the end" in outcome.message) == (state == "failed")
+
+
 def test_a_run_is_the_work_of_all_commits_that_did_it(tmp_path, monkeypatch):
-    stop = Event()
-    stop.set()
+    def attempt(name, state):
+        monkeypatch.setattr("experiments.run.commit", lambda: name)
+        assert execute(run).state == state
+
     run = run_of(tmp_path, steps=64)
-    for name in ("one", "two", "two"):
-        monkeypatch.setattr("experiments.run.commit", lambda name=name: name)
-        assert execute(run, stop=stop).state == "stopped"
-    monkeypatch.setattr("experiments.run.commit", lambda: "three")
-    assert execute(run).state == "done"
+    with monkeypatch.context() as patch:
+        patch.setattr("experiments.run._finish", lambda *args: 1)
+        attempt("none", "failed")  # before its first checkpoint, so nothing of it is left
+    attempt("one", "done")
+    (run.folder / "final.json").unlink()
+    attempt("two", "done")
+    assert "failed" not in facts_of(run)
     (one,) = measured(PANEL, [run])
-    assert one.commits == ("one", "three", "two")
+    assert one.commits == ("one", "two")
 
 
 def test_a_lost_machine_of_a_cluster_costs_its_run_alone(tmp_path, monkeypatch):
@@ -160,7 +196,7 @@ def test_a_lost_machine_of_a_cluster_costs_its_run_alone(tmp_path, monkeypatch):
     ray = SimpleNamespace(
         init=lambda **options: None,
         remote=lambda **options: lambda function: SimpleNamespace(remote=lambda run: run.seed),
-        wait=lambda references: (references[:1], references[1:]),
+        wait=lambda references, **options: (references[:1], references[1:]),
         get=get,
         cancel=cancelled.append,
         exceptions=SimpleNamespace(RayError=RayError),
