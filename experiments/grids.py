@@ -275,6 +275,17 @@ EXPERIMENTS: dict[str, Experiment] = {
                 ),
                 title="5m_vs_6m, QMIX",
             ),
+            # Where no team of independent PPO's teaches.
+            Panel(
+                "3s_vs_5z",
+                (
+                    dm2("3s_vs_5z", "seed0/win40", "DM2, taught by IPPO", seeds=3),
+                    dm2("3s_vs_5z", "qmix0/win40", "DM2, taught by QMIX", seeds=3),
+                    dm2("3s_vs_5z", "qmix0/win90", "DM2, taught by QMIX", seeds=3),
+                    replace(IPPO_ALONE, seeds=3),
+                ),
+                title="3s_vs_5z, QMIX",
+            ),
         ),
         smax_only="it names the trainings on SMAX",
     ),
