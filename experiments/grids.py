@@ -94,7 +94,25 @@ def _figure5(scenario: str) -> Panel:
     return Panel(scenario, (plain, qmix(scenario, "QMIX, one layer more", extra_layer=True)), baseline=plain.slug)
 
 
-EXPERIMENTS: dict[str, Experiment] = {
+def _with_all_seeds(experiments: dict[str, Experiment]) -> dict[str, Experiment]:
+    """Each curve with as many seeds as any experiment has of the same runs, so that all figures show the same of it."""
+
+    def key(panel: Panel, curve: Curve) -> tuple[str, str]:
+        return panel.scenario, curve.slug
+
+    most: dict[tuple[str, str], int] = {}
+    for experiment in experiments.values():
+        for panel in experiment.panels:
+            for curve in panel.curves:
+                most[key(panel, curve)] = max(curve.seeds, most.get(key(panel, curve), 0))
+
+    def widened(panel: Panel) -> Panel:
+        return replace(panel, curves=tuple(replace(curve, seeds=most[key(panel, curve)]) for curve in panel.curves))
+
+    return {name: replace(each, panels=tuple(map(widened, each.panels))) for name, each in experiments.items()}
+
+
+_EXPERIMENTS: dict[str, Experiment] = {
     "effect": Experiment("DM2 and independent PPO", (_figure2("5m_vs_6m", 5, with_qmix=False),)),
     "fig2": Experiment(
         "DM2, IPPO and QMIX",
@@ -326,3 +344,5 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     ),
 }
+
+EXPERIMENTS = _with_all_seeds(_EXPERIMENTS)

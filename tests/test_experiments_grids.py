@@ -22,6 +22,17 @@ def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
         assert listed == list(dict.fromkeys(run.folder for run in every))
 
 
+def test_a_curve_has_the_same_seeds_in_all_figures():
+    seeds = {}
+    for experiment in EXPERIMENTS.values():
+        for panel in experiment.panels:
+            for curve in panel.curves:
+                assert seeds.setdefault((panel.scenario, curve.slug), curve.seeds) == curve.seeds
+    assert seeds["5m_vs_6m", "ippo"] == 10
+    assert seeds["3s_vs_4z", "ippo"] == 5
+    assert seeds["2s3z", "ippo"] == 3
+
+
 def test_figure_2_is_what_the_paper_shows(tmp_path):
     grid = runs(EXPERIMENTS["fig2"], tmp_path)
     of_5m = [run for run in grid if run.env == "smax:5m_vs_6m" and run.curve.program == IPPO]
