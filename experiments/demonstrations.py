@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import dm2_wrappers as dm2
-from experiments.grids import QMIX_STEPS
 from experiments.plan import demos_path
 from experiments.run import ROOT, describe, one_thread, words, write_json
+from experiments.settings import QMIX_STEPS
 from experiments.teams import LEVELS, LOW_HIGH, MEAN_FIRST, QMIX_LEVELS, TEAMS
 
 STYLES = ("disjoint", "mixed", "together")

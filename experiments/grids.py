@@ -6,60 +6,13 @@ seed only. A run belongs to its settings, not to a figure: IPPO on 5m_vs_6m is r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
-from dm2_wrappers.matcher import PAPER_COEFFICIENTS
-from experiments.plan import QMIX, Curve, Experiment, Panel
+from experiments.plan import Curve, Experiment, Panel
+from experiments.settings import IPPO_ALONE, PAPER_GAIL, PAPER_PPO, PAPER_RECURRENT, dm2, dm2_of_paper, named, qmix
 from experiments.teams import LOW_HIGH, STYLED, TEAMS
 
-# The paper's c or its authors' repository's, and for scenarios that neither has the paper's larger one.
-COEFFICIENTS = {**PAPER_COEFFICIENTS, "3m": 0.3, "2s3z": 0.3}
-
-# How the paper trains, as far as these learners can: see "preset" below.
-_PAPER_PPO: dict[str, Any] = {"n_steps": 128, "n_epochs": 10, "minibatches": 1, "clip_range": 0.05, "learning_rate": 5e-4}
-_PAPER_RECURRENT = {**_PAPER_PPO, "recurrent": True}
-_PAPER_GAIL: dict[str, Any] = {"updates": 120, "batch_size": 1600, "keep_buffer": False, "center": False}
-
-# Rewards summed before the target network's value: chosen after single runs of QMIX, as c is chosen for DM2.
-QMIX_STEPS = {"5m_vs_6m": 1, "3s_vs_4z": 3, "3s_vs_5z": 3}
-
 _OF_64 = "its rollouts are so many steps of SMAX's 64 copies"
-
-IPPO_ALONE = Curve("IPPO", "ippo", {"algorithm": "ippo"})
-
-
-# Left out of a command, since the program does the same without them: so equal runs have equal names.
-_DEFAULTS = {"updates": 30, "center": True, "reward": "logit", "env-coefficient": 1.0}
-
-
-def _named(options: Mapping[str, Any]) -> dict[str, Any]:
-    """As on a command line."""
-    return {key.replace("_", "-"): value for key, value in options.items()}
-
-
-def dm2(scenario: str, demos: str, label: str, *, seeds: int = 5, **options: Any) -> Curve:
-    """DM2 with the scenario's c, unless another is given."""
-    coefficient = options.pop("coefficient", COEFFICIENTS[scenario])
-    named = _named(options)
-    named = {key: value for key, value in named.items() if _DEFAULTS.get(key) != value}
-    slug = "-".join(
-        ["dm2", demos.replace("/", "-"), f"c{coefficient:g}", *(f"{k}={v}".replace(" ", "") for k, v in named.items())]
-    )
-    return Curve(label, slug, {"coefficient": coefficient, **named}, demos, seeds=seeds)
-
-
-def _paper(label: str, slug: str, *, seeds: int = 3, **options: Any) -> Curve:
-    """DM2 with settings of the paper's and a short name."""
-    return replace(dm2("5m_vs_6m", "win30", label, seeds=seeds, **options), slug=slug)
-
-
-def qmix(scenario: str, label: str = "QMIX", *, seeds: int = 5, **options: Any) -> Curve:
-    """QMIX with the scenario's n-step returns."""
-    named = {"n-steps": QMIX_STEPS[scenario], **_named(options)}
-    slug = "-".join(["qmix", *(f"{key}={value}" for key, value in named.items())])
-    return Curve(label, slug, named, program=QMIX, seeds=seeds)
 
 
 def _figure2(scenario: str, seeds: int, *, steps: int = 1_000_000, with_qmix: bool = True) -> Panel:
@@ -240,7 +193,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
                 "5m_vs_6m",
                 (
                     dm2("5m_vs_6m", "win30", "DM2", seeds=3),
-                    _paper("DM2, the paper's discriminators", "dm2-paper-gail", **_PAPER_GAIL),
+                    dm2_of_paper("DM2, the paper's discriminators", "dm2-paper-gail", **PAPER_GAIL),
                     replace(IPPO_ALONE, seeds=3),
                 ),
                 title="5m_vs_6m, this library's PPO",
@@ -248,8 +201,8 @@ _EXPERIMENTS: dict[str, Experiment] = {
             Panel(
                 "5m_vs_6m",
                 (
-                    _paper("DM2, the paper's discriminators", "dm2-paper", **_PAPER_GAIL, **_PAPER_PPO),
-                    Curve("IPPO", "ippo-paper", {"algorithm": "ippo", **_named(_PAPER_PPO)}, seeds=3),
+                    dm2_of_paper("DM2, the paper's discriminators", "dm2-paper", **PAPER_GAIL, **PAPER_PPO),
+                    Curve("IPPO", "ippo-paper", {"algorithm": "ippo", **named(PAPER_PPO)}, seeds=3),
                 ),
                 title="5m_vs_6m, the paper's PPO",
                 baseline="ippo-paper",
@@ -257,8 +210,8 @@ _EXPERIMENTS: dict[str, Experiment] = {
             Panel(
                 "5m_vs_6m",
                 (
-                    _paper("DM2", "dm2-paper-recurrent", seeds=1, **_PAPER_GAIL, **_PAPER_RECURRENT),
-                    Curve("IPPO", "ippo-paper-recurrent", {"algorithm": "ippo", **_named(_PAPER_RECURRENT)}, seeds=1),
+                    dm2_of_paper("DM2", "dm2-paper-recurrent", seeds=1, **PAPER_GAIL, **PAPER_RECURRENT),
+                    Curve("IPPO", "ippo-paper-recurrent", {"algorithm": "ippo", **named(PAPER_RECURRENT)}, seeds=1),
                 ),
                 steps=200_000,
                 title="5m_vs_6m, the paper's PPO and recurrent networks",
