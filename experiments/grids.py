@@ -251,7 +251,6 @@ _EXPERIMENTS: dict[str, Experiment] = {
                 "3s_vs_5z",
                 (
                     dm2("3s_vs_5z", "seed0/win40", "DM2, taught by IPPO", seeds=3),
-                    dm2("3s_vs_5z", "qmix0/win40", "DM2, taught by QMIX", seeds=3),
                     dm2("3s_vs_5z", "qmix0/win90", "DM2, taught by QMIX", seeds=3),
                     replace(IPPO_ALONE, seeds=3),
                 ),
