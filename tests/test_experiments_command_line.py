@@ -64,7 +64,7 @@ def test_runs_are_done_once_and_drawn(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("experiments.__main__.EXPERIMENTS", {"another": EXPERIMENTS["gail"], "tiny": tiny})
     assert main(["status", "--results", str(tmp_path)]) == 0
     said = re.findall(r"^(\w+) +(\d+) of +(\d+) ", capsys.readouterr().out, re.M)
-    assert said == [("another", "0", "15"), ("tiny", "4", "10")]
+    assert said == [("another", "0", "17"), ("tiny", "4", "10")]
     assert main(["plot", "--results", str(tmp_path)]) == 0
     assert main(["plot", "tiny", "--only", "ippo", "--results", str(tmp_path)]) == 0
     assert len((tmp_path / "tiny_part.md").read_text().splitlines()) == 5

@@ -171,7 +171,7 @@ def test_a_run_is_the_work_of_all_commits_that_did_it(tmp_path, monkeypatch):
 
     run = run_of(tmp_path, steps=64)
     with monkeypatch.context() as patch:
-        patch.setattr("experiments.run._finish", lambda *args: 1)
+        patch.setattr("experiments.run._finish", lambda command, log, *rest: log.write_text("the end") and 1)
         attempt("none", "failed")  # before its first checkpoint, so nothing of it is left
     attempt("one", "done")
     (run.folder / "final.json").unlink()
