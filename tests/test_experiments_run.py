@@ -120,8 +120,9 @@ def test_killed_again_and_again_it_ends_with_the_undisturbed_runs_numbers(tmp_pa
 def test_a_stopped_runner_ends_its_run_and_begins_no_other(tmp_path):
     runs_ = [run_of(tmp_path, seed=seed, steps=64 * 40) for seed in (0, 1)]
     program = (
-        "import sys; from pathlib import Path; from tests.tiny_grid import run_of\n"
+        "import signal, sys; from pathlib import Path; from tests.tiny_grid import run_of\n"
         "from experiments.scheduler import run_all\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # what a background job ignores
         "run_all([run_of(Path(sys.argv[1]), seed=seed, steps=64 * 40) for seed in (0, 1)], jobs=1)"
     )
     runner = subprocess.Popen(
