@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 RESAMPLES = 2000
-FEWEST = 3  # runs that an interval needs: of two it would be the two, and of three it is hardly more than their range
+FEWEST = 3  # runs that an interval needs: of two it would be the two, and of three it is their range
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def test_a_run_whose_c_falls_over_its_steps_keeps_their_number(tmp_path, monkeyp
 
 
 def test_unmatched_agents_have_to_be_agents(tmp_path, demos):
-    args = ippo_sb3.Args(env="smax:3m", demos=demos, unmatched=["ally_1", "marine_0"], run=tmp_path)
+    short = {"steps": 1, "eval_episodes": 4, "final_episodes": 4}
+    args = ippo_sb3.Args(env="smax:3m", demos=demos, unmatched=["ally_1", "marine_0"], run=tmp_path, **short)
     with pytest.raises(SystemExit, match="unmatched has marine_0, but the agents of smax:3m are ally_0, ally_1, ally_2"):
         ippo_sb3.main(args)
 

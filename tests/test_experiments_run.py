@@ -138,7 +138,7 @@ def test_a_stopped_runner_ends_its_run_and_begins_no_other(tmp_path):
     assert "failed" not in facts_of(runs_[0])
     with (runs_[0].folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # its process is gone
-    assert not (runs_[1].folder / "run.json").exists()
+    assert not runs_[1].folder.exists()
 
 
 def test_waiting_for_another_runner_can_be_stopped(tmp_path):
