@@ -38,7 +38,7 @@ test: install  ## run the tests
 # SMAC_PYTHON: a Python with smac and this project's extra sb3; .venv's if not given. SC2PATH: where StarCraft II is.
 test-smac: $(if $(SMAC_PYTHON),,install)  ## test on genuine SMAC and StarCraft II (EPISODES=200 STEPS=20000 for the long run)
 	@OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(or $(SMAC_PYTHON),$(RUN)) -m pytest -q -s -m smac \
-		tests/test_env_contract.py tests/test_smac_integration.py
+		tests/envs/test_contract.py tests/envs/test_smac_integration.py
 
 lint: install  ## check style, formatting and types
 	@$(RUN) -m ruff check .

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dm2_wrappers.discriminator import Discriminators
+from dm2_wrappers.matching.discriminators import Discriminators
 
 
 def plain_loop(agents: int, size: int) -> Callable[[Tensor, Tensor, Tensor], None]:
@@ -27,9 +27,9 @@ def plain_loop(agents: int, size: int) -> Callable[[Tensor, Tensor, Tensor], Non
     ]
     adams = [torch.optim.Adam(network.parameters(), lr=1e-3) for network in networks]
 
-    def update(expert: Tensor, policy: Tensor, mix: Tensor) -> None:
+    def update(expert: Tensor, policy: Tensor, alpha: Tensor) -> None:
         for k, (network, adam) in enumerate(zip(networks, adams, strict=True)):
-            between = torch.lerp(policy[k], expert[k], mix[k, :, None]).requires_grad_()
+            between = torch.lerp(policy[k], expert[k], alpha[k, :, None]).requires_grad_()
             (slope,) = torch.autograd.grad(network(between).sum(), between, create_graph=True)
             penalty = 10 * (slope.norm(dim=1) - 1).square().mean()
             loss = F.softplus(-network(expert[k])).mean() + F.softplus(network(policy[k])).mean() + penalty

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dm2_wrappers.envs import smac, smac_install
+from dm2_wrappers.envs import smac
+from dm2_wrappers.envs.smac import install as smac_install
 
 
 def compare(map_name: str, steps: int) -> tuple[float, float]:

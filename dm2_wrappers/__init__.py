@@ -10,9 +10,12 @@ _NAMES = {
     "DM2ParallelEnv": "dm2_wrappers.wrapper",
     "DM2VectorEnv": "dm2_wrappers.wrapper",
     "Demonstrations": "dm2_wrappers.demonstrations",
-    "Discriminators": "dm2_wrappers.discriminator",
-    "DistributionMatcher": "dm2_wrappers.matcher",
+    "Discriminators": "dm2_wrappers.matching",
+    "DistributionMatcher": "dm2_wrappers.matching",
+    "JointRollout": "dm2_wrappers.matching",
     "MultiAgentVectorEnv": "dm2_wrappers.vector",
+    "MultiAgentVectorWrapper": "dm2_wrappers.vector",
+    "evaluate": "dm2_wrappers.evaluation",
     "vectorize": "dm2_wrappers.vector",
 }
 _MODULES = ("envs", "lockstep", "sb3")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 
 def require(module: str, extra: str) -> ModuleType:
@@ -22,3 +24,24 @@ def require(module: str, extra: str) -> ModuleType:
             f"this needs the package {package!r}, which is not installed: run pip install 'dm2-wrappers[{extra}]'",
             name=error.name,
         ) from error
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is needed: installed (``detail`` says which version or where), or not (``detail`` says what to do)."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def import_finding(name: str, found: str, module: str, function: str | None = None) -> Finding:
+    """Whether a module imports and, if given, its function runs; installed packages may still not fit together."""
+    try:
+        value: Any = importlib.import_module(module)
+        if function is not None:
+            getattr(value, function)()
+    except Exception as error:  # whatever someone else's package raises when it is imported
+        reason = " ".join(str(error).split())[:200]
+        return Finding(name, False, f"cannot be imported ({type(error).__name__}: {reason}): reinstall what this names")
+    return Finding(name, True, found)

@@ -12,13 +12,11 @@ import platform
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
 
-from dm2_wrappers.envs import smac_install
-from dm2_wrappers.envs.smac_install import Finding
+from dm2_wrappers._extras import Finding, import_finding
+from dm2_wrappers.envs import BACKENDS
 
 PACKAGE = "dm2-wrappers"
-BACKENDS = ("smax", "smac")
 
 
 def core() -> Iterator[Finding]:
@@ -40,18 +38,15 @@ def core() -> Iterator[Finding]:
     packages = list(_packages(""))
     yield from packages
     if all(finding.ok for finding in packages):
-        yield _imports(PACKAGE, version, "dm2_wrappers.wrapper")
+        yield import_finding(PACKAGE, version, "dm2_wrappers.wrapper")
 
 
 def extra(name: str) -> Iterator[Finding]:
-    """What one extra of this package installs."""
-    if name == "smac":
-        yield from smac_install.findings()
-        return
-    packages = list(_packages(name))
+    """What one extra of this package installs and, if it is a backend's, whether the backend can be used."""
+    packages = [] if name == "smac" else list(_packages(name))  # SMAC's own findings say more about its packages
     yield from packages
-    if name == "smax" and all(finding.ok for finding in packages):
-        yield _imports("SMAX", "imports", "dm2_wrappers.envs.smax_scenarios", "names")
+    if name in BACKENDS and all(finding.ok for finding in packages):
+        yield from importlib.import_module(f"dm2_wrappers.envs.{name}.install").findings()
 
 
 def extras() -> list[str]:
@@ -79,18 +74,6 @@ def _packages(name: str) -> Iterator[Finding]:
             yield Finding(requirement.name, True, version)
         else:
             yield Finding(requirement.name, False, f"{version}, but {requirement.specifier} is wanted: {mend}")
-
-
-def _imports(name: str, found: str, module: str, function: str | None = None) -> Finding:
-    """Whether a module imports and, if given, its function runs; installed packages may still not fit together."""
-    try:
-        value: Any = importlib.import_module(module)
-        if function is not None:
-            getattr(value, function)()
-    except Exception as error:  # whatever someone else's package raises when it is imported
-        reason = " ".join(str(error).split())[:200]
-        return Finding(name, False, f"cannot be imported ({type(error).__name__}: {reason}): reinstall what this names")
-    return Finding(name, True, found)
 
 
 def table(sections: dict[str, list[Finding]]) -> str:

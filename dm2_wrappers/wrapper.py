@@ -1,12 +1,13 @@
-"""DM2 around an environment: pay every agent r_env + c * r_gail, and learn from what it sees.
+"""DM2 around an environment: every agent is paid r_env + c * r_gail, and its discriminator learns from what it sees.
 
-This is Algorithm 1 "online": the reward is paid at step time under the present discriminators, and ``update()`` (line 9,
-the online discriminator updater hook) is called between rollouts. Any learner can use it as it is. The exact order of
-Algorithm 1, in which the reward is computed after the update, is in ``dm2_wrappers.sb3``.
+This is Algorithm 1 "online": the reward is paid at step time by the current discriminators, and ``update()`` (line 9, the
+online discriminator updater hook) is called between rollouts. Any learner can use it as it is. The exact order of
+Algorithm 1, which computes the rewards after the update, is in ``dm2_wrappers.sb3``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,41 +16,41 @@ from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
+from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
-from dm2_wrappers.flatten import environment_id, flat_space, flatten
-from dm2_wrappers.matcher import DistributionMatcher
-from dm2_wrappers.rollout import Rollout
-from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, PendingSteps
+from dm2_wrappers.matching.coefficient import as_array, checked
+from dm2_wrappers.unwrap import owns_matcher
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
+from dm2_wrappers.vector.base import joint_ends
+from dm2_wrappers.vector.layout import Layout, check_parallel_env
+from dm2_wrappers.vector.reader import ParallelReader
 
-Coefficient = float | Mapping[str, float]
 
-
-def coefficients(coefficient: Coefficient, agents: Sequence[str]) -> NDArray[np.float32]:
-    """The paper's c of each agent, float32 [K], from one number for all or ``{agent: c}``.
+def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
+    """A matcher as it is, or a new one with the default options for demonstrations.
 
     Raises:
-        ValueError: Not a finite number of at least 0 for each agent.
+        TypeError: It is neither.
     """
-    if isinstance(coefficient, Mapping):
-        if set(coefficient) != set(agents):
-            raise ValueError(f"coefficient must have one number for each of {list(agents)}, got {sorted(coefficient)}")
-        values = [coefficient[agent] for agent in agents]
-    else:
-        values = [coefficient] * len(agents)
-    for value in values:
-        if not isinstance(value, int | float | np.number) or not np.isfinite(value) or value < 0:
-            raise ValueError(f"coefficient must be a finite number of at least 0, got {value!r}")
-    return np.array(values, np.float32)
+    if isinstance(demos_or_matcher, Demonstrations):
+        return DistributionMatcher(demos_or_matcher)
+    if isinstance(demos_or_matcher, DistributionMatcher):
+        return demos_or_matcher
+    advice = "read the file with Demonstrations.load(path)"
+    if not isinstance(demos_or_matcher, str | os.PathLike):
+        advice = "make demonstrations with Demonstrations.record or Demonstrations.load"
+    raise TypeError(f"expected Demonstrations or a DistributionMatcher, got {demos_or_matcher!r}; {advice}")
 
 
-class _Mixer:
+class _RewardMixer:
     """What both wrappers do: mix rewards, collect observations, update when it is time.
 
     Attributes:
         matcher: The discriminators; share it, never copy it.
-        coefficient: The paper's c, for all agents or ``{agent: c}``; may be changed at any time.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
-        training: While False nothing is recorded and ``update_every`` does not count; rewards are still mixed.
+        update_every: Joint environment steps between two automatic updates; None: ``update()`` is yours to call.
+        training: While False, nothing is recorded and ``update_every`` does not count; rewards are still mixed.
         metrics: What the newest ``update()`` returned.
     """
 
@@ -60,29 +61,24 @@ class _Mixer:
         env_coefficient: float,
         update_every: int | None,
     ) -> None:
-        if (
-            not isinstance(env_coefficient, int | float | np.number)
-            or not np.isfinite(env_coefficient)
-            or env_coefficient < 0
-        ):
-            raise ValueError(f"env_coefficient must be a finite number of at least 0, got {env_coefficient!r}")
-        if update_every is not None and update_every < 1:
-            raise ValueError(f"update_every must be None or at least 1 environment step, got {update_every!r}")
-        if isinstance(demos_or_matcher, Demonstrations):
-            demos_or_matcher = DistributionMatcher(demos_or_matcher)
-        if not isinstance(demos_or_matcher, DistributionMatcher):
-            raise TypeError(
-                f"expected Demonstrations or a DistributionMatcher, got {type(demos_or_matcher).__name__}; "
-                "read a file with Demonstrations.load(path)"
-            )
-        self.matcher = demos_or_matcher
-        coefficients(coefficient, self.matcher.agents)
-        self.coefficient: Coefficient = coefficient
-        self.env_coefficient = float(env_coefficient)
-        self.update_every, self.training = update_every, True
+        self.matcher = matcher_of(demos_or_matcher)
+        self.coefficient = coefficient
+        self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
+        self.update_every = _checks.integer("update_every", update_every, least=1, none=True)
+        self.training = True
         self.metrics: dict[str, float] = {}
-        self._rollout = Rollout()
+        self._pending = PendingSteps()
         self._unrecorded_steps = 0
+
+    @property
+    def coefficient(self) -> Coefficient:
+        """The paper's c, for all agents or ``{agent: c}``; may be assigned at any time."""
+        return self._coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: Coefficient) -> None:
+        self._coefficient = checked(value, self.matcher.agents)
+        self._c = as_array(self._coefficient, self.matcher.agents)
 
     def update(self) -> dict[str, float]:
         """Lines 8-9: train every agent's discriminator on what was seen since the last update; its metrics."""
@@ -96,8 +92,8 @@ class _Mixer:
         self._hand_over()
 
     def _hand_over(self) -> None:
-        if len(self._rollout):
-            observations, alive, broken = self._rollout.take()
+        if len(self._pending):
+            observations, alive, broken = self._pending.take()
             self.matcher.record(observations, alive, broken=broken)
 
     def _saw(
@@ -110,34 +106,38 @@ class _Mixer:
         """Line 6: one more joint step was taken from these observations [N, K, D]."""
         if not self.training:
             return
-        self._rollout.append(observations, alive, ended, broken)
+        self._pending.append(observations, alive, ended, broken)
         self._unrecorded_steps += len(observations)
-        if len(self._rollout) * len(observations) >= self.matcher.buffer_size:
-            self._hand_over()  # nobody asks for an update: the matcher keeps the newest, memory stays bounded
+        if len(self._pending) * len(observations) >= self.matcher.buffer_size:
+            self._hand_over()  # without updates: the matcher keeps the newest steps, and memory stays bounded
         if self.update_every is not None and self._unrecorded_steps >= self.update_every:
             self.update()
 
-    def _check_rewards(self, rewards: NDArray[Any]) -> None:
-        if not np.isfinite(rewards).all():
-            raise ValueError(f"the environment's reward must be a finite number, got {rewards[~np.isfinite(rewards)][0]}")
+
+def _refuse_second_matcher(env: Any) -> None:
+    if owns_matcher(env):
+        raise ValueError(
+            f"{type(env).__name__} already has a DM2 wrapper: r_gail would be paid twice; wrap the environment once"
+        )
 
 
-class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
+class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
     """A PettingZoo ``ParallelEnv`` whose rewards are r_env + c * r_gail (Algorithm 1, line 11).
 
-    Still a ``ParallelEnv``. ``infos[agent]`` gains ``"env_reward"`` and ``"gail_reward"``; everything else is passed
-    through. An environment that does not say in ``infos[agent]["alive"]`` whether an agent is alive counts all in
-    ``agents`` as alive.
+    Still a ``ParallelEnv``. ``infos[agent]`` gains ``"env_reward"`` and ``"gail_reward"`` (0 at reset); everything else
+    is passed through. An environment that does not say in ``infos[agent]["alive"]`` whether an agent is alive counts all
+    in ``agents`` as alive.
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
         demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` made with options of its own.
         coefficient: The paper's c, for all agents or ``{agent: c}``.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
-        update_every: Call ``update()`` by itself every so many joint steps; None: call it after each rollout.
+        update_every: Call ``update()`` automatically every this many joint steps; None: call it after each rollout.
 
     Raises:
-        ValueError: A coefficient out of range, or demonstrations of other agents or observation sizes.
+        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` neither of the two.
+        ValueError: An option out of range, demonstrations of other agents or observation sizes, or a second DM2 wrapper.
     """
 
     def __init__(
@@ -149,56 +149,53 @@ class DM2ParallelEnv(_Mixer, BaseParallelWrapper):
         env_coefficient: float = 1.0,
         update_every: int | None = None,
     ) -> None:
+        check_parallel_env(env, "DM2ParallelEnv wraps")
+        _refuse_second_matcher(env)
         super().__init__(env)
         self._set_up(demos_or_matcher, coefficient, env_coefficient, update_every)
-        self._index = {agent: k for k, agent in enumerate(env.possible_agents)}
-        self._spaces = {agent: env.observation_space(agent) for agent in env.possible_agents}
-        sizes = [flat_space(space).shape[0] for space in self._spaces.values()]
-        self.matcher.demonstrations.check_compatible(env.possible_agents, sizes, environment_id(env))
-        self._shape = (len(sizes), max(sizes))
-        self._observations = np.zeros(self._shape, np.float32)
-        self._alive = np.zeros(len(sizes), bool)
+        layout = Layout(env, flatten_actions=True)
+        self.matcher.demonstrations.check_compatible(layout.agents, layout.sizes, layout.env_id)
+        self._reader = ParallelReader(env, layout)
+        self._seen: Any = None
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start a new episode."""
-        observations, infos = super().reset(seed=seed, options=options)
-        self._rollout.cut()
-        self._look(observations, infos)
-        return observations, infos
+        observations, infos = self._reader.reset(seed, options)
+        self._pending.cut()
+        self._seen = self._reader.read_reset(observations, infos)
+        # The same keys as after a step, because some learners fix the keys of infos at the first reset.
+        return observations, {agent: _with_rewards(info, 0.0, 0.0) for agent, info in (infos or {}).items()}
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
         """Take one joint step; the rewards are the mixed ones."""
-        present = list(self.env.agents)
-        before, alive = self._observations, self._alive
-        observations, env_rewards, terminations, truncations, infos = super().step(actions)
-        gail_rewards = self.matcher.rewards(before, alive)
-        self._check_rewards(np.array([env_rewards[agent] for agent in present], dtype=np.float64))
-        rewards, c = {}, coefficients(self.coefficient, self.matcher.agents)
-        for agent in present:
-            k = self._index[agent]
-            gail = float(gail_rewards[k])
-            rewards[agent] = self.env_coefficient * float(env_rewards[agent]) + float(c[k]) * gail
-            infos[agent] = {**infos.get(agent, {}), "env_reward": float(env_rewards[agent]), "gail_reward": gail}
-        self._look(observations, infos)
-        broken = any(info.get("broken", False) for info in infos.values())
-        self._saw(before[None], alive[None], np.array([not self.env.agents]), np.array([broken]))
+        if self._seen is None:
+            raise RuntimeError("call reset() before step()")
+        before = self._seen
+        observations, env_rewards, terminations, truncations, env_infos = self._reader.step(actions)
+        outcome = self._reader.read_step(observations, env_rewards, terminations, truncations, env_infos)
+        self._seen = outcome.seen
+        gail_rewards = self.matcher.rewards(before.observations, before.alive)
+        rewards, infos = dict(env_rewards), dict(env_infos or {})
+        for k in np.flatnonzero(before.present | outcome.seen.present):
+            agent = self.possible_agents[k]
+            if agent in rewards:
+                env_reward, gail = float(outcome.rewards[k]), float(gail_rewards[k])  # an agent that has just joined: 0
+                rewards[agent] = self.env_coefficient * env_reward + float(self._c[k]) * gail
+                # A new dict, because the environment may keep its own from step to step.
+                infos[agent] = _with_rewards(infos.get(agent), env_reward, gail)
+        self._saw(before.observations[None], before.alive[None], np.array([outcome.over]), np.array([outcome.broken]))
         return observations, rewards, terminations, truncations, infos
 
-    def _look(self, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> None:
-        """Keep what everybody sees now: the next step's reward and record are about it."""
-        self._observations = np.zeros(self._shape, np.float32)
-        self._alive = np.zeros(self._shape[0], bool)
-        for agent in self.env.agents:
-            k, flat = self._index[agent], flatten(self._spaces[agent], observations[agent])
-            self._observations[k, : len(flat)] = flat
-            self._alive[k] = infos.get(agent, {}).get("alive", True)
+
+def _with_rewards(info: Mapping[str, Any] | None, env_reward: float, gail_reward: float) -> dict[str, Any]:
+    return {**(info or {}), "env_reward": env_reward, "gail_reward": gail_reward}
 
 
-class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
-    """A batched environment whose rewards are r_env + c * r_gail; one matcher for all copies.
+class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
+    """A vector environment whose rewards are r_env + c * r_gail; one matcher for all sub-environments.
 
-    ``infos`` gains ``"env_reward"`` and ``"gail_reward"``, both [N, K]. Arguments and errors as for `DM2ParallelEnv`;
-    ``update_every`` counts joint steps summed over copies.
+    ``infos`` gains ``"env_reward"`` and ``"gail_reward"``, both [N, K], 0 at reset. Arguments and errors are those of
+    `DM2ParallelEnv`; ``update_every`` counts joint steps summed over sub-environments.
     """
 
     def __init__(
@@ -210,9 +207,13 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
         env_coefficient: float = 1.0,
         update_every: int | None = None,
     ) -> None:
-        self.env = venv
-        self.num_envs, self.possible_agents, self.env_id = venv.num_envs, venv.possible_agents, venv.env_id
-        self.observation_spaces, self.action_spaces = venv.observation_spaces, venv.action_spaces
+        if isinstance(venv, ParallelEnv):
+            raise TypeError(
+                f"DM2VectorEnv wraps a vector environment, got the ParallelEnv {type(venv).__name__}; use DM2ParallelEnv, "
+                "or batch it first: DM2VectorEnv(vectorize(make_env, num_envs), ...)"
+            )
+        super().__init__(venv)
+        _refuse_second_matcher(venv)
         self._set_up(demos_or_matcher, coefficient, env_coefficient, update_every)
         self.matcher.demonstrations.check_compatible(venv.possible_agents, venv.observation_sizes, venv.env_id)
         self._observations: NDArray[np.float32] | None = None
@@ -221,28 +222,28 @@ class DM2VectorEnv(_Mixer, MultiAgentVectorEnv):
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
-        """Start a new episode in every copy."""
+        """Start a new episode in every sub-environment."""
         self._observations, infos = self.env.reset(seed=seed, options=options)
-        self._rollout.cut()
+        self._pending.cut()
         self._alive = infos["alive"]
-        return self._observations, infos
+        nothing = np.zeros(self._alive.shape, np.float32)
+        return self._observations, {**infos, "env_reward": nothing, "gail_reward": nothing.copy()}
 
     def step(self, actions: NDArray[Any]) -> StepResult:
-        """Take one joint step in every copy; the rewards are the mixed ones."""
+        """Take one joint step in every sub-environment; the rewards are the mixed ones."""
         if self._observations is None:
             raise RuntimeError("call reset() before step()")
         before, alive = self._observations, self._alive
         self._observations, env_rewards, terminations, truncations, infos = self.env.step(actions)
         self._alive = infos["alive"]
-        self._check_rewards(env_rewards)
+        if not np.isfinite(env_rewards).all():
+            i, k = np.argwhere(~np.isfinite(env_rewards))[0]
+            raise ValueError(
+                f"the environment's reward must be a finite number, but agent {self.possible_agents[k]!r} in "
+                f"sub-environment {i} got {env_rewards[i, k]}"
+            )
         gail_rewards = self.matcher.rewards(before, alive)
-        c = coefficients(self.coefficient, self.possible_agents)
-        rewards = (self.env_coefficient * env_rewards + c * gail_rewards).astype(np.float32)
+        rewards = (self.env_coefficient * env_rewards + self._c * gail_rewards).astype(np.float32)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
-        ended = np.all(terminations | truncations, axis=1)
-        self._saw(before, alive, ended, infos.get("broken"))
+        self._saw(before, alive, joint_ends(terminations, truncations), infos.get("broken"))
         return self._observations, rewards, terminations, truncations, infos
-
-    def close(self) -> None:
-        """Close the wrapped environment."""
-        self.env.close()

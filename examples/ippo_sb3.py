@@ -23,7 +23,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
-from dm2_wrappers.matcher import PAPER_COEFFICIENTS
+from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 
 COLUMNS = ["step", "win_rate", "win_rate_se", "return", "return_se", "length", "length_se", "episodes"]
 

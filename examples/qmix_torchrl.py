@@ -39,8 +39,8 @@ from torchrl.objectives.multiagent import QMixerLoss
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
-from dm2_wrappers.random_state import derive_seed
-from dm2_wrappers.sb3.evaluation import evaluate
+from dm2_wrappers.evaluation import evaluate
+from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.vector import MultiAgentVectorEnv
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dm2_wrappers.matcher import PAPER_COEFFICIENTS
+from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 from experiments.plan import QMIX, Curve
 
 # The paper's c or its authors' repository's, and for scenarios that neither has the paper's larger one.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dm2_wrappers import doctor
-from dm2_wrappers.envs import smac_install
-from dm2_wrappers.envs.smac_install import Finding
+from dm2_wrappers._extras import Finding, import_finding
+from dm2_wrappers.envs.smac import install as smac_install
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_package_that_is_not_installed(installed, capsys):
 
 def test_a_broken_import(installed, tmp_path, monkeypatch):
     (tmp_path / "dm2_broken.py").write_text("raise OSError('libsomething.so:\\n cannot open')")
-    finding = doctor._imports("thing", "1", "dm2_broken")
+    finding = import_finding("thing", "1", "dm2_broken")
     assert finding == Finding(
         "thing", False, "cannot be imported (OSError: libsomething.so: cannot open): reinstall what this names"
     )

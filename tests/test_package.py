@@ -81,7 +81,7 @@ def test_environments_are_found_by_name():
 
     assert dm2.envs.parallel_env("smax:3m").env_id == dm2.envs.parallel_env("3m").env_id == "smax:3m"
     assert dm2.envs.vector_env("smax:3m", 2, seed=0).num_envs == 2
-    with pytest.raises(ValueError, match="there is no backend 'chess'"):
+    with pytest.raises(ValueError, match="unknown backend 'chess'"):
         dm2.envs.parallel_env("chess:3m")
     with pytest.raises(ValueError, match="nearest are"):
         dm2.envs.parallel_env("smax:5m_v_6m")

@@ -2,6 +2,13 @@
 
 ``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
 backend by the part before the colon.
+
+A backend is a package in this folder, named in `BACKENDS`, with
+
+- ``parallel_env(scenario, **options)``, a PettingZoo ``ParallelEnv``,
+- ``vector_env(scenario, num_envs, **options)``, a `MultiAgentVectorEnv`,
+- ``NUM_ENVS``, the number of sub-environments to play at once by default,
+- a module ``install`` with ``findings()``, which tells ``python -m dm2_wrappers.doctor`` what is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ if TYPE_CHECKING:
 
     from dm2_wrappers.vector import MultiAgentVectorEnv
 
-BACKENDS = ("smax", "smac")
+BACKENDS = ("smax", "smac")  # the first one is the default
 
 __all__ = ["BACKENDS", "default_num_envs", "parallel_env", "vector_env", *BACKENDS]
 
@@ -46,7 +53,7 @@ def vector_env(env_id: str, num_envs: int, **options: Any) -> MultiAgentVectorEn
 
 
 def default_num_envs(env_id: str) -> int:
-    """How many copies to play at once, where nothing speaks for another number: SMAX 64, SMAC 4 StarCrafts."""
+    """How many sub-environments to play at once by default: 64 of SMAX, or 4 StarCrafts."""
     backend, _ = _split(env_id)
     return backend.NUM_ENVS
 
@@ -56,5 +63,5 @@ def _split(env_id: str) -> tuple[Any, str]:
     if not colon:
         backend, scenario = BACKENDS[0], env_id
     if backend not in BACKENDS:
-        raise ValueError(f"there is no backend {backend!r} in {env_id!r}; expected one of {', '.join(BACKENDS)}")
+        raise ValueError(f"unknown backend {backend!r} in {env_id!r}: expected one of {', '.join(BACKENDS)}")
     return importlib.import_module(f"{__name__}.{backend}"), scenario

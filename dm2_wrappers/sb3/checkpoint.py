@@ -1,45 +1,57 @@
 """Checkpoints of a whole team: one zip file with everything that a run needs to go on.
 
-====================  ==========================================================================================
-entry                 what it is
-====================  ==========================================================================================
-``team.json``         format version, agents, observation sizes, algorithm classes, options, counters
-``agents/<i>.zip``    the agent's learner as SB3 saves it (which SB3 unpickles: load only files that you trust)
-``state.pt``          tensors and numbers (``weights_only=True``): random streams, discriminators, replay buffers
+======================  ==========================================================================================
+entry                   what it is
+======================  ==========================================================================================
+``team.json``           format version, agents, observation sizes, algorithm classes, options, counters
+``agents/<i>.zip``      the agent's learner as SB3 saves it (SB3 unpickles a part of it: load only files you trust)
+``state.pt``            tensors and numbers (``weights_only=True``): random streams, discriminators, replay buffers
 ``demonstrations.npz``  a copy of the demonstrations, if there is a matcher
-====================  ==========================================================================================
+======================  ==========================================================================================
 
-A checkpoint is written under a temporary name and renamed: killing the process leaves the previous one whole.
+A checkpoint is written under a temporary name and renamed, so killing the process leaves the previous one whole.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
 
+from dm2_wrappers._files import replacing
 from dm2_wrappers.demonstrations import Demonstrations
-from dm2_wrappers.matcher import DistributionMatcher
-from dm2_wrappers.random_state import RandomState
-from dm2_wrappers.sb3.buffers import LiveReplayBuffer
-from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
-from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
 
-if TYPE_CHECKING:
-    from dm2_wrappers.sb3.learners import IndependentLearners
+VERSION = 2
+FORMAT = "dm2_wrappers team"
+# The keys of TeamState.facts but for "format" and "version", and those of TeamState.tensors.
+FACTS = ("env_id", "agents", "sizes", "algorithms", "options", "matcher", "custom_networks", "num_timesteps", "counters")
+TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")
 
-VERSION = 1
-STATE = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")  # in state.pt
-OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
+
+@dataclass(frozen=True)
+class TeamState:
+    """Everything that a team needs to go on. `IndependentLearners` makes one and is made from one.
+
+    Attributes:
+        facts: What JSON can hold, under the keys `FACTS`.
+        tensors: Tensors and numbers, under the keys `TENSORS`.
+        models: Each agent's learner, in the bytes of SB3's own file.
+        demonstrations: The matcher's; None without a matcher.
+    """
+
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Any]
+    models: Sequence[bytes]
+    demonstrations: Demonstrations | None
 
 
 def file_of(path: str | os.PathLike[str]) -> Path:
@@ -48,139 +60,57 @@ def file_of(path: str | os.PathLike[str]) -> Path:
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
 
-def save(team: IndependentLearners, path: str | os.PathLike[str]) -> None:
-    """Write ``team`` to ``<path>.zip``."""
-    file = file_of(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    lockstep, matcher = team._lockstep, team.matcher
-    if isinstance(lockstep.env, DM2VectorEnv):
-        lockstep.env.flush()  # what was seen since the last update belongs to the matcher's state
-    state: dict[str, Any] = {
-        "streams": {agent: stream.state_dict() for agent, stream in lockstep.streams.items()},
-        "env_stream": lockstep.env_stream.state_dict(),
-        "matcher": None if matcher is None else matcher.state_dict(),
-        # Off-policy learners explore with their action space's own stream, which SB3 seeds anew when it loads one.
-        "action_streams": {
-            agent: json.dumps(model.action_space.np_random.bit_generator.state) for agent, model in team.models.items()
-        },
-        "dead_values": {
-            agent: model.rollout_buffer.dead_value
-            for agent, model in team.models.items()
-            if hasattr(model, "rollout_buffer")
-        },
-        "replay_buffers": {
-            agent: model.replay_buffer.state_dict()
-            for agent, model in team.models.items()
-            if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer)
-        },
-    }
-    assert state.keys() == set(STATE)
-    facts = {
-        "format": "dm2_wrappers team",
-        "version": VERSION,
-        "env_id": team.env.env_id,
-        "agents": list(team.agents),
-        "sizes": list(team.env.observation_sizes),
-        "algorithms": [f"{type(m).__module__}:{type(m).__qualname__}" for m in team.models.values()],
-        "options": {name: getattr(team, name) for name in OPTIONS},
-        "matcher": None if matcher is None else matcher.options,
-        "custom_networks": matcher is not None and matcher.custom_networks,
-        "num_timesteps": team.num_timesteps,
-    }
-    handle, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            archive.writestr("team.json", json.dumps(facts, indent=1))
-            for i, model in enumerate(team.models.values()):
-                archive.writestr(f"agents/{i}.zip", _bytes(model.save))
-            archive.writestr("state.pt", _bytes(lambda buffer: torch.save(state, buffer)))
-            if matcher is not None:
-                archive.writestr("demonstrations.npz", _packed(matcher.demonstrations))
-            stream.flush()
-            archive.close()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def write(state: TeamState, path: str | os.PathLike[str]) -> None:
+    """Write ``<path>.zip``, whole or not at all."""
+    assert set(state.facts) == set(FACTS)
+    assert set(state.tensors) == set(TENSORS)
+    with replacing(file_of(path)) as stream, zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("team.json", json.dumps({"format": FORMAT, "version": VERSION, **state.facts}, indent=1))
+        for i, model in enumerate(state.models):
+            archive.writestr(f"agents/{i}.zip", model)
+        tensors = io.BytesIO()
+        torch.save(dict(state.tensors), tensors)
+        archive.writestr("state.pt", tensors.getvalue())
+        if state.demonstrations is not None:
+            archive.writestr("demonstrations.npz", _packed(state.demonstrations))
 
 
-def load(
-    cls: type[IndependentLearners],
-    path: str | os.PathLike[str],
-    env: Any,
-    *,
-    device: str = "auto",
-    log_dir: str | os.PathLike[str] | None = None,
-    matcher: DistributionMatcher | None = None,
-) -> IndependentLearners:
-    """Read ``<path>.zip``; see ``IndependentLearners.load``."""
+def read(path: str | os.PathLike[str]) -> TeamState:
+    """Read ``<path>.zip``. Nothing is unpickled here; the bytes of the models are for SB3.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: Not a checkpoint, or a damaged one, or one of another version.
+    """
     file = file_of(path)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {str(file)!r}: IndependentLearners.save(path) writes one")
-    if isinstance(env, DM2ParallelEnv | DM2VectorEnv):
-        env = env.env  # the checkpoint brings its own matcher
-    venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+        raise FileNotFoundError(f"there is no checkpoint {str(file)!r}; IndependentLearners.save(path) writes one")
     try:
         archive = zipfile.ZipFile(file)
         facts = json.loads(archive.read("team.json"))
-        assert facts["format"] == "dm2_wrappers team"
+        if facts["format"] != FORMAT:
+            raise ValueError(facts["format"])
         broken = archive.testzip()
-    except (zipfile.BadZipFile, KeyError, ValueError, AssertionError) as error:
+    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{str(file)!r} is not a checkpoint that IndependentLearners.save wrote, or is damaged") from error
     with archive:
         if broken is not None:
             raise ValueError(f"the checkpoint {str(file)!r} is damaged: its entry {broken!r} fails its checksum")
         if facts["version"] != VERSION:
-            raise ValueError(f"{str(file)!r} has format version {facts['version']}, this version reads {VERSION}")
-        found = dict(zip(venv.possible_agents, venv.observation_sizes, strict=True))
-        expected = dict(zip(facts["agents"], facts["sizes"], strict=True))
-        if list(found.items()) != list(expected.items()):
             raise ValueError(
-                f"the checkpoint {str(file)!r} is of agents and observation sizes {expected}, the environment has {found}"
+                f"{str(file)!r} has format version {facts['version']}, but this version of dm2_wrappers reads {VERSION}; "
+                "train again, or load it with the version that wrote it"
             )
-        state = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
-        if missing := [name for name in STATE if name not in state]:
-            raise ValueError(f"{str(file)!r} lacks {missing}: it is of an older dm2_wrappers; train again, or load it there")
-        if facts["matcher"] is None:
-            matcher = None
-        elif matcher is None:
-            if facts["custom_networks"]:
-                raise ValueError(
-                    f"the discriminators in {str(file)!r} are networks of your own, whose code is not in the checkpoint: "
-                    "pass matcher=, made as it was made then"
-                )
+        tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
+        missing = [name for name in FACTS if name not in facts] + [name for name in TENSORS if name not in tensors]
+        if missing:
+            raise ValueError(f"the checkpoint {str(file)!r} lacks {', '.join(missing)}; train again")
+        demos = None
+        if facts["matcher"] is not None:
             with tempfile.TemporaryDirectory() as folder:
                 demos = Demonstrations.load(archive.extract("demonstrations.npz", folder))
-            on = "cpu" if device == "auto" else device
-            matcher = DistributionMatcher(demos, device=on, **facts["matcher"])
-        if matcher is not None:
-            matcher.load_state_dict(state["matcher"])
-        team = cls.__new__(cls)
-        team._prepare(venv, matcher, log_dir=log_dir, **facts["options"])
-        for i, agent in enumerate(team.agents):
-            algorithm = _algorithm(facts["algorithms"][i])
-            with team._lockstep.as_agent(agent):
-                model = io.BytesIO(archive.read(f"agents/{i}.zip"))
-                team.models[agent] = algorithm.load(model, env=team._views[agent], device=device)
-        team._choose_mode()
-        for agent, buffer in state["replay_buffers"].items():
-            team.models[agent].replay_buffer.load_state_dict(buffer)
-        for agent, stream in state["action_streams"].items():
-            team.models[agent].action_space.np_random.bit_generator.state = json.loads(stream)
-        for agent, value in state["dead_values"].items():
-            team.models[agent].rollout_buffer.dead_value = value
-        lockstep = team._lockstep
-        lockstep.streams = {agent: RandomState.from_state_dict(each) for agent, each in state["streams"].items()}
-        team.restart_episodes()
-        lockstep.env_stream = RandomState.from_state_dict(state["env_stream"])
-    return team
-
-
-def _bytes(write: Any) -> bytes:
-    buffer = io.BytesIO()
-    write(buffer)
-    return buffer.getvalue()
+        models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
+    return TeamState({name: facts[name] for name in FACTS}, tensors, models, demos)
 
 
 @lru_cache(maxsize=1)
@@ -189,13 +119,3 @@ def _packed(demos: Demonstrations) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         demos.save(file := Path(folder) / "demonstrations.npz")
         return file.read_bytes()
-
-
-def _algorithm(name: str) -> type[BaseAlgorithm]:
-    module, _, qualname = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    if not (isinstance(found, type) and issubclass(found, BaseAlgorithm)):
-        raise ValueError(f"the checkpoint names {name!r} as an algorithm, which is not a Stable-Baselines3 one")
-    return found

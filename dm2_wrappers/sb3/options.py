@@ -1,16 +1,20 @@
-"""The options of `IndependentLearners`: checked once, and as plain numbers, which JSON and thus a checkpoint can hold."""
+"""The options of `IndependentLearners`, checked once, as plain numbers that JSON (and so a checkpoint) can hold."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
-from dm2_wrappers.matcher import DistributionMatcher
-from dm2_wrappers.wrapper import Coefficient, DM2ParallelEnv, DM2VectorEnv, coefficients
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, coefficient
+from dm2_wrappers.unwrap import owns_matcher
+from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
 
 UPDATE_EVERY = 4096
 
@@ -18,17 +22,18 @@ UPDATE_EVERY = 4096
 def take_over(
     env: Any,
     matcher: DistributionMatcher | None,
-    coefficient: Coefficient | None,
+    c: Coefficient | None,
     env_coefficient: float | None,
     update_every: int | None,
 ) -> tuple[Any, DistributionMatcher | None, Coefficient | None, float, int]:
-    """The environment without its DM2 wrapper, and the options, of which the wrapper has brought its own.
+    """The environment without its DM2 wrapper, and the options, some of which are the wrapper's.
 
     Raises:
-        ValueError: An option that the wrapper has, too.
+        TypeError: A matcher that is none.
+        ValueError: An option that the wrapper has, too, or a DM2 wrapper under another wrapper.
     """
     if isinstance(env, DM2ParallelEnv | DM2VectorEnv):
-        own: dict[str, Any] = {"matcher": matcher, "coefficient": coefficient, "env_coefficient": env_coefficient}
+        own: dict[str, Any] = {"matcher": matcher, "coefficient": c, "env_coefficient": env_coefficient}
         if env.update_every is not None:
             own["update_every"] = update_every
         twice = [name for name, value in own.items() if value is not None]
@@ -37,34 +42,21 @@ def take_over(
                 f"{type(env).__name__} has {', '.join(twice)} already: give them to the wrapper or to "
                 "IndependentLearners, not to both"
             )
-        matcher, coefficient, env_coefficient = env.matcher, env.coefficient, env.env_coefficient
+        matcher, c, env_coefficient = env.matcher, env.coefficient, env.env_coefficient
         update_every = update_every if env.update_every is None else env.update_every
         env = env.env
+    if owns_matcher(env):
+        raise ValueError(
+            f"{type(env).__name__} wraps a DM2 wrapper, so the learners cannot find its matcher: put DM2VectorEnv or "
+            "DM2ParallelEnv around all other wrappers"
+        )
+    if matcher is not None and not isinstance(matcher, DistributionMatcher):
+        raise TypeError(
+            f"matcher must be a DistributionMatcher, got {matcher!r}; make one: "
+            "DistributionMatcher(Demonstrations.load(path), seed=0)"
+        )
     env_coefficient = 1.0 if env_coefficient is None else env_coefficient
-    return env, matcher, coefficient, env_coefficient, UPDATE_EVERY if update_every is None else update_every
-
-
-def checked_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """One of the words that the option knows."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
-    return value
-
-
-def checked_integer(name: str, value: Any, least: int | None = None) -> int:
-    """A whole number (NumPy's, too; True is none) of at least ``least``, as an int."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or (least is not None and value < least):
-        raise ValueError(f"{name} must be an integer{'' if least is None else f' of at least {least}'}, got {value!r}")
-    return int(value)
-
-
-def checked_env_coefficient(value: Any) -> float:
-    """The factor on the environment's reward, as a float."""
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value < 0:
-        raise ValueError(f"env_coefficient must be a finite number of at least 0, got {value!r}")
-    return float(value)
+    return env, matcher, c, env_coefficient, UPDATE_EVERY if update_every is None else update_every
 
 
 def checked_coefficient(value: Coefficient | None, agents: Sequence[str], matcher: Any) -> Coefficient | None:
@@ -75,16 +67,74 @@ def checked_coefficient(value: Coefficient | None, agents: Sequence[str], matche
         return None
     if matcher is None:
         raise ValueError("a coefficient needs a matcher: pass matcher=DistributionMatcher(demonstrations)")
-    coefficients(value, agents)
-    return {agent: float(c) for agent, c in value.items()} if isinstance(value, Mapping) else float(value)
+    return coefficient.checked(value, agents)
 
 
 def per_agent(value: Any, agents: tuple[str, ...], what: str) -> dict[str, Any]:
-    """``value`` for every agent, or the mapping that it is."""
+    """``value`` for every agent, or the mapping that it is.
+
+    Raises:
+        ValueError: A mapping that does not have exactly the agents.
+    """
     if not isinstance(value, Mapping):
-        if what == "algorithm" and inspect.isclass(value) and not issubclass(value, BaseAlgorithm):
-            raise ValueError(f"algorithm must be a Stable-Baselines3 algorithm class, got {value.__name__}")
         return dict.fromkeys(agents, value)
     if set(value) != set(agents):
-        raise ValueError(f"expected one {what} for each of {list(agents)}, got {sorted(value)}")
+        raise ValueError(f"expected one {what} for each of {list(agents)}, got {sorted(map(str, value))}")
     return dict(value)
+
+
+def checked_algorithm(agent: str, algorithm: Any) -> Any:
+    """An SB3 algorithm class, or a ``functools.partial`` or function that makes one's instance.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    wrong = not callable(algorithm) or (inspect.isclass(algorithm) and not issubclass(algorithm, BaseAlgorithm))
+    if wrong:
+        name = algorithm.__name__ if inspect.isclass(algorithm) else repr(algorithm)
+        raise ValueError(
+            f"the algorithm of agent {agent!r} must be a Stable-Baselines3 algorithm class, such as "
+            f"stable_baselines3.PPO, got {name}"
+        )
+    return algorithm
+
+
+def checked_policy(agent: str, algorithm: Any, policy: Any) -> Any:
+    """The policy's name or class. "MlpPolicy", the default, becomes "MlpLstmPolicy" for RecurrentPPO.
+
+    Raises:
+        ValueError: A policy for observations that are not flat.
+    """
+    recurrent = getattr(algorithm, "func", algorithm) is RecurrentPPO
+    if policy == "MlpPolicy":
+        return "MlpLstmPolicy" if recurrent else policy
+    if policy in ("MultiInputPolicy", "MultiInputLstmPolicy", "CnnPolicy", "CnnLstmPolicy"):
+        raise ValueError(
+            f"the policy of agent {agent!r} is {policy!r}, but its observations are flattened into one vector: use "
+            f"{'MlpLstmPolicy' if recurrent else 'MlpPolicy'!r}"
+        )
+    return policy
+
+
+def warn_of_idle_learners(models: Mapping[str, Any], total_timesteps: int) -> None:
+    """Warn if an agent's first rollout would still be unfinished when another agent's loop ends: it would not train."""
+    rollouts = {agent: _rollout_steps(model) for agent, model in models.items()}
+    end = min(-(-total_timesteps // steps) * steps for steps in rollouts.values())
+    idle = {agent: steps for agent, steps in rollouts.items() if steps > end}
+    if idle:
+        warnings.warn(
+            f"total_timesteps={total_timesteps} ends after {end} steps, before the first rollout of {', '.join(idle)} "
+            f"({max(idle.values())} steps), so these agents do not train; learn for more steps at once, or give them a "
+            "smaller n_steps",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _rollout_steps(model: Any) -> int:
+    """Environment steps, summed over sub-environments, that a learner collects before it trains."""
+    if isinstance(model, OnPolicyAlgorithm):
+        return int(model.n_steps * model.n_envs)
+    # An episode may be as short as one step.
+    frequency = model.train_freq.frequency if model.train_freq.unit == TrainFrequencyUnit.STEP else 1
+    return int(frequency * model.n_envs)

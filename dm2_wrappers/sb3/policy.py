@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from dm2_wrappers.flatten import action_mask, flatten
 from dm2_wrappers.vector import Infos
-from dm2_wrappers.vector_layout import Layout
+from dm2_wrappers.vector.layout import Layout
+from dm2_wrappers.vector.spaces import action_mask, flatten
 
 
 class TeamPolicy:
@@ -61,7 +61,10 @@ class TeamPolicy:
         for agent, observation in observations.items():
             mask = action_mask(observation, {})
             if layout is not None:
-                features = flatten(layout.native_observation_spaces[agent], observation)
+                try:
+                    features = flatten(layout.native_observation_spaces[agent], observation)
+                except ValueError as error:
+                    raise ValueError(f"the observation of agent {agent!r} is not in its space: {error}") from None
             else:
                 features = observation["observation"] if isinstance(observation, Mapping) else observation
             rows = np.asarray(features, dtype=np.float32).reshape(1, -1)

@@ -1,0 +1,1 @@
+"""Demonstrations that the paper's own implementation, a fork of PyMARL, recorded: read without unpickling."""

@@ -1,0 +1,214 @@
+"""Demonstrations that the paper's own implementation recorded: a folder of ``agent_<i>.npz`` (or ``.npy``), pickled.
+
+Each file is an object array of dicts, one an episode: ``obs`` [1, limit + 1, D] and ``actions`` [1, limit + 1, 1], torch
+tensors padded with zeros. ``array_pickles.py`` reads the pickles and runs nothing of what they say.
+
+**Where an episode ends.** PyMARL stores T + 1 observations of an episode of T steps, the last one after the last step, and
+zeros from there on. The dead see zeros too; the living always see something, their own health at least. So an agent is alive
+in a row if it sees something, and a row in which nobody does is padding or follows the death of the last of them. The last
+row in which somebody is alive is
+
+- the observation *after* the last step, if the team won or ran out of time: it is dropped, being no sample;
+- the observation *before* it, if the last of the team died in it: it is kept.
+
+The files do not say which. It is taken for the second if somebody attacks in it (an action from 6 on), for which an enemy
+must be left, and for the first otherwise and in the last row of all. So an observation after the last step is never taken
+for a sample, but on maps with medivacs, which may still heal; a lost battle's very last one is dropped where none of those
+still alive attacked.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dm2_wrappers.demonstrations.pymarl import array_pickles
+
+ATTACK = 6  # SMAC's actions: no-op, stop, four moves, then one for each target
+
+Episode = tuple[NDArray[np.float32], NDArray[np.int64]]  # one agent's: observations [R, D], actions [R]
+
+
+def read(
+    folder: str | os.PathLike[str],
+    *,
+    agents: Sequence[str] | None = None,
+    env_id: str | None = None,
+    last_action: int = 0,
+    agent_id: bool = False,
+    episodes: int | None = None,
+    max_bytes: int = 4 * 2**30,
+) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` from a folder of recordings; see :meth:`Demonstrations.import_pymarl`."""
+    paths = _agent_files(Path(folder))
+    names = tuple(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(paths)))
+    if len(names) != len(paths):
+        raise ValueError(f"{folder} has files of {len(paths)} agents, but {len(names)} names were given: {list(names)}")
+    if last_action < 0 or (episodes is not None and episodes < 1):
+        raise ValueError(f"expected last_action >= 0 and episodes >= 1, got {last_action} and {episodes}")
+    columns = []
+    for path in paths:
+        try:
+            columns.append(_read_agent(path, max_bytes)[:episodes])
+        except Exception as error:  # the ways in which zipfile and NumPy fail on a damaged file are many
+            reason = str(error) if type(error) is ValueError else f"damaged ({type(error).__name__}: {error})"
+            raise ValueError(f"{path} is not a usable recording of PyMARL's: {' '.join(reason.split())[:400]}") from None
+    counts = [len(column) for column in columns]
+    if len(set(counts)) != 1 or (episodes or counts[0]) > counts[0]:
+        raise ValueError(f"expected {episodes or 'equally many'} episodes of every agent, but {folder} has {counts}")
+    joint = [_cut(e, episode) for e, episode in enumerate(zip(*columns, strict=True))]
+    return _assemble(joint, names, env_id, last_action, agent_id)
+
+
+def _agent_files(folder: Path) -> list[Path]:
+    """The files of agents 0, 1, 2, ...; an ``.npz`` before an ``.npy``, as PyMARL's reader has it."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}; expected one with agent_0.npz, agent_1.npz, ...")
+    found = {path.stem: path for suffix in ("npy", "npz") for path in folder.glob(f"agent_*.{suffix}") if path.is_file()}
+    if "agent_0" not in found:
+        raise FileNotFoundError(f"{folder} has no agent_0.npz or agent_0.npy, with which PyMARL's recordings begin")
+    paths = [found.pop(f"agent_{k}") for k in range(len(found)) if f"agent_{k}" in found]
+    if found:
+        raise ValueError(
+            f"{folder} has {', '.join(sorted(found))}, but lacks agent_{len(paths)}: copy the missing file there"
+        )
+    return paths
+
+
+def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
+    """One agent's episodes."""
+    data = _contents(path, max_bytes)
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"it is of NumPy's format {version}, but (1, 0) or (2, 0) was expected")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.kind != "O":
+        raise ValueError(f"it holds an array of {dtype}, but an object array of episodes was expected")
+    array = array_pickles.load(stream.read())
+    items = array.value if isinstance(array, array_pickles.Array) else None
+    if type(items) is not list or shape != (len(items),) or not items:
+        raise ValueError("it does not hold an array of one or more episodes")
+    result: list[Episode] = []
+    left = len(data)
+    for e, item in enumerate(items):
+        observations, actions = _episode(e, item)
+        # In a real file each episode has numbers of its own; a small hostile one may point at the same again and again.
+        left -= observations.nbytes
+        if left < 0:
+            raise ValueError("its episodes together are larger than its contents")
+        if result and observations.shape[1] != result[0][0].shape[1]:
+            sizes = f"{result[0][0].shape[1]} and {observations.shape[1]}"
+            raise ValueError(f"its episodes 0 and {e} have different numbers of features: {sizes}")
+        if not np.isfinite(observations).all():
+            raise ValueError(f"the obs of episode {e} hold NaN or infinite values")
+        if not 0 <= actions.min() <= actions.max() < 2**31:
+            raise ValueError(f"the actions of episode {e} are not numbers of actions: {actions.min()} to {actions.max()}")
+        result.append((observations.astype(np.float32), actions.astype(np.int64)))
+    return result
+
+
+def _contents(path: Path, max_bytes: int) -> bytes:
+    """The one array of an ``.npz``, or the ``.npy`` itself, in NumPy's format; at most ``max_bytes``."""
+    advice = "pass a larger max_bytes if you trust it"
+    if path.suffix == ".npy":
+        if path.stat().st_size > max_bytes:
+            raise ValueError(f"it has {path.stat().st_size} bytes, over max_bytes={max_bytes}: {advice}")
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if names != ["arr_0.npy"]:
+            raise ValueError(f"expected one array arr_0 in it, found {', '.join(names)[:200] or 'none'}")
+        entry = archive.getinfo("arr_0.npy")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may swell before they are cut
+            raise ValueError("it is compressed in a way that NumPy does not use")
+        if entry.file_size > max_bytes:
+            raise ValueError(f"its contents claim {entry.file_size} bytes, over max_bytes={max_bytes}: {advice}")
+        with archive.open("arr_0.npy") as file:
+            return file.read()  # no more than the archive claims
+
+
+def _episode(e: int, item: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Views of one episode's observations [R, D] and actions [R]."""
+    if type(item) is not dict or not {"obs", "actions"} <= item.keys():
+        raise ValueError(f"episode {e} is not a dict with obs and actions")
+    obs, actions = (x.value if isinstance(x, array_pickles.Array) else x for x in (item["obs"], item["actions"]))
+    if not isinstance(obs, np.ndarray) or not isinstance(actions, np.ndarray):
+        raise ValueError(f"the obs or actions of episode {e} are no array or tensor")
+    if obs.ndim != 3 or actions.ndim != 3 or (1, obs.shape[1], 1) != actions.shape or obs.shape[0] != 1:
+        raise ValueError(
+            f"episode {e} has obs {obs.shape} and actions {actions.shape}, but (1, limit + 1, features) and "
+            "(1, limit + 1, 1) were expected"
+        )
+    if obs.shape[1] < 2 or obs.shape[2] < 1:
+        raise ValueError(f"episode {e} has obs {obs.shape}: no step")
+    if obs.dtype.kind != "f" or actions.dtype.kind not in "iu":
+        raise ValueError(
+            f"episode {e} has obs of {obs.dtype} and actions of {actions.dtype}, but floats and integers were expected"
+        )
+    return obs[0], actions[0, :, 0]
+
+
+def _cut(e: int, episode: tuple[Episode, ...]) -> list[tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]]:
+    """Each agent's observations [T, D], actions [T] and alive [T], without padding: the rule is the module's docstring."""
+    rows = {len(observations) for observations, _ in episode}
+    if len(rows) != 1:
+        raise ValueError(f"the agents' recordings of episode {e} have different numbers of rows: {sorted(rows)}")
+    alive = np.stack([observations.any(axis=1) for observations, _ in episode])
+    living = np.flatnonzero(alive.any(axis=0))
+    if not len(living):
+        raise ValueError(f"episode {e} holds nothing but zeros")
+    last = int(living[-1])
+    attacked = any(actions[last] >= ATTACK for _, actions in episode)
+    steps = last + 1 if attacked and last + 1 < rows.pop() else max(last, 1)
+    return [(observations[:steps], actions[:steps], alive[k, :steps]) for k, (observations, actions) in enumerate(episode)]
+
+
+def _assemble(
+    joint: list[Any], names: tuple[str, ...], env_id: str | None, last_action: int, agent_id: bool
+) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` from the joint episodes, with what the learners see appended if wanted."""
+    lengths = [len(episode[0][1]) for episode in joint]
+    columns = []
+    for k in range(len(names)):
+        observations = np.concatenate([episode[k][0] for episode in joint])
+        actions = np.concatenate([episode[k][1] for episode in joint])
+        alive = np.concatenate([episode[k][2] for episode in joint])
+        parts = [observations]
+        if last_action:
+            if not 0 <= actions.min() <= actions.max() < last_action:
+                raise ValueError(f"agent {names[k]!r} has actions up to {actions.max()}, but last_action={last_action}")
+            previous = np.eye(last_action, dtype=np.float32)[np.roll(actions, 1)]
+            previous[np.cumsum([0, *lengths[:-1]])] = 0  # an episode begins with none
+            parts.append(previous)
+        if agent_id:
+            parts.append(np.tile(np.eye(len(names), dtype=np.float32)[k], (len(actions), 1)))
+        columns.append((np.concatenate(parts, axis=1) * alive[:, None], actions, alive))
+    sizes = tuple(observations.shape[1] for observations, _, _ in columns)
+    padded = np.zeros((sum(lengths), len(names), max(sizes)), np.float32)
+    for k, (observations, _, _) in enumerate(columns):
+        padded[:, k, : sizes[k]] = observations
+    shape = (len(padded), len(names))
+    return {
+        "agents": names,
+        "sizes": sizes,
+        "padded_observations": padded,
+        "alive": np.stack([alive for _, _, alive in columns], axis=1),
+        "actions": np.stack([actions for _, actions, _ in columns], axis=1),
+        "rewards": np.zeros(shape, np.float32),
+        "offsets": np.tile(np.cumsum([0, *lengths], dtype=np.int64), (len(names), 1)),
+        "won": np.full((len(names), len(joint)), -1, np.int8),
+        "metadata": {
+            "env_id": env_id,
+            "style": "concurrent",
+            "policy": {"recorded_by": "PyMARL", "rewards": "not recorded"},
+        },
+    }

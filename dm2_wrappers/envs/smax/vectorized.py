@@ -1,0 +1,245 @@
+"""SMAX battles as a vector environment: one jitted step for all of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from dm2_wrappers.envs.legal import legal_actions
+from dm2_wrappers.envs.smax import maps
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
+
+STOP = 4  # SMAX's no-op: the actions are four moves, stop, then one per enemy
+
+
+class SMAXVectorEnv(MultiAgentVectorEnv):
+    """N SMAX battles in one jitted step that resets ended ones; see `MultiAgentVectorEnv` for the arrays.
+
+    Args:
+        scenario: A name from ``scenarios()``.
+        num_envs: N, the number of battles.
+        seed: Copy i is seeded with ``seed + i``, at once and until ``reset`` is given another; None is random.
+        reward_scale: Factor on JaxMARL's rewards. Its returns end at 2, SMAC's at 20: the default 10 makes them
+            alike, so that the paper's coefficient keeps its meaning.
+        death: "absorb": a dead agent stays until the episode ends, with a zero observation and stop as its only
+            action, and still earns the team's reward (as in SMAC). "remove": it is terminated at its death.
+        invalid_action: "error": an illegal action is a ``ValueError``, before anything has changed. "noop": the
+            agent stops instead.
+        max_steps: Time limit of an episode, a truncation; None is JaxMARL's own, which comes out at 101 steps.
+        **smax_options: Further arguments of JaxMARL's ``HeuristicEnemySMAX``, e.g. ``walls_cause_death=False``,
+            ``see_enemy_actions``, ``attack_mode="random"``.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        num_envs: int,
+        *,
+        seed: int | None = None,
+        reward_scale: float = 10.0,
+        death: str = "absorb",
+        invalid_action: str = "error",
+        max_steps: int | None = None,
+        **smax_options: Any,
+    ) -> None:
+        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
+            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+        if death not in ("absorb", "remove"):
+            raise ValueError(f"death must be 'absorb' or 'remove', got {death!r}")
+        if invalid_action not in ("error", "noop"):
+            raise ValueError(f"invalid_action must be 'error' or 'noop', got {invalid_action!r}")
+        if not np.isfinite(reward_scale):
+            raise ValueError(f"reward_scale must be a finite number, got {reward_scale!r}")
+        if max_steps is not None:
+            if not isinstance(max_steps, int | np.integer) or max_steps < 1:
+                raise ValueError(f"max_steps must be None or an integer of at least 1, got {max_steps!r}")
+            # JaxMARL looks at its clock before the step is counted: its episodes last one step longer than it says.
+            smax_options["max_steps"] = int(max_steps) - 1
+        if smax_options.get("action_type", "discrete") != "discrete":
+            raise ValueError(f"action_type must be 'discrete', got {smax_options['action_type']!r}")
+        self.smax, self._reset_all, self._step_all = _simulator(scenario, smax_options)
+        self.scenario = scenario
+        self.env_id = f"smax:{scenario}"
+        self.num_envs = int(num_envs)
+        self.death = death
+        self.invalid_action = invalid_action
+        self.reward_scale = float(reward_scale)
+        self.possible_agents = tuple(self.smax.agents)
+        size, num_actions = int(self.smax.obs_size), int(self.smax.num_ally_actions)
+        # JaxMARL says [-1, 1], but a unit pushed against the edge of the map stands a little outside of it.
+        box = spaces.Box(-2.0, 2.0, (size,), np.float32)
+        self.observation_spaces = dict.fromkeys(self.possible_agents, box)
+        self.action_spaces = {agent: spaces.Discrete(num_actions) for agent in self.possible_agents}
+        self.do_nothing = STOP
+        # What a dead agent may do, and everybody once the episode is over: stop [K, A].
+        self.idle_mask = np.tile(np.arange(num_actions) == STOP, (self.num_agents, 1))
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        self._keys: Any = None
+        self._state: Any = None
+        self._masks: NDArray[np.bool_]
+        self._alive: NDArray[np.bool_]
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Start a new battle in every copy; an integer seeds copy i with ``seed + i``."""
+        import jax
+
+        if seed is not None or self._keys is None:
+            first = self._seed if seed is None else seed
+            seeds = [first + i for i in range(self.num_envs)] if isinstance(first, int | np.integer) else list(first)
+            if len(seeds) != self.num_envs:
+                raise ValueError(f"seed must be an integer or {self.num_envs} integers, got {len(seeds)}")
+            # Seeds outside 32 bits would overflow in JAX; the low bits are what it would use anyway.
+            self._keys = jax.vmap(jax.random.key_data)(
+                jax.vmap(jax.random.key)(np.array([int(s) % 2**32 for s in seeds], dtype=np.uint32))
+            )
+        self._state, self._keys, out = self._reset_all(self._keys)
+        self._masks, self._alive = np.array(out["action_mask"]), np.array(out["alive"])
+        return np.array(out["obs"]), {
+            "present": np.ones_like(self._alive),
+            "alive": self._alive.copy(),
+            "action_mask": self._masks.copy(),
+            "state": np.array(out["state"]),
+        }
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Take one joint step in every battle.
+
+        Args:
+            actions: Integers [N, K].
+
+        Raises:
+            RuntimeError: ``reset`` was never called.
+            ValueError: Wrong shape or type, or an illegal action with ``invalid_action="error"``; nothing has changed.
+        """
+        if self._state is None:
+            raise RuntimeError("call reset() before step()")
+        legal = legal_actions(actions, self._masks, STOP, self.possible_agents, replace=self.invalid_action == "noop")
+        before = self._alive
+        self._state, self._keys, out = self._step_all(self._state, self._keys, legal)
+        arrays: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in out.items()}
+        self._masks, self._alive = np.array(arrays["action_mask"]), np.array(arrays["alive"])
+        shape = before.shape
+        terminations = np.broadcast_to(arrays["terminated"][:, None], shape).copy()
+        truncations = np.broadcast_to(arrays["truncated"][:, None], shape).copy()
+        rewards = np.repeat((self.reward_scale * arrays["reward"]).astype(np.float32)[:, None], shape[1], axis=1)
+        if self.death == "remove":
+            terminations |= ~arrays["final_alive"]
+            truncations &= ~terminations
+            rewards[~before] = 0.0
+        ended = terminations | truncations
+        infos: Infos = {
+            "present": ~ended | ended.all(axis=1, keepdims=True),
+            "alive": self._alive.copy(),
+            "action_mask": self._masks.copy(),
+            "final_obs": np.array(arrays["final_obs"]),
+            "_final_obs": ended.all(axis=1),
+            "final_alive": np.array(arrays["final_alive"]),
+            "final_action_mask": np.array(arrays["final_action_mask"]),
+            "battle_won": np.array(arrays["won"]),
+            "broken": np.zeros(self.num_envs, dtype=bool),
+            "state": np.array(arrays["state"]),
+            "final_state": np.array(arrays["final_state"]),
+        }
+        return np.array(arrays["obs"]), rewards, terminations, truncations, infos
+
+    def units(self, copy: int = 0) -> dict[str, NDArray[Any]]:
+        """What there is to see of one battle: each unit's position, health share, type, team and alive."""
+        if self._state is None:
+            raise RuntimeError("call reset() first")
+        state, types = self._state.state, np.asarray(self._state.state.unit_types[copy])
+        return {
+            "positions": np.asarray(state.unit_positions[copy]),
+            "health": np.asarray(state.unit_health[copy]) / np.asarray(self.smax.unit_type_health)[types],
+            "radius": np.asarray(self.smax.unit_type_radiuses)[types],
+            "team": np.asarray(state.unit_teams[copy]),
+            "alive": np.asarray(state.unit_alive[copy]),
+        }
+
+
+def _simulator(scenario: str, smax_options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """JaxMARL's SMAX and its compiled ``reset`` and ``step``, shared among equal ones: compiling takes seconds."""
+    options = tuple(sorted(smax_options.items()))
+    try:
+        hash(options)
+    except TypeError:  # arrays, such as unit_type_attacks, are compiled anew
+        return _new_simulator(scenario, options)
+    return _shared_simulator(scenario, options)
+
+
+def _new_simulator(scenario: str, options: tuple[tuple[str, Any], ...]) -> tuple[Any, Any, Any]:
+    units = maps.get(scenario)
+    smax = maps.jaxmarl("heuristic_enemy_smax_env").HeuristicEnemySMAX(scenario=units, **dict(options))
+    return smax, *_jitted(smax)
+
+
+_shared_simulator = functools.lru_cache(maxsize=64)(_new_simulator)
+
+
+def _jitted(smax: Any) -> tuple[Any, Any]:
+    """The batched ``reset(keys)`` and ``step(states, keys, actions [N, K])`` of one SMAX, compiled.
+
+    A copy's stream of keys is split once per reset and in three per step, whether the step ends the episode or not,
+    so a copy plays the same whoever its neighbours are.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    agents, num_allies = tuple(smax.agents), smax.num_allies
+
+    def stack(per_agent: dict[str, Any]) -> Any:
+        return jnp.stack([per_agent[agent] for agent in agents])
+
+    def strong(tree: Any) -> Any:
+        # JaxMARL's reset returns weakly typed arrays: without this the step would compile a second time.
+        return jax.tree.map(lambda x: jax.lax.convert_element_type(x, x.dtype), tree)
+
+    def view(state: Any, observations: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "obs": stack(observations).astype(jnp.float32),
+            "state": observations["world_state"].astype(jnp.float32),
+            "alive": state.state.unit_alive[:num_allies],
+        }
+
+    def mask(state: Any) -> Any:
+        return stack(smax.get_avail_actions(state)).astype(jnp.bool_)
+
+    def reset_one(key_data: Any) -> tuple[Any, Any, dict[str, Any]]:
+        key, reset_key = jax.random.split(jax.random.wrap_key_data(key_data))
+        observations, state = smax.reset(reset_key)
+        return strong(state), jax.random.key_data(key), {**view(state, observations), "action_mask": mask(state)}
+
+    def step_one(state: Any, key_data: Any, actions: Any) -> tuple[Any, Any, dict[str, Any]]:
+        key, step_key, reset_key = jax.random.split(jax.random.wrap_key_data(key_data), 3)
+        # step_env, not step: step hides the observation that ends an episode.
+        observations, state, rewards, dones, _ = smax.step_env(step_key, state, dict(zip(agents, actions, strict=True)))
+        allies, enemies = jnp.split(state.state.unit_alive, [num_allies])
+        terminated = ~allies.any() | ~enemies.any()
+        done = dones["__all__"]
+        first_observations, first_state = smax.reset(reset_key)
+        final, final_mask = view(state, observations), mask(state)
+        first = view(first_state, first_observations)
+        state, shown = jax.tree.map(
+            lambda new, old: jnp.where(done, new, old), (strong(first_state), first), (strong(state), final)
+        )
+        out = {
+            **shown,
+            "action_mask": mask(state),
+            "final_obs": final["obs"],
+            "final_state": final["state"],
+            "final_alive": final["alive"],
+            "final_action_mask": final_mask,
+            "reward": rewards[agents[0]],
+            "terminated": terminated,
+            "truncated": done & ~terminated,
+            "won": allies.any() & ~enemies.any(),  # both sides dead is a draw
+        }
+        return state, jax.random.key_data(key), out
+
+    return jax.jit(jax.vmap(reset_one)), jax.jit(jax.vmap(step_one))

@@ -1,0 +1,67 @@
+"""Test episodes of any joint policy: win rate, return and length with standard errors, on the environment's own rewards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pettingzoo import ParallelEnv
+
+from dm2_wrappers import _checks
+from dm2_wrappers.episodes import JointPolicy, play
+from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
+from dm2_wrappers.unwrap import layers, without_matcher
+from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
+
+
+def evaluate(
+    policy: JointPolicy, env: ParallelEnv | MultiAgentVectorEnv, episodes: int = 32, seed: int | None = None
+) -> dict[str, float]:
+    """Play ``episodes`` whole episodes.
+
+    Every sub-environment of a vector environment contributes equally many. Episodes that the simulator broke are not
+    counted. The global random streams are left as they were.
+
+    Args:
+        policy: The joint policy, a function of a vector environment's arrays.
+        env: Where to play; it is reset first. Under a DM2 wrapper the wrapped environment is played, because test
+            episodes must not train the discriminators.
+        episodes: How many.
+        seed: Seeds environment and sampled actions.
+
+    Returns:
+        ``"return"`` (the sum over steps of the mean environment reward of the agents that were present to act),
+        ``"length"`` (joint steps), ``"episodes"`` and, where the environment reports wins, ``"win_rate"``; each mean
+        with its standard error under ``"<name>_se"``, NaN for a single episode.
+
+    Raises:
+        ValueError: ``episodes`` below 1.
+        RuntimeError: More episodes broke than were to be played, and more than ten.
+    """
+    episodes = _checks.integer("episodes", episodes, least=1)
+    env = without_matcher(env)
+    venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+    outer = GlobalRNGState.capture()
+    GlobalRNGState.seeded(derive_seed(seed, "evaluation")).restore()
+    try:
+        played = list(play(venv, policy, episodes, seed))
+    finally:
+        outer.restore()
+    result = {"episodes": float(len(played))}
+    columns: dict[str, list[Any]] = {
+        "win_rate": [float(episode.won) for episode in played if episode.won is not None],
+        "return": [episode.team_return for episode in played],
+        "length": [float(episode.length) for episode in played],
+    }
+    for name, values in columns.items():
+        if values:
+            result[name] = float(np.mean(values))
+            # The standard error of a mean needs two episodes.
+            several = len(values) > 1
+            result[f"{name}_se"] = float(np.std(values, ddof=1) / np.sqrt(len(values))) if several else float("nan")
+    return result
+
+
+def simulators(env: Any) -> set[int]:
+    """The simulators that an environment plays in, by identity: two environments that share one disturb each other."""
+    return {id(getattr(each, "unwrapped", each)) for layer in layers(env) for each in (layer, *getattr(layer, "envs", ()))}

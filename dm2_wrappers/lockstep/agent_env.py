@@ -1,0 +1,92 @@
+"""One agent's environment: its slice of the joint one."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from dm2_wrappers.lockstep.scheduler import JointStep, Lockstep
+from dm2_wrappers.vector import Infos
+
+
+class AgentView:
+    """One agent's slice of the joint environment, for any kind of single-agent interface to build on."""
+
+    def __init__(self, lockstep: Lockstep, agent: str) -> None:
+        env = lockstep.env
+        self.lockstep, self.agent, self.num_envs = lockstep, agent, env.num_envs
+        self.index = env.possible_agents.index(agent)
+        # Copies: learners seed and sample the spaces that they are given, and must not share that.
+        self.observation_space = copy.deepcopy(env.observation_spaces[agent])
+        self.action_space = copy.deepcopy(env.action_spaces[agent])
+        self.size = int(np.prod(self.observation_space.shape))
+
+    def reset(self) -> NDArray[np.float32]:
+        """Wait for all agents' reset; the agent's own observations [N, D]."""
+        self.lockstep.request_reset(self.agent)
+        return self.observations
+
+    def step(self, actions: NDArray[Any]) -> JointStep:
+        """Wait for all agents' actions; the joint step, of which this agent is column ``index``."""
+        return self.lockstep.request_step(self.agent, actions)
+
+    @property
+    def observations(self) -> NDArray[np.float32]:
+        """The agent's own present observations [N, D], unpadded; a copy."""
+        assert self.lockstep.observations is not None
+        return self.lockstep.observations[:, self.index, : self.size].copy()
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """The agent's present legal actions [N, A]; all true where the environment has no masks."""
+        width = int(self.action_space.n)  # type: ignore[attr-defined]
+        return self.lockstep.infos["action_mask"][:, self.index, :width]
+
+
+class AgentVectorEnv(VectorEnv):
+    """One agent's environment as ``gymnasium.vector.VectorEnv``, for hand-written loops such as CleanRL's.
+
+    Usable only inside `Lockstep.run`. Resets itself in the step that ends an episode
+    (``AutoresetMode.SAME_STEP``): what followed the last action is in ``infos["final_obs"]`` [N, D]. ``infos`` also has
+    the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
+    """
+
+    def __init__(self, lockstep: Lockstep, agent: str) -> None:
+        self.view = AgentView(lockstep, agent)
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.num_envs = self.view.num_envs
+        self.single_observation_space = self.view.observation_space
+        self.single_action_space = self.view.action_space
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Wait for all agents' reset. The seed is the lockstep's: one given here must not reseed the joint world."""
+        observations = self.view.reset()
+        return observations, self._infos(self.view.lockstep.infos)
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """Hand in this agent's actions and wait for the joint step."""
+        joint = self.view.step(np.asarray(actions))
+        k = self.view.index
+        infos = self._infos(joint.infos)
+        infos["final_obs"] = joint.infos["final_obs"][:, k, : self.view.size].copy()
+        rewards, terminations = joint.rewards[:, k].copy(), joint.terminations[:, k].copy()
+        return self.view.observations, rewards, terminations, joint.truncations[:, k].copy(), infos
+
+    def _infos(self, joint: Infos) -> dict[str, Any]:
+        infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy()}
+        if isinstance(self.single_action_space, gymnasium.spaces.Discrete):
+            infos["action_mask"] = self.view.action_masks().copy()
+        if "battle_won" in joint:
+            infos["battle_won"] = joint["battle_won"]
+        return infos

@@ -1,0 +1,251 @@
+"""K ordinary single-agent training loops in lockstep on one multi-agent environment.
+
+Each loop runs as a coroutine (a greenlet). Its environment is an agent's view of the joint one: ``reset`` and ``step``
+hand the agent's request over and wait. When all K loops wait, the joint environment steps once and every loop goes on
+with its own slice, in the order of the agents. The loops need no change: they call ``step`` and get a result.
+
+What the loops cannot see: each has random streams of its own (Python's, NumPy's and torch's global ones are exchanged
+at every switch), and so has the joint environment. A run is therefore reproducible, and no agent's draws depend on
+another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dm2_wrappers._extras import require
+from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
+from dm2_wrappers.vector.base import present_after, present_at_reset
+
+
+class LoopStopped(BaseException):
+    """Raised inside a loop that waits in ``step`` or ``reset`` when another agent's loop has ended."""
+
+
+@dataclass(frozen=True)
+class JointStep:
+    """One step of the joint environment, as arrays [N, K, ...]; `MultiAgentVectorEnv` describes them."""
+
+    observations: NDArray[np.float32]  # before the actions
+    present: NDArray[np.bool_]  # the agents that acted
+    alive: NDArray[np.bool_]  # the agents that were alive at those observations
+    actions: NDArray[Any]
+    rewards: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+    next_observations: NDArray[np.float32]  # after them: the next episode's where this one ended
+    next_present: NDArray[np.bool_]  # the agents that act next
+    infos: Infos
+
+
+@dataclass(frozen=True)
+class _Reset:
+    pass
+
+
+@dataclass(frozen=True)
+class _Act:
+    actions: NDArray[Any] = field(repr=False)
+
+
+class Lockstep:
+    """Runs one loop per agent on a joint environment.
+
+    Args:
+        env: The joint environment. Whoever made it closes it.
+        seed: Seeds every agent's streams, each unlike, and the environment's at the first reset. None: random.
+
+    Attributes:
+        streams: Each agent's random streams as they are between two of its turns.
+        listeners: Called with the `JointStep` after each joint step, before any loop goes on.
+    """
+
+    def __init__(self, env: MultiAgentVectorEnv, *, seed: int | None = None) -> None:
+        self.env = env
+        self.streams = {agent: GlobalRNGState.seeded(derive_seed(seed, "agent", agent)) for agent in env.possible_agents}
+        self.env_stream = GlobalRNGState.seeded(derive_seed(seed, "environment"))
+        self.listeners: list[Callable[[JointStep], None]] = []
+        self.last_step: JointStep | None = None
+        self.observations: NDArray[np.float32] | None = None
+        self.present: NDArray[np.bool_] | None = None
+        self.infos: Infos = {}
+        self._env_seed: int | None = None
+        self.seed_env(seed)
+        self._greenlet = require("greenlet", "sb3")
+        self._hub: Any = None
+
+    def seed_env(self, seed: int | None, step: int = 0) -> None:
+        """Seed the environment at its next reset: with ``seed``, or later in a run with one made of seed and step."""
+        self._env_seed = seed if seed is None or step == 0 else derive_seed(seed, "environment", str(step)) % 2**31
+
+    @contextmanager
+    def as_agent(self, agent: str) -> Iterator[None]:
+        """Run the body on the agent's random streams: for building or loading its learner."""
+        outer = GlobalRNGState.capture()
+        self.streams[agent].restore()
+        try:
+            yield
+        finally:
+            self.streams[agent] = GlobalRNGState.capture()
+            outer.restore()
+
+    def run(self, loops: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """Run every agent's loop until the first one ends; the others, waiting for a step, get `LoopStopped`.
+
+        Args:
+            loops: One function per agent, which uses only that agent's view of the environment.
+
+        Returns:
+            What each loop returned (None for one that `LoopStopped` ended).
+
+        Raises:
+            ValueError: ``loops`` are not exactly the environment's agents.
+            RuntimeError: This lockstep runs already, or one loop resets while another steps.
+            Exception: Whatever a loop raised, with a note that names the agent.
+        """
+        if self._hub is not None:
+            raise RuntimeError("these loops run already: one run at a time")
+        agents = self.env.possible_agents
+        if set(loops) != set(agents):
+            raise ValueError(f"expected one loop for each of {list(agents)}, got loops for {list(loops)}")
+        self._hub = self._greenlet.getcurrent()
+        workers = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
+        outer = GlobalRNGState.capture()
+        results: dict[str, Any] = dict.fromkeys(agents)
+        error: BaseException | None = None
+        try:
+            replies: dict[str, Any] = dict.fromkeys(agents)
+            started: set[str] = set()
+            while True:
+                requests = {}
+                for agent, worker in workers.items():
+                    # The first switch starts the loop, which takes no argument; later ones answer its request.
+                    answer = (replies[agent],) if agent in started else ()
+                    started.add(agent)
+                    message = self._resume(agent, worker.switch, *answer)
+                    if worker.dead:
+                        results[agent] = message
+                    else:
+                        requests[agent] = message
+                if len(requests) < len(agents):
+                    break  # a loop has ended: the others must not step without it
+                replies = self._answer(requests)
+            for agent in requests:
+                results[agent] = self._stop(agent, workers[agent])
+        except BaseException as raised:
+            error = raised
+        for agent, worker in workers.items():  # all of them, whatever one of them raises
+            try:
+                self._stop(agent, worker)
+            except BaseException as raised:
+                error = error or raised
+        outer.restore()
+        self._hub = None
+        if error is not None:
+            raise error
+        return results
+
+    def request_reset(self, agent: str) -> JointStep | None:
+        """Called by a view inside its loop: wait until all agents want a reset."""
+        return self._wait(agent, _Reset())
+
+    def request_step(self, agent: str, actions: NDArray[Any]) -> JointStep:
+        """Called by a view inside its loop: hand in the agent's actions [N] or [N, A], wait for all the others'."""
+        return self._wait(agent, _Act(actions))
+
+    def _wait(self, agent: str, request: _Reset | _Act) -> Any:
+        if self._hub is None or self._greenlet.getcurrent() is self._hub:
+            raise RuntimeError(
+                f"the environment of agent {agent!r} steps only together with the others': call it inside Lockstep.run()"
+            )
+        return self._hub.switch(request)
+
+    def _resume(self, agent: str, switch: Callable[..., Any], *args: Any) -> Any:
+        """Switch to a loop, on its own random streams, until it asks for something or ends."""
+        self.streams[agent].restore()
+        try:
+            return switch(*args)
+        except LoopStopped:
+            return None
+        except BaseException as error:
+            error.add_note(f"raised in the training loop of agent {agent!r}")
+            raise
+        finally:
+            self.streams[agent] = GlobalRNGState.capture()
+
+    def _stop(self, agent: str, worker: Any) -> Any:
+        """End a loop that waits; one that has ended or never started is left alone."""
+        result = None
+        while worker and not worker.dead:
+            result = self._resume(agent, worker.throw, LoopStopped())
+        return result
+
+    def _answer(self, requests: Mapping[str, _Reset | _Act]) -> dict[str, Any]:
+        """Reset or step the joint environment, as all agents want."""
+        resetting = [agent for agent, request in requests.items() if isinstance(request, _Reset)]
+        if resetting and len(resetting) < len(requests):
+            stepping = [agent for agent in requests if agent not in resetting]
+            raise RuntimeError(
+                f"all agents must make the same call: {', '.join(resetting)} called reset(), but {', '.join(stepping)} "
+                "called step()"
+            )
+        self.env_stream.restore()
+        try:
+            answer = None if resetting else self._step(requests)
+            if resetting:
+                self.observations, self.infos = self.env.reset(seed=self._env_seed)
+                self._env_seed = None
+                self.present = present_at_reset(self.infos)
+                self._check_finite("observation", self.observations)
+        finally:
+            self.env_stream = GlobalRNGState.capture()
+        return dict.fromkeys(requests, answer)
+
+    def _step(self, requests: Mapping[str, Any]) -> JointStep:
+        if self.observations is None or self.present is None:
+            raise RuntimeError("the loops must reset the environment before they step it")
+        actions = self._joint_actions([requests[agent].actions for agent in self.env.possible_agents])
+        before, present, alive = self.observations, self.present, self.infos["alive"]
+        self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
+        self._check_finite("reward", rewards)
+        self._check_finite("observation", self.observations)
+        self._check_finite("observation", self.infos["final_obs"])
+        self.present = present_after(terminations, truncations, self.infos)
+        self.last_step = JointStep(
+            observations=before,
+            present=present,
+            alive=alive,
+            actions=actions,
+            rewards=rewards,
+            terminations=terminations,
+            truncations=truncations,
+            next_observations=self.observations,
+            next_present=self.present,
+            infos=self.infos,
+        )
+        for listener in self.listeners:
+            listener(self.last_step)
+        return self.last_step
+
+    def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
+        """Raise ``ValueError`` if an agent's values [N, K, ...] hold NaN or infinity: its learner would be lost."""
+        if not np.isfinite(values).all():
+            copy, k, *_ = np.argwhere(~np.isfinite(values))[0]
+            agent = self.env.possible_agents[k]
+            raise ValueError(
+                f"the {what} of agent {agent!r} in copy {copy} holds NaN or infinity; mend the environment's output"
+            )
+
+    def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:
+        """The agents' actions as one array [N, K] or, padded to the widest with 0, [N, K, A]."""
+        if self.env.discrete:
+            return np.stack(actions, axis=1)
+        width = max(each.shape[1] for each in actions)
+        return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in actions], axis=1)

@@ -1,0 +1,62 @@
+"""Joint steps that a matcher has not recorded yet, and which of them belong to episodes that broke."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class PendingSteps:
+    """Collects joint steps of N sub-environments and K agents until `take` hands them over."""
+
+    def __init__(self) -> None:
+        self._observations: list[NDArray[np.float32]] = []
+        self._alive: list[NDArray[np.bool_]] = []
+        self._ended: list[NDArray[np.bool_]] = []
+        self._broken: list[NDArray[np.bool_]] = []
+
+    def __len__(self) -> int:
+        return len(self._observations)
+
+    def append(
+        self,
+        observations: NDArray[np.float32],
+        alive: NDArray[np.bool_],
+        ended: NDArray[np.bool_],
+        broken: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Add one joint step.
+
+        Args:
+            observations: Before the action, [N, K, D].
+            alive: At those observations, [N, K].
+            ended: The sub-environments whose joint episode ended with this step, [N].
+            broken: Those of them whose episode the simulator broke, [N].
+        """
+        self._observations.append(observations)
+        self._alive.append(alive)
+        self._ended.append(ended)
+        self._broken.append(np.zeros_like(ended) if broken is None else broken)
+
+    def take(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return observations [T, N, K, D], alive [T, N, K] and which steps [T, N] to discard; then start empty."""
+        ended, ended_broken = np.stack(self._ended), np.stack(self._broken)
+        broken = np.zeros_like(ended)
+        discard = np.zeros(ended.shape[1], dtype=bool)
+        for t in reversed(range(len(ended))):
+            # If an episode broke, all its steps are discarded. One that has not ended yet is kept.
+            discard = np.where(ended[t], ended_broken[t], discard)
+            broken[t] = discard
+        result = np.stack(self._observations), np.stack(self._alive), broken
+        self.clear()
+        return result
+
+    def cut(self) -> None:
+        """Mark that the environment was reset in mid-episode: later steps belong to other episodes."""
+        if self._ended:
+            self._ended[-1] = np.ones_like(self._ended[-1])
+
+    def clear(self) -> None:
+        """Discard everything."""
+        for steps in (self._observations, self._alive, self._ended, self._broken):
+            steps.clear()

@@ -1,0 +1,104 @@
+"""An SB3 replay buffer of the steps at which its agent was alive.
+
+For off-policy algorithms (DQN, QR-DQN, SAC, ...) death ends the stored episode, and the discounted rewards that the team
+earns afterwards are added to the step of death as they come in. When the simulator breaks an episode, its steps are removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import ReplayBuffer
+
+from dm2_wrappers.sb3.vec_env import AgentVecEnv
+
+
+class LiveReplayBuffer(ReplayBuffer):
+    """For DQN, QR-DQN, SAC, TD3, ...: a flat ring of the live steps of all sub-environments."""
+
+    env: AgentVecEnv
+    gamma = 0.99
+    _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    _death_row: NDArray[np.int64] | None = None
+    _discount: NDArray[np.float64]
+
+    def forget_pending_deaths(self) -> None:
+        """Forget the deaths whose later rewards are still to come: new episodes begin in all sub-environments."""
+        self._death_row = None
+
+    def add(
+        self,
+        obs: NDArray[Any],
+        next_obs: NDArray[Any],
+        action: NDArray[Any],
+        reward: NDArray[Any],
+        done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store the live steps, and credit each step of death with what the team earns afterwards."""
+        step, copies = self.env.last_step, len(reward)
+        live = step.alive
+        if self._death_row is None:
+            # Per sub-environment: the row of the step at which the agent died (-1: it has not), and the discount since.
+            self._death_row, self._discount = np.full(copies, -1), np.ones(copies)
+            # Per sub-environment the number of its episode, a unique one; per row the episode that it belongs to.
+            self._episode, self._episode_of = np.arange(copies), np.full(self.buffer_size, -1)
+        after = np.flatnonzero(~live & (self._death_row >= 0))
+        self._discount[after] *= self.gamma
+        self.rewards[self._death_row[after], 0] += self._discount[after] * reward[after]
+        alive_next = step.alive_next & ~done
+        died = live & ~alive_next & ~done
+        rows = (self.pos + np.arange(live.sum())) % self.buffer_size
+        self._death_row[np.isin(self._death_row, rows)] = -1  # overwritten: nothing left to add to
+        self.observations[rows, 0], self.next_observations[rows, 0] = obs[live], next_obs[live]
+        self.actions[rows, 0] = action.reshape(copies, self.action_dim)[live]
+        self.rewards[rows, 0] = reward[live]
+        self.dones[rows, 0] = (done | died)[live]
+        timeouts = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        self.timeouts[rows, 0] = timeouts[live] if self.handle_timeout_termination else 0.0
+        row_of = np.full(copies, -1)
+        row_of[live] = rows
+        self._death_row[died], self._discount[died] = row_of[died], 1.0
+        self._episode_of[rows] = self._episode[live]
+        self.full = self.full or self.pos + len(rows) >= self.buffer_size
+        self.pos = (self.pos + len(rows)) % self.buffer_size
+        if step.steps_to_discard.any():
+            self._remove(self._episode[step.steps_to_discard > 0])
+        self._death_row[step.joint_end] = -1
+        self._episode[step.joint_end] += copies
+
+    def _remove(self, episodes: NDArray[np.int64]) -> None:
+        """Remove the rows of these episodes; the others close up, in the order of their age."""
+        by_age = (np.arange(self.buffer_size) + self.pos) % self.buffer_size if self.full else np.arange(self.pos)
+        kept = by_age[~np.isin(self._episode_of[by_age], episodes)]
+        if not len(kept):  # an empty buffer cannot be sampled from: keep the oldest step, which was played like any other
+            kept = by_age[:1]
+        for name in (*self._arrays, "_episode_of"):
+            array = getattr(self, name)
+            array[: len(kept)] = array[kept]
+        self._episode_of[len(kept) :] = -1
+        new_row = np.full(self.buffer_size + 1, -1)  # the last one is for -1, where the agent has not died
+        new_row[kept] = np.arange(len(kept))
+        self._death_row = new_row[self._death_row]
+        self.pos, self.full = len(kept) % self.buffer_size, len(kept) == self.buffer_size
+
+    def state_dict(self) -> dict[str, Any]:
+        """The filled rows, for a checkpoint. Environments start new episodes after one, so no death is pending."""
+        rows = self.buffer_size if self.full else self.pos
+        arrays = {name: torch.from_numpy(getattr(self, name)[:rows].copy()) for name in self._arrays}
+        return {"pos": self.pos, "full": self.full, "arrays": arrays}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of ``state_dict``; a smaller buffer takes the newest rows."""
+        saved = len(state["arrays"]["rewards"])
+        if saved == self.buffer_size or not (state["full"] or saved > self.buffer_size):
+            newest, self.pos, self.full = np.arange(saved), state["pos"], state["full"]
+        else:  # of another size, as with another number of copies
+            by_age = (np.arange(saved) + (state["pos"] if state["full"] else 0)) % saved
+            newest = by_age[-self.buffer_size :]
+            self.pos, self.full = len(newest) % self.buffer_size, len(newest) == self.buffer_size
+        for name, rows in state["arrays"].items():
+            getattr(self, name)[: len(newest)] = rows.numpy()[newest]

@@ -1,0 +1,53 @@
+"""Batched multi-agent environments: the contract, a base for wrappers, and any ParallelEnv as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dm2_wrappers import _checks
+from dm2_wrappers.vector.base import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
+from dm2_wrappers.vector.subproc import SubprocVectorEnv
+from dm2_wrappers.vector.sync import SyncVectorEnv
+
+__all__ = [
+    "Infos",
+    "MultiAgentVectorEnv",
+    "MultiAgentVectorWrapper",
+    "StepResult",
+    "SubprocVectorEnv",
+    "SyncVectorEnv",
+    "vectorize",
+]
+
+
+def vectorize(make_env: Callable[[], Any], num_envs: int, *, workers: int = 0, state: bool = False) -> MultiAgentVectorEnv:
+    """Batch any PettingZoo ``ParallelEnv``.
+
+    Observations are flattened (``Box``, ``Discrete``, ...). The action mask of PettingZoo's
+    ``{"observation", "action_mask"}`` goes to ``infos["action_mask"]``; all other keys are features. ``Discrete`` actions
+    count from 0. Actions of absent agents are ignored. Sub-environment i plays exactly what a single environment with its
+    seed plays, in one process or in several.
+
+    Args:
+        make_env: Makes one sub-environment; called ``num_envs`` times.
+        num_envs: N.
+        workers: Spread the sub-environments over this many processes; 0 steps them in this one. ``make_env`` then travels
+            by cloudpickle, and a program must start under ``if __name__ == "__main__":``.
+        state: Call ``env.state()`` at every step, for ``infos["state"]``.
+
+    Raises:
+        TypeError: ``make_env`` is not a function, or does not make a ParallelEnv.
+        ValueError: ``num_envs`` below 1, or an environment that cannot be batched (the message says why).
+        RuntimeError: A worker failed; the message holds its traceback.
+    """
+    if not callable(make_env):
+        raise TypeError(
+            f"vectorize() makes the sub-environments itself: pass a function that makes one, e.g. lambda: make(), "
+            f"got {type(make_env).__name__}"
+        )
+    num_envs = _checks.integer("num_envs", num_envs, least=1)
+    workers = _checks.integer("workers", workers, least=0)
+    if workers:
+        return SubprocVectorEnv(make_env, num_envs, workers, state=state)
+    return SyncVectorEnv(make_env, num_envs, state=state)

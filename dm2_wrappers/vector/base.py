@@ -1,0 +1,213 @@
+"""Batched multi-agent environments: the contract that every vector environment here keeps, and a base for wrappers.
+
+The contract is ``gymnasium.vector``'s with an agent axis. With N sub-environments, K agents and D features:
+
+``reset(seed=) -> (observations [N, K, D], infos)`` and
+``step(actions [N, K] or [N, K, A]) -> (observations, rewards [N, K], terminations [N, K], truncations [N, K], infos)``.
+
+A sub-environment whose episode ends resets itself in the same step (``AutoresetMode.SAME_STEP``). The observations are
+then those of the next episode, and what followed the last action is in ``infos["final_obs"]``.
+
+An agent that is absent (it died with ``death="remove"``, it has not joined yet, or it has left) has observation 0,
+reward 0 and ``terminations`` true. So ``(terminations | truncations).all(axis=1)`` is true exactly where the joint
+episode of a sub-environment ended with this step.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+Infos = dict[str, Any]
+StepResult = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Infos]
+
+
+class MultiAgentVectorEnv(abc.ABC):
+    """N sub-environments with K agents each, stepped together as arrays.
+
+    ``infos`` of ``reset`` and ``step`` always holds, about the observations returned with it,
+
+    - ``"present"`` (bool [N, K]): the agents that act next, PettingZoo's ``agents``;
+    - ``"alive"`` (bool [N, K]): the present agents that are alive;
+    - ``"action_mask"`` (bool [N, K, A], discrete actions only): the available actions. All are available where the
+      environment has no masks; an absent agent has only its action 0, or the environment's no-op.
+
+    ``infos`` of ``step`` also holds, about what followed the actions and before any reset,
+
+    - ``"final_obs"`` (float32 [N, K, D]) and ``"final_alive"`` (bool [N, K]);
+    - ``"_final_obs"`` (bool [N]): the sub-environments whose episode ended with this step, as in Gymnasium;
+    - ``"broken"`` (bool [N]): the simulator failed and ended this episode as a truncation. Discard the episode;
+    - ``"battle_won"`` (bool [N]) where the environment reports wins; it counts in the step that ends an episode.
+
+    Environments with a global state put it under ``"state"`` (float32 [N, S]), and the one that followed the actions
+    under ``"final_state"``. Environments that know which actions would be available if an episode that reached its time
+    limit went on say so in ``"final_action_mask"`` (bool [N, K, A]).
+
+    Attributes:
+        num_envs: N, the number of sub-environments.
+        possible_agents: The K agents' names, in the order of the agent axis.
+        observation_spaces: Each agent's own flat ``Box``, unpadded; the arrays are padded with 0 to the widest.
+        action_spaces: Each agent's own action space; all ``Discrete`` or all flat ``Box``.
+        env_id: A stable name of environment and scenario, kept in demonstrations as provenance, e.g. "smax:5m_vs_6m".
+        metadata: As in Gymnasium; ``"autoreset_mode"`` is always ``SAME_STEP``.
+        render_mode: What ``render`` returns; None where it draws nothing.
+    """
+
+    num_envs: int
+    possible_agents: tuple[str, ...]
+    observation_spaces: Mapping[str, spaces.Box]
+    action_spaces: Mapping[str, spaces.Space[Any]]
+    env_id: str
+    metadata: Mapping[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
+    render_mode: str | None = None
+
+    @property
+    def num_agents(self) -> int:
+        """K, the number of possible agents, whereas PettingZoo's ``num_agents`` counts the agents present now."""
+        return len(self.possible_agents)
+
+    @property
+    def max_num_agents(self) -> int:
+        """K, as in PettingZoo."""
+        return len(self.possible_agents)
+
+    @property
+    def observation_sizes(self) -> tuple[int, ...]:
+        """Each agent's own number of features, unpadded."""
+        return tuple(int(np.prod(self.observation_spaces[agent].shape)) for agent in self.possible_agents)
+
+    @property
+    def discrete(self) -> bool:
+        """Whether actions are integers [N, K]; otherwise they are floats [N, K, A]."""
+        return isinstance(self.action_spaces[self.possible_agents[0]], spaces.Discrete)
+
+    @property
+    def unwrapped(self) -> MultiAgentVectorEnv:
+        """The innermost vector environment."""
+        return self
+
+    def observation_space(self, agent: str) -> spaces.Box:
+        """The flat ``Box`` of one agent, unpadded."""
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space[Any]:
+        """The action space of one agent."""
+        return self.action_spaces[agent]
+
+    @abc.abstractmethod
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Start a new episode in every sub-environment; an integer seeds sub-environment i with ``seed + i``."""
+
+    @abc.abstractmethod
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Take one joint step in every sub-environment."""
+
+    def render(self) -> Any:
+        """Draw sub-environment 0, as its ``render_mode`` says."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be rendered")
+
+    def close(self) -> None:  # noqa: B027 - many have nothing to release
+        """Release whatever the environment holds; safe to call twice."""
+
+    def __enter__(self) -> MultiAgentVectorEnv:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class MultiAgentVectorWrapper(MultiAgentVectorEnv):
+    """Base class for wrappers around a vector environment. It forwards everything; override what should differ.
+
+    A subclass that changes spaces assigns them in its ``__init__``: ``self.observation_spaces = {...}``.
+
+    Args:
+        env: The vector environment to wrap.
+
+    Attributes:
+        env: The vector environment one level below.
+
+    Raises:
+        TypeError: ``env`` is not a `MultiAgentVectorEnv`.
+    """
+
+    def __init__(self, env: MultiAgentVectorEnv) -> None:
+        if not isinstance(env, MultiAgentVectorEnv):
+            raise TypeError(
+                f"{type(self).__name__} wraps a MultiAgentVectorEnv, such as vectorize(make_env, num_envs) returns, "
+                f"got {type(env).__name__}"
+            )
+        self.env = env
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what neither the instance nor its classes have: num_envs, spaces, layout, anything else.
+        if name.startswith("_") or name == "env":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.env, name)
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """The wrapped environment's."""
+        return self.env.metadata
+
+    @property
+    def render_mode(self) -> str | None:  # type: ignore[override]
+        """The wrapped environment's."""
+        return self.env.render_mode
+
+    @property
+    def unwrapped(self) -> MultiAgentVectorEnv:
+        """The innermost vector environment."""
+        return self.env.unwrapped
+
+    def reset(
+        self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], Infos]:
+        """Start a new episode in every sub-environment."""
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, actions: NDArray[Any]) -> StepResult:
+        """Take one joint step in every sub-environment."""
+        return self.env.step(actions)
+
+    def render(self) -> Any:
+        """Draw sub-environment 0."""
+        return self.env.render()
+
+    def close(self) -> None:
+        """Close the wrapped environment."""
+        self.env.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{self.env!r}>"
+
+
+def joint_ends(terminations: NDArray[np.bool_], truncations: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The sub-environments whose joint episode ended with this step, bool [N]."""
+    return np.asarray((terminations | truncations).all(axis=1))
+
+
+def present_after(
+    terminations: NDArray[np.bool_], truncations: NDArray[np.bool_], infos: Mapping[str, Any]
+) -> NDArray[np.bool_]:
+    """The agents that act next, bool [N, K]: ``infos["present"]``.
+
+    In a vector environment that does not say, everybody takes part in an episode from its start.
+    """
+    if "present" in infos:
+        return np.asarray(infos["present"], dtype=bool)
+    ended = terminations | truncations
+    return ~ended | ended.all(axis=1, keepdims=True)
+
+
+def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """The agents that act first, bool [N, K]: ``infos["present"]``, or everybody where the environment does not say."""
+    return np.asarray(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)

@@ -1,0 +1,77 @@
+"""``python -m dm2_wrappers.demonstrations``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dm2_wrappers import Demonstrations
+from dm2_wrappers.demonstrations.__main__ import main
+
+DATA = Path(__file__).parents[1] / "data" / "pymarl_torch1"
+RECORDED = Path(__file__).parents[2] / "demos_data" / "smax_3m_win30.npz"
+
+
+def test_a_folder_of_pymarls_becomes_a_file(tmp_path, capsys):
+    file = tmp_path / "new" / "demos.npz"
+    options = [
+        "--agents",
+        "marine_0",
+        "marine_1",
+        "--env-id",
+        "smac:2m",
+        "--last-action",
+        "7",
+        "--agent-id",
+        "--episodes",
+        "3",
+    ]
+    assert main(["import", str(DATA), str(file), *options]) == 0
+    assert capsys.readouterr().out == f"{file}: 3 episodes of 2 agents\n"
+    demos = Demonstrations.load(file)
+    assert demos.agents == ("marine_0", "marine_1")
+    assert demos.sizes == (3 + 7 + 2,) * 2
+    assert main(["info", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "environment  smac:2m\nepisodes     3 (concurrent)\nlength       4.0 steps on average, 2 to 7\n" in printed
+    assert "battles won  not recorded\nreturn       not recorded\n" in printed
+    assert "marine_0               12         11\n" in printed
+
+
+def test_info_of_a_recording(capsys):
+    assert main(["info", str(RECORDED)]) == 0
+    printed = capsys.readouterr().out
+    demos = Demonstrations.load(RECORDED)
+    assert f"battles won  {demos.won.mean():.3f}\nreturn       {demos.rewards[:, 0].sum() / 1000:.2f}\n" in printed
+    assert f"ally_2                 75      {demos.alive[:, 2].sum()}\n" in printed
+
+
+def test_check(capsys):
+    assert main(["check", str(RECORDED)]) == 0
+    assert main(["check", str(RECORDED), "--env", "smax:3m"]) == 0
+    assert capsys.readouterr().out.endswith("smax_3m_win30.npz is whole and fits smax:3m\n")
+    assert main(["check", str(RECORDED), "--env", "smax:5m_vs_6m"]) == 1
+    assert "error: the environment is 'smax:5m_vs_6m', but" in capsys.readouterr().err
+    assert main(["check", str(RECORDED), "--env", "smax:no_such"]) == 1
+    assert "error: there is no SMAX scenario" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_one_sentence(tmp_path, capsys):
+    assert main(["info", str(tmp_path / "none.npz")]) == 1
+    assert main(["import", str(tmp_path), str(tmp_path / "x.npz")]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert errors[1].startswith("error: ")
+    assert "has no agent_0.npz" in errors[1]
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "dm2_wrappers.demonstrations", "check", str(RECORDED)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{RECORDED} is whole\n", "")
+    with pytest.raises(SystemExit):
+        main([])

@@ -1,0 +1,227 @@
+"""Recordings of the paper's implementation: what comes out of them, and what hostile ones cannot do."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import pickletools
+import zipfile
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dm2_wrappers import Demonstrations
+from dm2_wrappers.demonstrations.pymarl import array_pickles
+from tests.attack.pickles import Call, array_of, dumps, episodes, npy, npz, read_all
+
+ROWS, WIDTH = 8, 3  # a limit of seven steps
+NO_OP, STOP, ATTACK = 0, 1, 6
+
+
+class Recorder:
+    """Writes as PyMARL does: each agent's views of tensors [1, limit + 1, agents, ...], in a deque of dicts."""
+
+    def __init__(self, agents: int) -> None:
+        self.episodes: list[deque] = [deque(maxlen=5100) for _ in range(agents)]
+
+    def add(self, rows: list[list[int | None]]) -> None:
+        """An episode by its actions, [row][agent]; None is a dead agent. Agent k sees 100 e + 10 k + row + 1."""
+        agents, e = len(self.episodes), len(self.episodes[0])
+        obs = torch.zeros(1, ROWS, agents, WIDTH)
+        actions = torch.zeros(1, ROWS, agents, 1, dtype=torch.long)
+        for t, row in enumerate(rows):
+            for k, action in enumerate(row):
+                if action is not None:
+                    obs[0, t, k] = 100 * e + 10 * k + t + 1
+                    actions[0, t, k] = action
+        for k, storage in enumerate(self.episodes):
+            storage.append({"obs": obs[:, :, k, :], "actions": actions[:, :, k, :]})
+
+    def save(self, folder: Path, suffix: str = "npz") -> Path:
+        for k, storage in enumerate(self.episodes):
+            if suffix == "npz":
+                np.savez_compressed(folder / f"agent_{k}.npz", storage)
+            else:
+                np.save(folder / f"agent_{k}.npy", np.asanyarray(storage))
+        return folder
+
+
+WON = [[ATTACK, 2], [ATTACK, None], [STOP, None]]  # two steps; the last row is after the end
+LOST = [[2, ATTACK], [2, ATTACK], [None, ATTACK]]  # three steps; after the end nobody sees anything
+TIMED_OUT = [[3, 3]] * (ROWS - 1) + [[ATTACK, 3]]  # seven steps; the last row is after the end, whatever they choose
+LOST_ON_THE_RUN = [[ATTACK, 2], [None, 2], [None, 2]]  # really three steps, but it looks like a victory after two
+
+
+def recorded() -> Recorder:
+    recorder = Recorder(2)
+    for rows in (WON, LOST, TIMED_OUT, LOST_ON_THE_RUN):
+        recorder.add(rows)
+    return recorder
+
+
+@pytest.mark.parametrize("suffix", ["npz", "npy"])
+def test_padding_is_cut_and_the_dead_are_marked(tmp_path, suffix):
+    demos = Demonstrations.import_pymarl(recorded().save(tmp_path, suffix), env_id="smac:2m")
+    assert demos.agents == ("agent_0", "agent_1")
+    assert demos.sizes == (WIDTH, WIDTH)
+    assert demos.env_id == "smac:2m"
+    assert demos.style == "concurrent"
+    assert demos.win_rate is None
+    np.testing.assert_array_equal(demos.offsets, [[0, 2, 5, 12, 14]] * 2)
+    first = [[1, 2], [101, 102], range(201, 208), [301]]
+    second = [[11], [111, 112, 113], range(211, 218), [311, 312]]
+    for agent, seen in zip(demos.agents, (first, second), strict=True):
+        expected = np.repeat(np.concatenate(seen)[:, None], WIDTH, axis=1)
+        np.testing.assert_array_equal(demos.observations(agent), expected)
+    np.testing.assert_array_equal(demos.actions[:5], [[6, 2], [6, 0], [2, 6], [2, 6], [0, 6]])
+    assert not demos.rewards.any()
+    saved = tmp_path / "saved.npz"
+    demos.save(saved)
+    assert len(Demonstrations.load(saved)) == 4
+
+
+def test_what_the_learners_also_saw_is_appended(tmp_path):
+    folder = recorded().save(tmp_path)
+    demos = Demonstrations.import_pymarl(folder, agents=["marine_0", "marine_1"], last_action=7, agent_id=True)
+    demos.check_compatible(["marine_0", "marine_1"], [WIDTH + 7 + 2] * 2)
+    seen = demos.observations("marine_1")
+    np.testing.assert_array_equal(seen[0], [11] * 3 + [0] * 7 + [0, 1])  # nothing was done before
+    np.testing.assert_array_equal(seen[1], [111] * 3 + [0] * 7 + [0, 1])  # nor in the episode before this one
+    np.testing.assert_array_equal(seen[2], [112] * 3 + [0, 0, 0, 0, 0, 0, 1] + [0, 1])
+    assert not demos.padded_observations[1, 1].any()  # dead: it sees nothing at all
+    assert Demonstrations.import_pymarl(folder, agent_id=True).sizes == (WIDTH + 2,) * 2
+    with pytest.raises(ValueError, match="agent 'agent_0' has actions up to 6, but last_action=6"):
+        Demonstrations.import_pymarl(folder, last_action=6)
+
+
+def test_only_the_first_episodes(tmp_path):
+    demos = Demonstrations.import_pymarl(recorded().save(tmp_path), episodes=2)
+    np.testing.assert_array_equal(demos.offsets, [[0, 2, 5]] * 2)
+
+
+def test_a_recording_of_older_versions():
+    """Written by the class ``Recorder`` under torch 1.13.1 and NumPy 1.26.4."""
+    demos = Demonstrations.import_pymarl(Path(__file__).parents[1] / "data" / "pymarl_torch1")
+    np.testing.assert_array_equal(demos.offsets, [[0, 2, 5, 12, 14]] * 2)
+    np.testing.assert_array_equal(demos.observations("agent_1")[1:4, 0], [111, 112, 113])
+
+
+def test_a_recording_from_a_gpu(tmp_path):
+    """Storages that say that they were on one are read into main memory."""
+    path = recorded().save(tmp_path, "npy") / "agent_0.npy"
+    content = path.read_bytes()
+    for inner in {a for _, a, _ in pickletools.genops(content[content.index(b"\n") + 1 :]) if isinstance(a, bytes)}:
+        there = inner.replace(b"ctorch\n", b"ctorch.cuda\n").replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:0")
+        if there != inner:
+            content = content.replace(sized(inner), sized(there))
+    assert b"cuda:0" in content
+    path.write_bytes(content)
+    np.testing.assert_array_equal(Demonstrations.import_pymarl(tmp_path).observations("agent_0")[:2, 0], [1, 2])
+
+
+def sized(content: bytes) -> bytes:
+    """As pickle writes bytes."""
+    size = len(content)
+    return (b"C" + bytes([size]) if size < 256 else b"B" + size.to_bytes(4, "little")) + content
+
+
+def test_arrays_in_place_of_tensors(tmp_path):
+    items = [{name: x.numpy() for name, x in item.items()} for item in episodes()]
+    items[0]["obs"] = items[0]["obs"].astype(">f8")
+    for protocol in range(2, 6):
+        (tmp_path / "agent_0.npy").write_bytes(npy(pickle.dumps(array_of(items), protocol)))
+        demos = Demonstrations.import_pymarl(tmp_path)
+        np.testing.assert_array_equal(demos.offsets, [[0, 3, 7]])
+        np.testing.assert_array_equal(demos.observations("agent_0")[:3], items[0]["obs"][0, :3].astype(np.float32))
+
+
+def test_what_does_not_fit_together(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        Demonstrations.import_pymarl(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no agent_0"):
+        Demonstrations.import_pymarl(tmp_path)
+    folder = recorded().save(tmp_path)
+    with pytest.raises(ValueError, match="files of 2 agents, but 1 names"):
+        Demonstrations.import_pymarl(folder, agents=["marine_0"])
+    with pytest.raises(ValueError, match="last_action >= 0 and episodes >= 1"):
+        Demonstrations.import_pymarl(folder, episodes=0)
+    with pytest.raises(ValueError, match=r"expected 5 episodes of every agent.*\[4, 4\]"):
+        Demonstrations.import_pymarl(folder, episodes=5)
+    with pytest.raises(ValueError, match=r"agent_0\.npz is not a usable.*over max_bytes=100"):
+        Demonstrations.import_pymarl(folder, max_bytes=100)
+    (folder / "agent_1.npz").rename(folder / "agent_2.npz")
+    with pytest.raises(ValueError, match="has agent_2, but lacks agent_1"):
+        Demonstrations.import_pymarl(folder)
+    recorder = Recorder(2)
+    recorder.add(WON)
+    recorder.episodes[1][0] = {name: x[:, :-1] for name, x in recorder.episodes[1][0].items()}
+    with pytest.raises(ValueError, match=r"recordings of episode 0 have different numbers of rows: \[7, 8\]"):
+        Demonstrations.import_pymarl(recorder.save(made(tmp_path / "shorter")))
+    recorder = Recorder(1)
+    recorder.add([[ATTACK]])
+    recorder.add([[ATTACK]])
+    recorder.episodes[0][1]["obs"] = recorder.episodes[0][1]["obs"][..., :2]
+    with pytest.raises(ValueError, match=r"agent_0.*episodes 0 and 1 have different numbers of features: 3 and 2"):
+        Demonstrations.import_pymarl(recorder.save(made(tmp_path / "narrower")))
+    recorder = Recorder(1)
+    recorder.add([])
+    with pytest.raises(ValueError, match="episode 0 holds nothing but zeros"):
+        Demonstrations.import_pymarl(recorder.save(made(tmp_path / "empty")))
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def test_what_a_pickle_names_is_refused_by_its_name(tmp_path):
+    (tmp_path / "agent_0.npy").write_bytes(npy(dumps(Call("os", "system", ("true",)), 4)))
+    with pytest.raises(ValueError, match=r"agent_0\.npy is not a usable .*: it names 'os\.system'"):
+        Demonstrations.import_pymarl(tmp_path)
+    with pytest.raises(ValueError, match="opcode INST"):
+        array_pickles.load(b"(X\4\0\0\0trueios\nsystem\n.")
+    nested = io.BytesIO()
+    torch.save({"evil": Path("x")}, nested, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match=r"it names 'pathlib\.PosixPath'"):
+        array_pickles.load(dumps(Call("torch.storage", "_load_from_bytes", (nested.getvalue(),)), 4))
+
+
+def test_the_same_bytes_again_and_again_do_not_fill_the_memory():
+    one = pickle.dumps(torch.zeros(1000), 4)
+    storage = next(a for _, a, _ in pickletools.genops(one) if isinstance(a, bytes))
+    function = b"ctorch.storage\n_load_from_bytes\n"
+    once, again = function + sized(storage) + b"q\1\x85R", function + b"h\1\x85R"
+    assert array_pickles.load(one).shape == (1000,)
+    assert array_pickles.load(b"\x80\3" + once + b".").shape == (1000,)
+    with pytest.raises(ValueError, match="contents together are larger"):
+        array_pickles.load(b"\x80\3(" + once + 9 * again + b"t.")
+
+
+def test_episodes_that_share_their_numbers_do_not_fill_the_memory(tmp_path):
+    one, *_ = episodes(rows=100)
+    (tmp_path / "agent_0.npy").write_bytes(npy(pickle.dumps(array_of([one] * 50)), "(50,)"))
+    with pytest.raises(ValueError, match="episodes together are larger"):
+        Demonstrations.import_pymarl(tmp_path)
+
+
+def test_only_numpys_own_compression_is_read(tmp_path):
+    """Others swell by thousands before what the archive claims is cut off."""
+    content = npz(npy(pickle.dumps(array_of(episodes()))), method=zipfile.ZIP_BZIP2)
+    (tmp_path / "agent_0.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="compressed in a way that NumPy does not use"):
+        Demonstrations.import_pymarl(tmp_path)
+
+
+def test_the_canary_sings(tmp_path):
+    """The hostile recordings below are judged by a file: with plain pickle it does appear."""
+    pickle.loads(dumps(Call("os", "mkdir", (str(tmp_path / "canary"),)), 4))
+    assert (tmp_path / "canary").exists()
+
+
+def test_hostile_recordings_are_refused_and_run_nothing(tmp_path):
+    tally = read_all(int(os.environ.get("DM2_HOSTILE", "500")), int(os.environ.get("DM2_HOSTILE_SEED", "0")), tmp_path)
+    assert {"hidden", "opcodes", "claims", "truncated", "scrambled", "headers", "flip", "zip"} <= tally.keys()

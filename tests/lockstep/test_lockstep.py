@@ -1,0 +1,263 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import dm2_wrappers as dm2
+from dm2_wrappers.lockstep import AgentVectorEnv, Lockstep, LoopStopped
+from tests.helpers.tiny_envs import FailingEnv, TinyEnv
+
+
+def make(n=2, seed=0, **options):
+    venv = dm2.vectorize(lambda: TinyEnv(**options), n)
+    return venv, Lockstep(venv, seed=seed)
+
+
+def loops_of(lockstep, body):
+    """One loop per agent: ``body(env, agent)``."""
+    return {
+        agent: (lambda agent=agent: body(AgentVectorEnv(lockstep, agent), agent)) for agent in lockstep.env.possible_agents
+    }
+
+
+def test_every_loop_sees_its_own_slice_of_what_the_joint_environment_plays():
+    _, lockstep = make(n=3, sizes=(4, 2, 3), limit=4)
+    rng = np.random.default_rng(0)
+    plan = rng.integers(0, 3, (11, 3, 3))
+
+    def body(env, agent):
+        k = env.view.index
+        seen = [env.reset()[0]]
+        for actions in plan:
+            observations, rewards, terminations, truncations, infos = env.step(actions[:, k])
+            seen.append((observations, rewards, terminations, truncations, infos["final_obs"]))
+        return seen
+
+    results = lockstep.run(loops_of(lockstep, body))
+    reference = dm2.vectorize(lambda: TinyEnv(sizes=(4, 2, 3), limit=4), 3)
+    observations, _ = reference.reset(seed=0)
+    for k, (agent, size) in enumerate(zip(reference.possible_agents, (4, 2, 3), strict=True)):
+        np.testing.assert_array_equal(results[agent][0], observations[:, k, :size])
+    for t, actions in enumerate(plan):
+        observations, rewards, terminations, truncations, infos = reference.step(actions)
+        for k, (agent, size) in enumerate(zip(reference.possible_agents, (4, 2, 3), strict=True)):
+            got = results[agent][t + 1]
+            for mine, joint in zip(got, (observations, rewards, terminations, truncations), strict=False):
+                np.testing.assert_array_equal(mine, joint[:, k, :size] if joint.ndim == 3 else joint[:, k])
+            np.testing.assert_array_equal(got[4], infos["final_obs"][:, k, :size])
+
+
+def test_the_environment_steps_once_per_step_of_all_and_listeners_hear_it_before_the_loops_go_on():
+    _, lockstep = make()
+    order = []
+    lockstep.listeners.append(lambda step: order.append("joint"))
+
+    def body(env, agent):
+        env.reset()
+        for _ in range(3):
+            env.step(np.zeros(2, int))
+            order.append(agent)
+
+    lockstep.run(loops_of(lockstep, body))
+    assert order == ["joint", "agent_0", "agent_1"] * 3
+
+
+def test_each_agent_has_random_streams_of_its_own_whatever_the_others_draw():
+    def draws(greedy_agent):
+        _, lockstep = make(seed=7)
+
+        def body(env, agent):
+            env.reset()
+            mine = []
+            for _ in range(4):
+                if agent == greedy_agent:
+                    random.random(), np.random.rand(100), torch.rand(100)
+                mine.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+                env.step(np.zeros(2, int))
+            return mine
+
+        return lockstep.run(loops_of(lockstep, body))
+
+    plain, disturbed = draws(None), draws("agent_0")
+    assert plain["agent_1"] == disturbed["agent_1"]
+    assert plain["agent_0"] != plain["agent_1"]
+    assert draws(None) == plain
+
+
+def test_the_processes_own_streams_and_gradient_mode_are_left_as_they_were():
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    _, lockstep = make()
+
+    def body(env, agent):
+        torch.set_grad_enabled(False)
+        env.reset()
+        torch.rand(3)
+
+    lockstep.run(loops_of(lockstep, body))
+    assert torch.rand(()) == expected
+    assert torch.is_grad_enabled()
+
+
+def test_gradient_mode_of_one_loop_does_not_leak_into_another():
+    _, lockstep = make()
+
+    def body(env, agent):
+        env.reset()
+        with torch.set_grad_enabled(agent == "agent_1"):
+            env.step(np.zeros(2, int))
+            return torch.is_grad_enabled()
+
+    assert lockstep.run(loops_of(lockstep, body)) == {"agent_0": False, "agent_1": True}
+
+
+def test_when_one_loop_ends_the_others_are_stopped_where_they_wait():
+    _, lockstep = make()
+    stopped = []
+
+    def body(env, agent):
+        env.reset()
+        try:
+            for _ in range(2 if agent == "agent_0" else 5):
+                env.step(np.zeros(2, int))
+        except LoopStopped:
+            stopped.append(agent)
+            raise
+        return "done"
+
+    steps = []
+    lockstep.listeners.append(steps.append)
+    assert lockstep.run(loops_of(lockstep, body)) == {"agent_0": "done", "agent_1": None}
+    assert stopped == ["agent_1"]
+    assert len(steps) == 2
+
+
+def test_an_error_names_the_agent_stops_the_others_and_leaves_the_lockstep_usable():
+    _, lockstep = make()
+    cleaned = []
+
+    def failing(env, agent):
+        env.reset()
+        try:
+            env.step(np.zeros(2, int))
+            if agent == "agent_1":
+                raise ZeroDivisionError("oops")
+            env.step(np.zeros(2, int))
+        finally:
+            cleaned.append(agent)
+
+    with pytest.raises(ZeroDivisionError, match="oops") as caught:
+        lockstep.run(loops_of(lockstep, failing))
+    assert any("'agent_1'" in note for note in caught.value.__notes__)
+    assert sorted(cleaned) == ["agent_0", "agent_1"]
+
+    def fine(env, agent):
+        env.reset()
+        return env.step(np.zeros(2, int))[1].tolist()
+
+    assert lockstep.run(loops_of(lockstep, fine))["agent_0"] == [0.0, 0.0]
+
+
+def test_an_error_of_the_environment_ends_the_run():
+    venv = dm2.vectorize(lambda: FailingEnv(fail_at=2), 1)
+    lockstep = Lockstep(venv, seed=0)
+
+    def body(env, agent):
+        env.reset()
+        while True:
+            env.step(np.zeros(1, int))
+
+    with pytest.raises(ZeroDivisionError, match="fell over"):
+        lockstep.run(loops_of(lockstep, body))
+
+
+def test_misuse_is_refused_in_a_sentence():
+    _, lockstep = make()
+    env = AgentVectorEnv(lockstep, "agent_0")
+    with pytest.raises(RuntimeError, match="only together"):
+        env.reset()
+    with pytest.raises(ValueError, match="one loop for each"):
+        lockstep.run({"agent_0": lambda: None})
+
+    def mixed(env, agent):
+        env.reset()
+        return env.reset() if agent == "agent_0" else env.step(np.zeros(2, int))
+
+    with pytest.raises(RuntimeError, match=r"agent_0 called reset\(\), but agent_1 called step"):
+        lockstep.run(loops_of(lockstep, mixed))
+
+    _, fresh = make()
+    with pytest.raises(RuntimeError, match="reset the environment before"):
+        fresh.run(loops_of(fresh, lambda env, agent: env.step(np.zeros(2, int))))
+
+
+def test_continuous_actions_of_unlike_widths_reach_the_environment():
+    _, lockstep = make(n=2, sizes=(3, 3), actions=(1, 2), continuous=True)
+
+    def body(env, agent):
+        env.reset()
+        return env.step(np.full((2, env.single_action_space.shape[0]), 0.5, np.float32))[1]
+
+    results = lockstep.run(loops_of(lockstep, body))
+    np.testing.assert_allclose(results["agent_0"], [1.5, 1.5])
+
+
+def test_masks_and_alive_are_the_agents_own():
+    _, lockstep = make(n=1, sizes=(3, 3), actions=(3, 2), masks=True, absorb=True, lifetimes=(1, None), limit=3)
+
+    def body(env, agent):
+        _, infos = env.reset()
+        return infos, env.step(np.array([0]))[4]
+
+    results = lockstep.run(loops_of(lockstep, body))
+    assert results["agent_0"][0]["action_mask"].tolist() == [[True, False, True]]
+    assert results["agent_1"][0]["action_mask"].tolist() == [[True, False]]
+    assert results["agent_0"][1]["alive"].tolist() == [False]
+    assert results["agent_1"][1]["alive"].tolist() == [True]
+
+
+def test_learners_do_not_share_their_spaces_random_streams():
+    _, lockstep = make(sizes=(3, 3))
+    views = [AgentVectorEnv(lockstep, agent) for agent in lockstep.env.possible_agents]
+    assert views[0].single_action_space is not views[1].single_action_space
+    assert views[0].single_action_space is not lockstep.env.action_spaces["agent_0"]
+
+
+@pytest.mark.parametrize(("what", "where"), [("reward", "reward"), ("observation", "observation")])
+def test_nan_is_one_sentence_that_names_agent_and_copy(what, where):
+    venv, lockstep = make(n=2, sizes=(3, 2))
+    step = venv.step
+
+    def sick(actions):
+        observations, rewards, terminations, truncations, infos = step(actions)
+        (rewards if where == "reward" else observations)[1, 0] = np.nan
+        return observations, rewards, terminations, truncations, infos
+
+    venv.step = sick
+
+    def body(env, agent):
+        env.reset()
+        env.step(np.zeros(2, int))
+
+    with pytest.raises(ValueError, match=f"the {what} of agent 'agent_0' in copy 1 holds NaN or infinity"):
+        lockstep.run(loops_of(lockstep, body))
+
+
+def test_an_error_while_a_loop_is_stopped_does_not_keep_the_others_from_being_stopped():
+    _, lockstep = make(n=1, sizes=(2, 2, 2))
+    stopped = []
+
+    def body(env, agent):
+        env.reset()
+        try:
+            for _ in range(2 if agent == "agent_0" else 9):
+                env.step(np.zeros(1, int))
+        except LoopStopped:
+            stopped.append(agent)
+            raise RuntimeError(f"{agent} fell over") from None
+
+    with pytest.raises(RuntimeError, match="agent_1 fell over"):
+        lockstep.run(loops_of(lockstep, body))
+    assert stopped == ["agent_1", "agent_2"]

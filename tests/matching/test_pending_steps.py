@@ -1,0 +1,37 @@
+import numpy as np
+
+from dm2_wrappers.matching import PendingSteps
+
+
+def test_take_stacks_forgets_broken_episodes_whole_and_starts_anew():
+    rollout = PendingSteps()
+    ended = [[0, 0], [1, 0], [0, 1], [0, 0]]
+    broken = [[0, 0], [0, 0], [0, 1], [0, 0]]
+    for t in range(4):
+        observations = np.full((2, 1, 3), t, np.float32)
+        rollout.append(observations, np.ones((2, 1), bool), np.array(ended[t], bool), np.array(broken[t], bool))
+    assert len(rollout) == 4
+    observations, alive, forget = rollout.take()
+    assert observations.shape == (4, 2, 1, 3)
+    assert alive.shape == (4, 2, 1)
+    assert observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    # Copy 0's episode ended well; copy 1's steps 0-2 were one episode, which broke; its step 3 is of the next.
+    assert forget.astype(int).tolist() == [[0, 1], [0, 1], [0, 1], [0, 0]]
+    assert len(rollout) == 0
+
+
+def test_without_news_of_breaking_nothing_is_forgotten():
+    rollout = PendingSteps()
+    rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]))
+    assert not rollout.take()[2].any()
+
+
+def test_after_a_cut_what_follows_is_of_another_episode():
+    rollout = PendingSteps()
+    for ended, broken in ((False, False), (True, True)):
+        rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([broken]))
+        if not ended:
+            rollout.cut()
+    assert rollout.take()[2][:, 0].tolist() == [False, True]
+    rollout.cut()  # of nothing
+    assert len(rollout) == 0

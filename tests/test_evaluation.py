@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+import torch
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+
+import dm2_wrappers as dm2
+from dm2_wrappers.evaluation import evaluate
+from dm2_wrappers.sb3 import IndependentLearners
+from tests.helpers.sb3_teams import SMALL
+from tests.helpers.tiny_envs import TinyEnv
+
+
+class Always:
+    """A joint policy that always plays one action."""
+
+    def __init__(self, action=1):
+        self.action, self.starts = action, []
+
+    def start_episode(self, started):
+        self.starts.append(started.copy())
+
+    def __call__(self, observations, infos):
+        return np.full(observations.shape[:2], self.action)
+
+
+def test_means_and_standard_errors_by_hand():
+    # Copy 0 and 1 each play episodes of 4 steps, of which each copy's first is won (10 more) and the second is not.
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, wins=True), 2)
+    result = evaluate(Always(), env, episodes=4, seed=0)
+    returns = [4 * 2 + 10, 4 * 2 + 10, 8, 8]
+    error = np.std(returns, ddof=1) / 2
+    assert result["return"] == np.mean(returns)
+    assert result["return_se"] == pytest.approx(error)
+    assert result["win_rate"] == 0.5
+    assert result["win_rate_se"] == pytest.approx(np.std([1, 1, 0, 0], ddof=1) / 2)
+    assert (result["length"], result["length_se"], result["episodes"]) == (4, 0, 4)
+
+
+def test_every_copy_contributes_equally_many_episodes_however_short_they_are():
+    limits = iter([2, 8])
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=next(limits)), 2)
+    assert evaluate(Always(), env, episodes=6, seed=0)["length"] == (3 * 2 + 3 * 8) / 6
+
+
+def test_broken_episodes_are_not_counted():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, wins=True, broken=(0,)), 1)
+    result = evaluate(Always(), env, episodes=2, seed=0)
+    assert result["episodes"] == 2
+    assert result["win_rate"] == 0.5  # episodes 1 and 2 of 0, 1, 2; the even ones are won
+
+
+def test_shaping_never_gets_into_an_evaluation():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4), 2)
+    demos = dm2.Demonstrations.record(env, Always(), 2, seed=0)
+    wrapped = dm2.DM2VectorEnv(env, demos, coefficient=100.0)
+    assert evaluate(Always(), wrapped, episodes=2, seed=0)["return"] == 8
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_test_episodes_never_reach_the_matcher(batched):
+    env = TinyEnv(sizes=(3, 3), limit=4)
+    demos = dm2.Demonstrations.record(dm2.vectorize(lambda: env, 1), Always(), 2, seed=0)
+    matcher = dm2.DistributionMatcher(demos, updates=1, batch_size=4)
+    if batched:
+        wrapped = dm2.DM2VectorEnv(dm2.vectorize(lambda: env, 1), matcher, coefficient=1.0, update_every=2)
+    else:
+        wrapped = dm2.DM2ParallelEnv(env, matcher, coefficient=1.0, update_every=2)
+    evaluate(Always(), wrapped, episodes=3, seed=0)
+    dm2.Demonstrations.record(wrapped, Always() if batched else lambda seen: dict.fromkeys(seen, 1), 3, seed=0)
+    assert wrapped.metrics == {}
+    assert wrapped.update()["transitions"] == 0
+    if not batched:
+        with pytest.raises(ValueError, match="would train the discriminators, because BaseParallelWrapper"):
+            evaluate(Always(), BaseParallelWrapper(wrapped), episodes=1)
+
+
+def test_episodes_that_keep_breaking_end_the_evaluation():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=1, broken=range(100)), 2)
+    with pytest.raises(RuntimeError, match="11 episodes broke before 4 complete ones were played"):
+        evaluate(Always(), env, episodes=4, seed=0)
+
+
+def test_the_return_is_the_mean_over_the_agents_that_are_there_as_in_a_recording():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4, lifetimes=(None, 2)), 1)
+    demos = dm2.Demonstrations.record(env, Always(), 2, seed=0)
+    # Both agents' 1s for two steps, then the one's that is left.
+    assert evaluate(Always(), env, episodes=2, seed=0)["return"] == demos.mean_return == 2 + 2 + 1 + 1
+
+
+def test_without_wins_there_is_no_win_rate_and_one_episode_has_no_spread():
+    result = evaluate(Always(), TinyEnv(sizes=(3, 3), limit=4), episodes=1, seed=0)
+    assert "win_rate" not in result
+    assert np.isnan(result["return_se"])
+    with pytest.raises(ValueError, match="at least 1"):
+        evaluate(Always(), TinyEnv(), episodes=0)
+
+
+def test_recurrent_policies_hear_where_episodes_begin():
+    policy = Always()
+    evaluate(policy, dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=2), 2), episodes=4, seed=0)
+    assert [starts.tolist() for starts in policy.starts] == [[True] * 2] * 2
+
+
+@pytest.mark.parametrize("how", ["parallel", "vector", "wrapped", "around the same"])
+def test_after_an_evaluation_in_its_own_environment_a_team_begins_new_episodes(how):
+    inner = TinyEnv(sizes=(4, 3), limit=50, masks=True)
+    venv = dm2.vectorize(lambda: inner, 1)
+    demos = dm2.Demonstrations.record(venv, Always(0), 1, seed=0)
+    given = {
+        "parallel": inner,
+        "vector": venv,
+        "wrapped": dm2.DM2VectorEnv(venv, demos, coefficient=1.0),
+        "around the same": venv,
+    }[how]
+    team = IndependentLearners(MaskablePPO, given, seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.learn(6)
+    test_env = dm2.vectorize(lambda: BaseParallelWrapper(inner), 1) if how == "around the same" else given
+    team.evaluate(test_env, episodes=1, seed=3)
+    steps = []
+    team._lockstep.listeners.append(steps.append)
+    team.learn(6, reset_num_timesteps=False)
+    # Feature 0 counts an episode's steps: what the learners act on is what the environment shows.
+    assert [step.observations[0, 0, 0] for step in steps] == [0, 1, 2, 3, 4, 5]
+    assert inner.t == 6
+
+
+def test_evaluations_in_its_own_environment_do_not_put_off_the_updates_of_an_online_run():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3)), 2)
+    demos = dm2.Demonstrations.record(env, Always(0), 2, seed=0)
+    matcher = dm2.DistributionMatcher(demos, updates=1, batch_size=4, seed=0)
+    options = {"n_steps": 6, "batch_size": 6, "mode": "online", "update_every": 30, **SMALL}
+    team = IndependentLearners(PPO, env, seed=0, matcher=matcher, coefficient=0.5, **options)
+    for _ in range(3):
+        team.learn(12, reset_num_timesteps=not team.num_timesteps).evaluate(env, episodes=2, seed=3)
+    assert team._lockstep.env.metrics["transitions"] == 30 * 2
+
+
+def test_a_team_keeps_its_episodes_when_it_is_evaluated_elsewhere():
+    team = IndependentLearners(PPO, TinyEnv(limit=50), seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.learn(6).evaluate(TinyEnv(limit=50), episodes=1)
+    team.learn(6, reset_num_timesteps=False)
+    assert team._lockstep.observations[0, 0, 0] == 12
+
+
+def test_a_callback_cannot_evaluate_in_the_environment_that_is_played_in():
+    class Evaluate(BaseCallback):
+        def _on_step(self):
+            team.evaluate(env, episodes=1)
+            return True
+
+    env = TinyEnv(limit=50)
+    team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    with pytest.raises(RuntimeError, match="playing in this environment: evaluate in another one"):
+        team.learn(6, callback={"agent_0": Evaluate()})
+
+
+def test_the_same_seed_plays_the_same_episodes_and_leaves_the_global_streams_alone():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=5, random_limit=True), 3)
+    team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    test_env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=5, random_limit=True), 3)
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    first = team.evaluate(test_env, episodes=6, seed=3)
+    assert torch.rand(()) == expected
+    assert team.evaluate(test_env, episodes=6, seed=3) == first
+    assert team.evaluate(test_env, episodes=6, seed=4) != first
+    before = {a: m.policy.state_dict() for a, m in team.models.items()}
+    plain = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    plain.learn(18)
+    team.learn(18)
+    for agent in team.agents:
+        for name in before[agent]:
+            assert torch.equal(team.models[agent].policy.state_dict()[name], plain.models[agent].policy.state_dict()[name])
