@@ -1,0 +1,44 @@
+"""The answer for a file of demonstrations, in a few lines: ``python -m dm2_wrappers.demonstrations compatible FILE``."""
+
+from __future__ import annotations
+
+from dm2_wrappers.compatibility.permutation import concurrency, shared_feature_test
+from dm2_wrappers.compatibility.shared import Shared, shared_features
+from dm2_wrappers.demonstrations import Demonstrations
+
+_SAYS = {
+    "refuted": "No one team can have made these demonstrations: two agents differ in what both of them see.",
+    "not refuted": "Nothing here speaks against one team. This is no proof: agents may differ in what one alone sees.",
+}
+_TOGETHER = "The agents were recorded together, so the test cannot fail. Only a pool of several teams would be incompatible."
+
+
+def report(
+    demos: Demonstrations, shared: Shared | None = None, *, permutations: int = 999, seed: int = 0, alpha: float = 0.05
+) -> str:
+    """Whether demonstrations can come from one team, as text to print.
+
+    Args:
+        demos: The demonstrations.
+        shared: What two agents both see; by default the ready function for their environment.
+        permutations: See :func:`shared_feature_test`.
+        seed: See :func:`shared_feature_test`.
+        alpha: See :func:`shared_feature_test`.
+
+    Returns:
+        A few lines: how concurrent the agents' episodes are, a table of pairs, the verdict and what it means.
+
+    Raises:
+        ValueError: Fewer than two agents or episodes, or no ready function for their environment.
+    """
+    shared = shared or shared_features(demos)
+    together = concurrency(demos, shared)
+    test = shared_feature_test(demos, shared, permutations, seed, alpha=alpha)
+    return "\n".join(
+        [
+            f"concurrency  {together:.4f} (share of steps in which two agents' recordings agree on what both see)",
+            str(test),
+            f"verdict      {test.verdict} at level {alpha:g}",
+            _TOGETHER if together == 1 else _SAYS[test.verdict],
+        ]
+    )
