@@ -69,12 +69,13 @@ def check(game: Game, marginals: Sequence[ArrayLike], tol: float = 1e-9) -> Comp
     mean = np.mean(flows, axis=0)
     residual = np.abs(mean - (1 - game.gamma) * game.start - game.gamma * mean @ joint).sum()
     gaps = np.array([total_variation(*pair) for pair in zip(tables, _marginals(game, policies), strict=True)])
+    compatible = bool(gaps.max() <= tol)
     return Compatibility(
-        compatible=bool(gaps.max() <= tol),
+        compatible=compatible,
         disagreement=max((total_variation(one, other) for one, other in combinations(flows, 2)), default=0.0),
         flow_residual=float(residual),
         gaps=gaps,
-        lower_bound=lower_bound(game, tables),
+        lower_bound=0.0 if compatible else lower_bound(game, tables),
         policies=policies,
     )
 

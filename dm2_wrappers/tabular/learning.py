@@ -17,6 +17,7 @@ Order = Literal["turn", "simultaneous"]
 Inputs = Literal["state-action", "state"]
 
 _BACKTRACKS = 10  # a step is halved so often before the policy stays as it is
+_EXPONENT = 100.0  # a step multiplies no probability by more than its exponential
 _FLOOR = float(np.exp(-20.0))
 
 
@@ -62,9 +63,10 @@ def trpo_step(
     values = state_values(game, own, old, table)
     advantage = action_values(game, own, values, table) - values[..., None]
     variance = (rho * (old * advantage**2).sum(axis=-1)).sum(axis=-1)
-    with np.errstate(divide="ignore", over="ignore"):
-        step = np.where(variance > 0, np.sqrt(2 * delta / variance), 0.0)
-    step = np.minimum(step, 1e6)  # a deterministic policy has no variance, and no step would be infinite
+    # A nearly deterministic policy has next to no variance: there the quadratic model would allow any step.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        longest = np.nan_to_num(_EXPONENT / np.abs(advantage).max(axis=(-2, -1)), posinf=0.0)
+        step = np.fmin(np.sqrt(2 * delta / variance), longest)
     loss_before = None if loss is None else loss(old)
 
     result, waiting = old.copy(), np.ones(step.shape, dtype=bool)
