@@ -112,7 +112,7 @@ def shared_feature_test(
     Args:
         demos: The demonstrations.
         shared: What two agents both see, such as ``shared_features(demos)``.
-        permutations: How many random deals; the least p is 1 / (permutations + 1).
+        permutations: How many random deals; the least p is 1 / (permutations + 1), times the number of pairs.
         seed: Of the deals and of the embedding.
         alpha: Level of the verdict, the chance to refute demonstrations that are compatible.
 
@@ -122,20 +122,34 @@ def shared_feature_test(
     Raises:
         ValueError: Fewer than two agents or episodes, or options out of range.
     """
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1, but it is {permutations}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, but it is {alpha}")
+    pairs = list(_pairs(demos))
+    check_rounds("permutations", permutations, alpha, len(pairs), "pairs of agents")
     if len(demos) < 2:
         raise ValueError("a permutation test needs at least 2 episodes of each agent, but these demonstrations have 1")
     rng = np.random.default_rng(seed)
     found = []
-    for i, j in _pairs(demos):
+    for i, j in pairs:
         samples = _episodes(demos, shared, i, j), _episodes(demos, shared, j, i)
         found.append(((demos.agents[i], demos.agents[j]), *_two_samples(*samples, permutations, rng)))
     corrected = holm([p for *_, p in found])
-    pairs = [PairTest(*parts, p_holm) for parts, p_holm in zip(found, corrected, strict=True)]
-    return SharedFeatureTest(tuple(pairs), alpha)
+    tests = [PairTest(*parts, p_holm) for parts, p_holm in zip(found, corrected, strict=True)]
+    return SharedFeatureTest(tuple(tests), alpha)
+
+
+def check_rounds(name: str, rounds: int, alpha: float, tests: int, of: str) -> None:
+    """Raise ``ValueError`` if so many random rounds could never refute anything."""
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be between 0 and 1, but it is {alpha}")
+    least = least_rounds(alpha, tests)
+    if rounds < least:
+        raise ValueError(
+            f"{name} must be at least {least} to refute anything at level {alpha:g} with {tests} {of}, but it is {rounds}"
+        )
+
+
+def least_rounds(alpha: float, tests: int) -> int:
+    """How many random rounds a verdict at level alpha needs: the least p is 1 / (rounds + 1), and Holm multiplies it."""
+    return max(1, int(np.ceil(tests / alpha - 1 - 1e-9)))
 
 
 def holm(p: list[float]) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.compatibility.permutation import distance, embed, holm
+from dm2_wrappers.compatibility.permutation import check_rounds, distance, embed, holm
 from dm2_wrappers.demonstrations import Demonstrations
 
 Policy = Callable[[Mapping[str, Any]], dict[str, int]]
@@ -76,8 +76,8 @@ def playback_test(
         env: A PettingZoo ``ParallelEnv`` or vector environment on which they were recorded.
         clone: Makes a joint policy from demonstrations; by default :func:`count_actions`, for finitely many observations.
         episodes: How many episodes the clones play each time; as many as there are demonstrations by default.
-        bootstrap: How many demonstrations of the clones are tested; the least p is 1 / (bootstrap + 1). Each plays
-            ``len(demos) + episodes`` episodes.
+        bootstrap: How many demonstrations of the clones are tested; the least p is 1 / (bootstrap + 1), times the
+            number of agents. Each plays ``len(demos) + episodes`` episodes.
         seed: Of everything random here.
         alpha: Level of the verdict.
 
@@ -87,10 +87,7 @@ def playback_test(
     Raises:
         ValueError: The demonstrations do not fit the environment, have continuous actions, or an option is out of range.
     """
-    if bootstrap < 1:
-        raise ValueError(f"bootstrap must be at least 1, but it is {bootstrap}")
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, but it is {alpha}")
+    check_rounds("bootstrap", bootstrap, alpha, len(demos.agents), "agents")
     if demos.actions.ndim != 2:
         raise ValueError(
             "the playback test needs demonstrations with discrete actions, but these have actions of "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dm2_wrappers.compatibility.permutation import concurrency, shared_feature_test
+from dm2_wrappers.compatibility.permutation import concurrency, least_rounds, shared_feature_test
 from dm2_wrappers.compatibility.shared import Shared, shared_features
 from dm2_wrappers.demonstrations import Demonstrations
 
@@ -14,14 +14,19 @@ _TOGETHER = "The agents were recorded together, so the test cannot fail. Only a 
 
 
 def report(
-    demos: Demonstrations, shared: Shared | None = None, *, permutations: int = 999, seed: int = 0, alpha: float = 0.05
+    demos: Demonstrations,
+    shared: Shared | None = None,
+    *,
+    permutations: int | None = None,
+    seed: int = 0,
+    alpha: float = 0.05,
 ) -> str:
     """Whether demonstrations can come from one team, as text to print.
 
     Args:
         demos: The demonstrations.
         shared: What two agents both see; by default the ready function for their environment.
-        permutations: See :func:`shared_feature_test`.
+        permutations: See :func:`shared_feature_test`; by default 999, or more where there are many pairs of agents.
         seed: See :func:`shared_feature_test`.
         alpha: See :func:`shared_feature_test`.
 
@@ -33,7 +38,9 @@ def report(
     """
     shared = shared or shared_features(demos)
     together = concurrency(demos, shared)
-    test = shared_feature_test(demos, shared, permutations, seed, alpha=alpha)
+    pairs = len(demos.agents) * (len(demos.agents) - 1) // 2
+    rounds = max(999, 2 * least_rounds(alpha, pairs)) if permutations is None else permutations
+    test = shared_feature_test(demos, shared, rounds, seed, alpha=alpha)
     return "\n".join(
         [
             f"concurrency  {together:.4f} (share of steps in which two agents' recordings agree on what both see)",
