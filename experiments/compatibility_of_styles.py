@@ -1,11 +1,12 @@
 """Do demonstrations tell before any training whether they help? The shared-feature test on the styles of Figure 3.
 
-    python -m experiments.compatibility_of_styles
+Run it with ``python -m experiments.compatibility_of_styles``; it takes about five minutes.
 
-From the two files of each scenario in ``demos_data`` this makes the four styles of section 6.2: each agent's episodes
-from the same team or not (the agents alternate between the two files), and from the same episodes or not. It draws
-episodes anew again and again and prints how often the test says "refuted". The files of 3m and 5m_vs_6m are two moments of
-one training; those of 3s_vs_4z come from two trainings. Takes about five minutes.
+From the two files of each scenario in ``demos_data`` this makes four styles (section 6.2): all agents from one file or from
+both in turn ("mixed"), and from the same episodes or from others ("shuffled"). It draws episodes anew again and again and
+prints how often the test says "refuted". The files of 3m and 5m_vs_6m are two moments of one training; those of 3s_vs_4z
+come from two trainings. Agents of a mixed team never met, whichever their episodes are: teams of strangers who play
+together need their policies, see ``python -m experiments demos``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from dm2_wrappers import compatibility
 ROOT = Path(__file__).parent.parent
 SCENARIOS = ("3m", "3s_vs_4z", "5m_vs_6m")
 STYLES = {  # name: (one team, same episodes)
-    "co-trained, concurrent": (True, True),
-    "co-trained, not concurrent": (True, False),
-    "not co-trained, concurrent": (False, True),
-    "not co-trained, not concurrent": (False, False),
+    "concurrent": (True, True),
+    "shuffled": (True, False),
+    "mixed": (False, True),
+    "mixed and shuffled": (False, False),
 }
 ALPHA = 0.05
 
@@ -35,7 +36,7 @@ def draw(
 ) -> dm2.Demonstrations:
     """Demonstrations of one style with so many episodes of each agent.
 
-    Of agents that were not trained together "the same episodes" are episodes of the same numbers: they never met.
+    Without ``same`` each agent has episodes that no other agent has.
     """
     agents = files[0].agents
     order = rng.permutation(min(map(len, files)))

@@ -280,6 +280,14 @@ def test_concurrency_counts_steps():
     assert compatibility.concurrency(longer, compatibility.everything) == 1 / 5
 
 
+def test_features_count_alike_whatever_their_units():
+    rng = np.random.default_rng(0)
+    observations = np.concatenate([1000 * rng.standard_normal((60, 2, 1)), rng.standard_normal((60, 2, 1))], axis=2)
+    observations[:, 1, 1] += 1.5
+    demos = recorded(observations, np.arange(0, 61, 2))
+    assert compatibility.shared_feature_test(demos, compatibility.everything, 99).verdict == "refuted"
+
+
 def test_holm():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
@@ -448,7 +456,7 @@ def test_playback_keeps_its_level():
         demos = dm2.Demonstrations.record(env, act(policies, k), 12, seed=k)
         p.append(min(compatibility.playback_test(demos, env, episodes=24, bootstrap=19, seed=k, alpha=0.1).p_holm))
     assert np.mean(np.array(p) <= 0.1) <= 0.4  # .1 expected
-    assert np.mean(np.array(p) > 0.3) >= 0.4
+    assert np.mean(np.array(p) >= 0.3) >= 0.5
 
 
 def test_playback_takes_other_clones():

@@ -214,6 +214,11 @@ def test_what_is_never_visited():
     close(tabular.discriminator_reward(own, target, "logit", clip=3), [[-3, 3, -3, 0]])
     close(tabular.discriminator_reward(own, target, "linear", gamma=0.5), [[0, 1, -1, 0]])
     close(tabular.discriminator_loss(own, target), np.log(2) / 2)
+    rounded = own + np.array([[-1e-18, 0, 0, 0]])  # as a linear solve leaves it
+    reached = target + np.array([[0.1, 0, 0, 0]])
+    for kind in ("js", "logit"):
+        expected = tabular.discriminator_reward(own, reached, kind)
+        close(tabular.discriminator_reward(rounded, reached, kind), expected)
     close(tabular.discriminator_loss(own, target, "indicator"), 0.5)
 
 
