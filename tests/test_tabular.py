@@ -313,7 +313,7 @@ def test_algorithm_2_never_matches_incompatible_demonstrations(reward, demonstra
 
 def test_algorithm_2_with_linear_discriminators_gets_stuck_now_and_then():
     tiles = tabular.four_tiles("together")
-    policies, _ = tabular.algorithm2(tiles.game, tiles.marginals, tile_starts(0), reward="linear", order="turn")
+    policies, _ = tabular.algorithm2(tiles.game, tiles.marginals, tile_starts(0), reward="linear", sweeps=100)
     assert 90 <= (joint_tv(tiles.game, policies, tiles.expert) < 0.01).sum() < 100
 
 
