@@ -1,0 +1,68 @@
+"""The paper's theory on finite games, exact to machine precision: NumPy only, no samples, no networks.
+
+A :class:`Game` holds transitions, start and discount. A joint policy is a list of arrays [S, A_i], one for each agent.
+From these come visitation distributions, the paper's objectives J, L and L_epsilon, converged discriminators, best
+responses and Algorithm 2. ``docs/theory.md`` says what each statement of the paper is worth on such games.
+
+Leading axes of policies hold many sets of policies: [N, S, A_i] works out N of them at once.
+"""
+
+from dm2_wrappers.tabular.game import Game, deterministic, expert_policies
+from dm2_wrappers.tabular.games import (
+    TILE_STATES,
+    TILE_TARGETS,
+    Tiles,
+    coordination,
+    four_tiles,
+    go_to,
+    one_agent_moves,
+    random_game,
+    toggle,
+)
+from dm2_wrappers.tabular.learning import History, algorithm2, trpo_step
+from dm2_wrappers.tabular.objectives import Objectives, match_probabilities, objectives
+from dm2_wrappers.tabular.responses import Response, best_response, nash_gap, reward_of_own_action, value
+from dm2_wrappers.tabular.rewards import discriminator_loss, discriminator_reward
+from dm2_wrappers.tabular.visits import largest_eps, marginals, occupancy, total_variation, visitation
+
+__all__ = [
+    "TILE_STATES",
+    "TILE_TARGETS",
+    "Game",
+    "History",
+    "Objectives",
+    "Response",
+    "TabularParallelEnv",
+    "Tiles",
+    "algorithm2",
+    "best_response",
+    "coordination",
+    "deterministic",
+    "discriminator_loss",
+    "discriminator_reward",
+    "expert_policies",
+    "four_tiles",
+    "go_to",
+    "largest_eps",
+    "marginals",
+    "match_probabilities",
+    "nash_gap",
+    "objectives",
+    "occupancy",
+    "one_agent_moves",
+    "random_game",
+    "reward_of_own_action",
+    "toggle",
+    "total_variation",
+    "trpo_step",
+    "value",
+    "visitation",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "TabularParallelEnv":  # on first use: PettingZoo takes a second to import
+        from dm2_wrappers.tabular.env import TabularParallelEnv
+
+        return TabularParallelEnv
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
