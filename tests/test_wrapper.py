@@ -216,9 +216,7 @@ def test_another_scenario_is_refused():
         dm2.DM2ParallelEnv(env, demonstrations(), coefficient=0.3)
 
 
-@pytest.mark.parametrize(
-    ("sick", "message"), [("reward", "reward nan for agent|reward must be a finite number"), ("observation", "agent_1")]
-)
+@pytest.mark.parametrize(("sick", "message"), [("reward", "reward nan for agent"), ("observation", "agent_1")])
 def test_nan_in_an_observation_or_reward_is_one_sentence(sick, message):
     class Sick(TinyEnv):
         def step(self, actions):

@@ -1,4 +1,4 @@
-"""``python -m dm2_wrappers.demonstrations import|info|check``: demonstrations on the command line."""
+"""``python -m dm2_wrappers.demonstrations import|info|check|compatible``: demonstrations on the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dm2_wrappers import envs
+from dm2_wrappers import compatibility, envs
 from dm2_wrappers.demonstrations.dataset import Demonstrations
 from dm2_wrappers.vector.layout import environment_id
 from dm2_wrappers.vector.spaces import flat_space
@@ -48,6 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("file", type=Path)
     check.add_argument("--env", metavar="ENV_ID", help="such as smax:5m_vs_6m or smac:5m_vs_6m")
     check.set_defaults(command=_check)
+
+    compatible = commands.add_parser("compatible", help="test whether the agents' demonstrations can be of one team")
+    compatible.add_argument("file", type=Path)
+    compatible.set_defaults(command=_compatible)
     return parser
 
 
@@ -83,6 +87,10 @@ def _info(options: argparse.Namespace) -> None:
     print(f"{'agent':<16} {'features':>8} {'live steps':>10}")
     for agent, size in zip(demos.agents, demos.sizes, strict=True):
         print(f"{agent:<16} {size:>8} {len(demos.observations(agent)):>10}")
+
+
+def _compatible(options: argparse.Namespace) -> None:
+    print(compatibility.report(Demonstrations.load(options.file)))
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -430,7 +430,7 @@ def test_predict_takes_a_parallel_envs_observations_with_masks():
         team.predict({"nobody": observations["agent_0"]})
     with pytest.raises(
         ValueError,
-        match="agent 'agent_1' is not in its space: expected shape .3,., got shape .4,.|'agent_1' learned from 3 features, but its observation has 4",
+        match="agent 'agent_1' is not in its space: expected shape",
     ):
         team.predict({"agent_1": observations["agent_0"]})
 

@@ -17,7 +17,7 @@ import dm2_wrappers as dm2
 from dm2_wrappers import compatibility, tabular
 from dm2_wrappers.tabular.responses import action_values, state_values
 
-EXPECTED = json.loads((Path(__file__).parent / "data" / "theory_expected.json").read_text())
+EXPECTED = json.loads((Path(__file__).parents[1] / "data" / "theory_expected.json").read_text())
 BASIC = EXPECTED["G1 basic 2x2x2"]
 TILES = EXPECTED["four tiles"]
 

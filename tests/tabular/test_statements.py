@@ -16,7 +16,7 @@ import pytest
 
 from dm2_wrappers import tabular
 
-EXPECTED = json.loads((Path(__file__).parent / "data" / "theory_expected.json").read_text())
+EXPECTED = json.loads((Path(__file__).parents[1] / "data" / "theory_expected.json").read_text())
 EXACT = {"rtol": 0, "atol": 1e-9}
 
 

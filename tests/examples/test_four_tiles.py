@@ -10,7 +10,7 @@ import dm2_wrappers as dm2
 from dm2_wrappers import compatibility
 from experiments import compatibility_of_styles, draw_four_tiles
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_four_tiles_prints_its_table_and_draws_its_curves(tmp_path):
