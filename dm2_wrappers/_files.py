@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
 import secrets
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 _STALE_SECONDS = 3600.0  # a temporary file that nobody has written to for this long was left by a killed process
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, the largest file allowed
 
 
 @contextlib.contextmanager
@@ -24,40 +27,77 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb", **options: Any) ->
         path: The file to write. Its folder is made if needed.
         mode: "wb" or "w".
         **options: For ``open``, such as ``newline=""``.
+
+    Raises:
+        OSError: The file cannot be written, for example because the disk is full, ``path`` is a folder, or permission
+            is missing (``PermissionError``). It names ``path``, and any older file is unchanged.
     """
     target = Path(os.path.realpath(path))
+    permissions = _permissions(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+
+    def create(name: str, flags: int) -> int:  # never readable by more people than the old file, not even for a moment
+        return os.open(name, flags, 0o666 if permissions is None else permissions & 0o666)
+
     try:
-        # 0o666: the umask applies, as to any new file.
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        with os.fdopen(handle, mode, **options) as file:
+        # "x": the file must be new. The umask applies, as to any new file.
+        with open(temporary, mode.replace("w", "x"), opener=create, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            os.chmod(temporary, target.stat().st_mode & 0o7777)
+        if permissions is not None:
+            os.chmod(temporary, permissions)
         temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if (full := _full_disk(error)) is not None:
+            # NumPy and zipfile raise errors of their own while they close a file on a full disk.
+            sentence = "There is no room for the file, and any older one is unchanged; free some space and save again"
+            raise OSError(full.errno, sentence, str(path)) from None
+        if isinstance(error, OSError) and error.filename == str(temporary):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     _sync_folder(target.parent)
 
 
+def _permissions(target: Path) -> int | None:
+    """The permission bits of an existing file; None if there is none.
+
+    Raises:
+        OSError: It is a folder, or may not be written.
+    """
+    try:
+        found = target.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "This is a folder; name a file in it", str(target))
+    if not os.access(target, os.W_OK):  # renaming would replace a read-only file all the same
+        raise PermissionError(errno.EACCES, "This file is write-protected; choose another name", str(target))
+    return found & 0o7777
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error itself, or the one during whose handling it was raised, if it says that there is no room."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return error
+        error = error.__context__
+    return None
+
+
 def _remove_stale(target: Path) -> None:
-    for old in target.parent.glob(f".{_escaped(target.name)}.*.tmp"):
+    for old in target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * 16}.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > _STALE_SECONDS:
                 old.unlink()
 
 
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def _sync_folder(folder: Path) -> None:
-    """Make the rename survive a power failure, where folders can be synchronised."""
+    """Make the rename survive a power failure, where folders can be synchronized."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -4,26 +4,33 @@ One layout serves all styles of the paper's ablation (section 6.2). Every array 
 episode e is rows ``offsets[k, e]`` to ``offsets[k, e + 1]`` of column k. In concurrent demonstrations all agents have
 the same offsets; in shuffled or mixed ones each agent has its own, and rows past an agent's last episode are padding.
 
-Recording is in ``recording.py``, the file format in ``npz.py``, and the paper's own recordings in ``pymarl/``.
+``validation.py`` says what the constructor accepts, ``recording.py`` plays episodes, ``from_episodes.py`` takes arrays of
+your own, ``selection.py`` chooses episodes, ``npz.py`` is the file format, and ``pymarl/`` reads the paper's recordings.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.demonstrations import npz, recording
+from dm2_wrappers import _checks
+from dm2_wrappers.demonstrations import npz, recording, selection, validation
+from dm2_wrappers.demonstrations.from_episodes import from_episodes
 from dm2_wrappers.demonstrations.pymarl import reader
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Demonstrations:
-    """Joint, state-only expert episodes. Make them with :meth:`record`, :meth:`load` or from arrays of your own.
+    """Joint, state-only expert episodes.
+
+    Make them with :meth:`record`, :meth:`load` or :meth:`from_episodes`. The constructor takes the arrays themselves. It
+    accepts lists for tuples and arrays, NumPy's numbers, and other numeric dtypes that can be converted without loss
+    (floating-point numbers are rounded to float32), and stores them as documented here.
 
     Attributes:
         agents: The K agents' names, in the order of the agent axis.
@@ -34,10 +41,12 @@ class Demonstrations:
         rewards: float32 [S, K], the team's environment reward.
         offsets: int64 [K, E + 1], where each agent's episodes begin and the last one ends.
         won: int8 [K, E], 1 won, 0 lost, -1 not reported.
-        metadata: Where they come from; what JSON can hold. See the module's docstring.
+        metadata: Where they come from, as JSON can hold it: ``env_id``, ``style`` ("concurrent", "shuffled" or "mixed"),
+            ``policy`` (provenance), ``seed``, and ``selected``, the steps by which episodes were chosen.
 
     Raises:
-        ValueError: The arrays do not fit together, or an observation is not finite.
+        ValueError: The arrays do not fit together, a number is NaN or infinite or would not be the same in the documented
+            dtype, a name is not a string, or the metadata hold something that JSON cannot.
     """
 
     agents: tuple[str, ...]
@@ -51,7 +60,9 @@ class Demonstrations:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _validate(self)
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name, value in validation.normalized(given).items():
+            object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
         return self.offsets.shape[1] - 1
@@ -113,17 +124,53 @@ class Demonstrations:
         Raises:
             ValueError: ``n`` is not between 1 and ``len(self)``.
         """
-        if not 1 <= n <= len(self):
-            raise ValueError(f"subset(n) takes 1 to {len(self)} episodes of these demonstrations, but n is {n}")
-        order = np.arange(n)
-        return self._select([(self, k, order) for k in range(len(self.agents))])
+        if not isinstance(n, int | np.integer) or not 1 <= n <= len(self):
+            raise ValueError(f"subset(n) takes 1 to {len(self)} episodes of these demonstrations, but n is {n!r}")
+        return self._reordered([np.arange(n)] * len(self.agents))
+
+    def filter(self, *, won: bool) -> Demonstrations:
+        """Only the episodes that were won, or that were lost.
+
+        Concurrent demonstrations stay concurrent: joint episodes are kept or dropped. In shuffled and mixed ones each
+        agent's own episodes are chosen; if the agents then have unlike numbers, each keeps the first ones, as many as the
+        agent with the fewest.
+
+        Args:
+            won: True keeps the episodes that were won, False those that were lost. Episodes for which the environment did
+                not report a win are in neither.
+
+        Raises:
+            ValueError: No wins are reported, or no episode is left.
+        """
+        return Demonstrations(**selection.by_outcome(self, won))
+
+    def best(self, share: float) -> Demonstrations:
+        """The episodes with the highest environment return, in the order in which they were recorded.
+
+        Concurrent demonstrations stay concurrent: joint episodes are ranked by their mean return over agents. In shuffled
+        and mixed ones each agent's own episodes are ranked. Of equal episodes the earlier is kept.
+
+        Args:
+            share: What share of the episodes to keep, above 0 and at most 1; their number is rounded up.
+
+        Raises:
+            ValueError: ``share`` is out of range, or all rewards are 0, as in recordings without rewards.
+        """
+        return Demonstrations(**selection.by_return(self, share))
 
     def shuffled(self, seed: int) -> Demonstrations:
-        """The same episodes of every agent, but each agent's in an order of its own: no longer concurrent (6.2)."""
-        rng = np.random.default_rng(seed)
-        sources = [(self, k, rng.permutation(len(self))) for k in range(len(self.agents))]
-        style = "mixed" if self.style == "mixed" else "shuffled"
-        return self._select(sources, style=style, shuffle_seed=seed)
+        """The same episodes of every agent, but each agent's in an order of its own: no longer concurrent (6.2).
+
+        Raises:
+            ValueError: ``seed`` is not an integer of at least 0.
+        """
+        rng = np.random.default_rng(seed := _checks.integer("seed", seed, least=0))
+        orders = [rng.permutation(len(self)) for _ in self.agents]
+        return self._reordered(orders, style="mixed" if self.style == "mixed" else "shuffled", shuffle_seed=seed)
+
+    def _reordered(self, orders: Sequence[NDArray[Any]], **metadata: Any) -> Demonstrations:
+        columns = [(self, k, order) for k, order in enumerate(orders)]
+        return Demonstrations(**selection.select(columns, {**self.metadata, **metadata}))
 
     @classmethod
     def mix(cls, sources: Mapping[str, Demonstrations]) -> Demonstrations:
@@ -152,37 +199,51 @@ class Demonstrations:
                     f"and another {demos.actions.shape[2:] or 'discrete'}"
                 )
         order = np.arange(min(len(demos) for demos in sources.values()))
-        policies = {agent: demos.metadata.get("policy") for agent, demos in sources.items()}
         columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
-        return first._select(columns, style="mixed", policy=policies, seed=None)
+        metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
+        for name in ("policy", "selected"):  # each agent's own, where its source has one
+            if name == "policy" or any(name in demos.metadata for demos in sources.values()):
+                metadata[name] = {agent: demos.metadata.get(name) for agent, demos in sources.items()}
+        return cls(**selection.select(columns, metadata))
 
-    def _select(self, columns: Sequence[tuple[Demonstrations, int, NDArray[Any]]], **metadata: Any) -> Demonstrations:
-        """New demonstrations: agent j is column k of ``demos``, episodes in ``order``, for (demos, k, order)[j]."""
-        lengths = np.stack([np.diff(demos.offsets[k])[order] for demos, k, order in columns])
-        offsets = np.pad(np.cumsum(lengths, axis=1), ((0, 0), (1, 0)))
-        sizes = tuple(demos.sizes[k] for demos, k, _ in columns)
-        shape = (int(offsets[:, -1].max()), len(columns))
-        observations = np.zeros((*shape, max(sizes)), np.float32)
-        actions = np.zeros((*shape, *self.actions.shape[2:]), self.actions.dtype)
-        alive, rewards = np.zeros(shape, bool), np.zeros(shape, np.float32)
-        for j, (demos, k, order) in enumerate(columns):
-            starts, ends = demos.offsets[k, order], demos.offsets[k, order + 1]
-            rows = np.concatenate([np.arange(*span) for span in zip(starts, ends, strict=True)])
-            n, size = len(rows), sizes[j]
-            observations[:n, j, :size] = demos.padded_observations[rows, k, :size]
-            actions[:n, j], alive[:n, j] = demos.actions[rows, k], demos.alive[rows, k]
-            rewards[:n, j] = demos.rewards[rows, k]
-        return Demonstrations(
-            agents=tuple(demos.agents[k] for demos, k, _ in columns),
-            sizes=sizes,
-            padded_observations=observations,
-            alive=alive,
-            actions=actions,
-            rewards=rewards,
-            offsets=offsets,
-            won=np.stack([demos.won[k, order] for demos, k, order in columns]),
-            metadata={**self.metadata, **metadata},
-        )
+    @classmethod
+    def from_episodes(
+        cls,
+        episodes: Sequence[Mapping[str, Any]],
+        *,
+        env_id: str | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> Demonstrations:
+        """Take arrays of your own, such as logs of another program.
+
+        Example:
+            >>> import numpy as np
+            >>> import dm2_wrappers as dm2
+            >>> rng = np.random.default_rng(0)
+            >>> episodes = [{"left": rng.random((20, 4)), "right": rng.random((20, 3))} for _ in range(5)]
+            >>> demos = dm2.Demonstrations.from_episodes(episodes)
+            >>> len(demos), demos.agents, demos.sizes
+            (5, ('left', 'right'), (4, 3))
+            >>> steps = {"observations": episodes[0], "rewards": np.ones(20), "won": True}
+            >>> dm2.Demonstrations.from_episodes([steps]).mean_return
+            20.0
+
+        Args:
+            episodes: Joint episodes. Each is a dict from every agent's name to its observations [T, D_agent] (more axes
+                are flattened), row t before the action of step t, so without the observation after the last step. Or it
+                is a dict with ``"observations"``, such a dict, and any of
+
+                - ``"actions"``: {agent: [T] integers, counted from 0, or [T, A] floats}; 0 if left out,
+                - ``"rewards"``: the team's [T], or {agent: [T]}; 0 if left out,
+                - ``"alive"``: {agent: [T]}, whether it was alive at this observation; True if left out,
+                - ``"won"``: True, False, or None (not reported).
+            env_id: The environment they fit; None if you would rather not have it checked.
+            provenance: What to remember of the experts; what JSON can hold.
+
+        Raises:
+            ValueError: An episode does not have these shapes, or not the agents and sizes of the first.
+        """
+        return cls(**from_episodes(episodes, env_id=env_id, provenance=provenance))
 
     @classmethod
     def record(
@@ -223,7 +284,8 @@ class Demonstrations:
         """Write one compressed ``.npz`` file; an interrupted save leaves any older file as it was.
 
         Raises:
-            ValueError: The metadata hold something that JSON cannot.
+            ValueError: The metadata take more than a million characters of JSON.
+            OSError: The file cannot be written, for example because the disk is full.
         """
         arrays = {name: getattr(self, name) for name in ("alive", "actions", "rewards", "offsets", "won")}
         header = {"env_id": self.env_id, "agents": self.agents, "sizes": self.sizes}
@@ -234,14 +296,21 @@ class Demonstrations:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Demonstrations:
-        """Read a file that :meth:`save` wrote. Nothing in it is ever unpickled.
+    def load(cls, path: str | os.PathLike[str], *, max_bytes: int | None = npz.MAX_BYTES) -> Demonstrations:
+        """Read a file that :meth:`save` wrote. Nothing in it is ever unpickled, so files of strangers are safe to read.
+
+        Args:
+            path: The file.
+            max_bytes: Refuse a file whose arrays take more memory than this (a few megabytes of file can hold gigabytes of
+                zeros). None sets no limit.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is no demonstrations file, or damaged, or of an unknown version.
+            PermissionError: It may not be read.
+            IsADirectoryError: It is a folder.
+            ValueError: It is not a demonstrations file, or it is damaged, too large, or of an unknown version.
         """
-        arguments = npz.load(path)
+        arguments = npz.load(path, max_bytes)
         try:
             return cls(**arguments)
         except ValueError as error:
@@ -317,39 +386,3 @@ class Demonstrations:
                     f"agent {agent!r} has {expected} observation features in the environment, "
                     f"but {found} in the demonstrations"
                 )
-
-
-def _validate(demos: Demonstrations) -> None:
-    """Raise one ValueError if the arrays do not fit together."""
-    agents, sizes, observations, offsets = demos.agents, demos.sizes, demos.padded_observations, demos.offsets
-    if not agents or len(set(agents)) != len(agents) or len(sizes) != len(agents) or min(sizes) < 1:
-        raise ValueError(f"demonstrations need unique agents with a size each, but got {list(agents)}, {list(sizes)}")
-    if offsets.ndim != 2 or offsets.shape[1] < 2:
-        raise ValueError(f"offsets must be [agents, episodes + 1] of at least one episode, but are {offsets.shape}")
-    steps, episodes = len(observations), offsets.shape[1] - 1
-    shapes = {
-        "observations": (observations.shape, (steps, len(agents), max(sizes))),
-        "alive": (demos.alive.shape, (steps, len(agents))),
-        "actions": (demos.actions.shape[:2], (steps, len(agents))),
-        "rewards": (demos.rewards.shape, (steps, len(agents))),
-        "offsets": (offsets.shape, (len(agents), episodes + 1)),
-        "won": (demos.won.shape, (len(agents), episodes)),
-    }
-    for name, (found, expected) in shapes.items():
-        if found != expected:
-            raise ValueError(f"{name} of these demonstrations must have the shape {expected}, but it is {found}")
-    kinds = {
-        "observations": (observations, "f"),
-        "alive": (demos.alive, "b"),
-        "actions": (demos.actions, "if"),
-        "rewards": (demos.rewards, "f"),
-        "offsets": (offsets, "i"),
-        "won": (demos.won, "i"),
-    }
-    for name, (array, kind) in kinds.items():
-        if array.dtype.kind not in kind:
-            raise ValueError(f"{name} of these demonstrations must be of kind {kind!r}, but it is {array.dtype}")
-    if (offsets[:, 0] != 0).any() or (np.diff(offsets) < 1).any() or (offsets[:, -1] > steps).any():
-        raise ValueError(f"each agent's offsets must rise from 0 to at most {steps} (the rows), but they do not")
-    if not np.isfinite(observations).all() or not np.isfinite(demos.rewards).all():
-        raise ValueError("the observations or rewards of these demonstrations hold NaN or infinite values")

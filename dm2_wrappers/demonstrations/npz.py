@@ -16,122 +16,126 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dm2_wrappers import _checks
 from dm2_wrappers._files import replacing
+from dm2_wrappers.demonstrations import archive, validation
+from dm2_wrappers.demonstrations.archive import StoredArray, UnusableFile
 
 FORMAT_VERSION = 1
+MAX_BYTES = 2**30  # of arrays; 1,000 episodes of SMAX's 5m_vs_6m have 2**27
+_MAX_METADATA = 2**20  # characters
 _ARRAYS = {
-    "observations": np.float32,
-    "alive": np.bool_,
-    "actions": None,  # int64 or float32
-    "rewards": np.float32,
-    "offsets": np.int64,
-    "won": np.int8,
+    "observations": "float32",
+    "alive": "bool",
+    "actions": "int64 or float32",
+    "rewards": "float32",
+    "offsets": "int64",
+    "won": "int8",
 }
 
 
-def to_json(metadata: dict[str, Any]) -> str:
-    """Metadata as a JSON string.
+def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all.
 
     Raises:
-        ValueError: They hold something that JSON cannot.
+        ValueError: The metadata hold something that JSON cannot, or too much.
+        OSError: The file cannot be written.
     """
-    try:
-        return json.dumps(metadata, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"demonstrations keep metadata as JSON, which cannot hold this: {error}") from None
-
-
-def save(path: str | os.PathLike[str], arrays: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Write one file, whole or not at all; see :meth:`Demonstrations.save`.
-
-    Args:
-        path: The file.
-        arrays: The arrays named in the module's docstring.
-        metadata: What JSON can hold; the format version is added.
-
-    Raises:
-        ValueError: The metadata hold something that JSON cannot.
-    """
-    text = np.array(to_json({**metadata, "format_version": FORMAT_VERSION}))
-    dtypes = {**_ARRAYS, "actions": np.int64 if arrays["actions"].dtype.kind == "i" else np.float32}
+    text = json.dumps({**validation.plain_metadata(metadata), "format_version": FORMAT_VERSION}, allow_nan=False)
+    if len(text) > _MAX_METADATA:
+        raise ValueError(
+            f"the metadata of these demonstrations take {len(text):,} characters of JSON, but a file holds at most "
+            f"{_MAX_METADATA:,}; leave out what is not provenance"
+        )
     # None of these dtypes can hold a Python object, so nothing is ever pickled.
-    converted: dict[str, Any] = {name: np.asarray(arrays[name], dtype) for name, dtype in dtypes.items()}
+    converted: dict[str, Any] = {
+        name: np.asarray(arrays[name], arrays[name].dtype if " or " in dtype else dtype) for name, dtype in _ARRAYS.items()
+    }
     with replacing(path) as file:
         np.savez_compressed(file, metadata=text, **converted)
 
 
-def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+def load(path: str | os.PathLike[str], max_bytes: int | None = MAX_BYTES) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` that a file holds; see :meth:`Demonstrations.load`."""
-    path = Path(path)
-    if not path.is_file():
+    path, max_bytes = Path(path), _checks.integer("max_bytes", max_bytes, least=1, none=True)
+    try:
+        archive.check_readable(path, "demonstrations file")
+        with archive.opened(path) as file:
+            return _read(file, max_bytes)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"no demonstrations file at {path}; record some with Demonstrations.record(...) and .save() them there"
-        )
-    try:
-        return _parse(_read(path))
+        ) from None
     except ValueError as error:
         raise not_usable(path, error) from None
 
 
 def not_usable(path: str | os.PathLike[str], error: ValueError) -> ValueError:
-    """The same error with the file's name."""
-    return ValueError(f"{path} is not a usable demonstrations file: {error}")
+    """The same error with the file's name, in one short sentence."""
+    return ValueError(f"{path} is not a usable demonstrations file: {archive.one_sentence(error)}")
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of the file.
+def _read(file: zipfile.ZipFile, max_bytes: int | None) -> dict[str, Any]:
+    """The arguments of ``Demonstrations``. Headers come first: arrays are read only if they fit together.
 
     Raises:
-        ValueError: It is no .npz, or damaged, or lacks an array, or holds pickled objects.
+        ValueError: Something is not as this module's docstring says.
     """
-    expected = {"metadata", *_ARRAYS}
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is not an .npz archive, or only part of one; save or copy it again")
+    held = [name.removesuffix(".npy") for name in file.namelist()]
+    if missing := sorted({"metadata", *_ARRAYS} - set(held)):
+        raise UnusableFile(f"it lacks {', '.join(missing)} and has {', '.join(sorted(held)) or 'nothing'}")
+    agents, sizes, metadata = _metadata(file)
+    stored = {name: archive.stored_array(file, name) for name in _ARRAYS}
+    for name, dtype in _ARRAYS.items():
+        found = stored[name].dtype.newbyteorder("=")
+        if found.name not in dtype.split(" or "):
+            raise UnusableFile(f"its {name} must be {dtype}, but they are {found}")
+    validation.check_shapes(agents, sizes, {name: array.shape for name, array in stored.items()})
+    total = sum(array.nbytes for array in stored.values())
+    if max_bytes is not None and total > max_bytes:
+        raise UnusableFile(
+            f"its arrays take {total:,} bytes, over max_bytes={max_bytes:,}; pass a larger max_bytes if you trust the file"
+        )
+    arrays = {name: array.read(file) for name, array in stored.items()}
+    arrays["padded_observations"] = arrays.pop("observations")
+    return {"agents": agents, "sizes": sizes, "metadata": metadata, **arrays}
+
+
+def _metadata(file: zipfile.ZipFile) -> tuple[tuple[str, ...], tuple[int, ...], dict[str, Any]]:
+    """The agents, their sizes, and the other metadata."""
+    header = _parsed(_text(file, archive.stored_array(file, "metadata")))
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if missing := sorted(expected - set(archive.files)):
-                raise ValueError(f"it lacks {', '.join(missing)} and has {', '.join(sorted(archive.files)) or 'nothing'}")
-            return {name: _unpickled(archive, name) for name in expected}
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ValueError(f"it is damaged ({error}); save or copy it again") from None
-
-
-def _unpickled(archive: Any, name: str) -> np.ndarray:
-    try:
-        array = archive[name]
-    except ValueError as error:
-        if "Object arrays" in str(error):  # numpy's refusal
-            raise ValueError(f"its array {name!r} holds pickled Python objects, which are never read") from None
-        raise ValueError(f"its array {name!r} is damaged ({error}); save or copy it again") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"its entry {name!r} is not an array")
-    return array
-
-
-def _parse(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The arguments of ``Demonstrations`` from a file's arrays; ValueError where something is not as documented above."""
-    try:
-        header = json.loads(str(arrays.pop("metadata")))
-        version, agents, sizes = header["format_version"], header["agents"], header["sizes"]
-        agents, sizes = tuple(str(agent) for agent in agents), tuple(int(size) for size in sizes)
-    except (json.JSONDecodeError, TypeError, KeyError, ValueError) as error:
-        raise ValueError(f"its metadata are not JSON with format_version, agents and sizes ({error!r})") from None
+        version, agents, sizes = header.pop("format_version"), header.pop("agents"), header.pop("sizes")
+    except (TypeError, AttributeError, KeyError):
+        raise UnusableFile("its metadata are not JSON with format_version, agents and sizes") from None
     if version != FORMAT_VERSION:
-        raise ValueError(
+        raise UnusableFile(
             f"it is of format version {version}, but this version of dm2_wrappers reads {FORMAT_VERSION}; "
             f"upgrade dm2_wrappers or record it again"
         )
-    for name, dtype in _ARRAYS.items():
-        if dtype is not None and arrays[name].dtype != dtype:
-            raise ValueError(f"its {name} must be {np.dtype(dtype)}, but they are {arrays[name].dtype}")
-    metadata = {key: value for key, value in header.items() if key not in ("format_version", "agents", "sizes")}
-    columns = {name: array for name, array in arrays.items() if name != "observations"}
-    columns["padded_observations"] = arrays["observations"]
-    return {"agents": agents, "sizes": sizes, "metadata": metadata, **columns}
+    return validation.agent_names(agents), validation.feature_sizes(sizes), header
+
+
+def _text(file: zipfile.ZipFile, stored: StoredArray) -> str:
+    if stored.dtype.kind != "U" or stored.shape != ():
+        raise UnusableFile("its metadata are not one string")
+    if stored.nbytes > 4 * _MAX_METADATA:  # NumPy stores a character in four bytes
+        raise UnusableFile(f"its metadata have {stored.nbytes // 4:,} characters, more than {_MAX_METADATA:,}")
+    content = archive.read(file, stored.info)[stored.start :]
+    try:
+        return content.decode("utf-32-be" if stored.dtype.byteorder == ">" else "utf-32-le").rstrip("\0")
+    except UnicodeDecodeError:
+        raise UnusableFile("its metadata are damaged; save or copy it again") from None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnusableFile(f"its metadata are not JSON ({error})") from None

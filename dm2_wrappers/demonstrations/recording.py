@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers import _checks
 from dm2_wrappers._extras import require
-from dm2_wrappers.demonstrations.npz import to_json
+from dm2_wrappers.demonstrations.validation import agent_names, plain_metadata
 from dm2_wrappers.episodes import Episode, play
 from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
 from dm2_wrappers.unwrap import without_matcher
@@ -37,8 +37,9 @@ def record(
         check_parallel_env(env, "record() plays")
         single = SyncVectorEnv(lambda: env, 1, flatten_actions=True)
         env, policy = single, _DictPolicy(single, policy)
-    metadata = {"env_id": env.env_id, "style": "concurrent", "policy": dict(provenance or {}), "seed": seed}
-    to_json(metadata)  # fail now rather than after a thousand episodes
+    # Fail now rather than after a thousand episodes.
+    metadata = plain_metadata({"env_id": env.env_id, "style": "concurrent", "policy": dict(provenance or {}), "seed": seed})
+    agent_names(env.possible_agents)
 
     stream: Iterable[Episode] = play(env, policy, episodes, seed, keep_steps=True)
     if progress_bar:

@@ -1,0 +1,110 @@
+"""Choosing episodes and agents of demonstrations: subsets, shuffles, mixes, won episodes, the best by return."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dm2_wrappers import _checks
+
+if TYPE_CHECKING:
+    from dm2_wrappers.demonstrations.dataset import Demonstrations
+
+# One agent of the new demonstrations: where it comes from, its column there, and its episodes in their new order.
+Column = tuple["Demonstrations", int, NDArray[Any]]
+
+
+def select(columns: Sequence[Column], metadata: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` in which agent j is column k of ``demos`` with the episodes in ``order``.
+
+    Args:
+        columns: (demos, k, order) for each agent j.
+        metadata: The new demonstrations'.
+    """
+    lengths = np.stack([np.diff(demos.offsets[k])[order] for demos, k, order in columns])
+    offsets = np.pad(np.cumsum(lengths, axis=1), ((0, 0), (1, 0)))
+    sizes = tuple(demos.sizes[k] for demos, k, _ in columns)
+    shape, actions_like = (int(offsets[:, -1].max()), len(columns)), columns[0][0].actions
+    observations = np.zeros((*shape, max(sizes)), np.float32)
+    actions = np.zeros((*shape, *actions_like.shape[2:]), actions_like.dtype)
+    alive, rewards = np.zeros(shape, bool), np.zeros(shape, np.float32)
+    for j, (demos, k, order) in enumerate(columns):
+        starts, ends = demos.offsets[k, order], demos.offsets[k, order + 1]
+        rows = np.concatenate([np.arange(*span) for span in zip(starts, ends, strict=True)])
+        n, size = len(rows), sizes[j]
+        observations[:n, j, :size] = demos.padded_observations[rows, k, :size]
+        actions[:n, j], alive[:n, j] = demos.actions[rows, k], demos.alive[rows, k]
+        rewards[:n, j] = demos.rewards[rows, k]
+    return {
+        "agents": tuple(demos.agents[k] for demos, k, _ in columns),
+        "sizes": sizes,
+        "padded_observations": observations,
+        "alive": alive,
+        "actions": actions,
+        "rewards": rewards,
+        "offsets": offsets,
+        "won": np.stack([demos.won[k, order] for demos, k, order in columns]),
+        # A file's metadata also say the win rate; that of the new demonstrations is another one.
+        "metadata": {name: value for name, value in metadata.items() if name != "win_rate"},
+    }
+
+
+def by_outcome(demos: Demonstrations, won: bool) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` with the episodes that were won, or lost; see :meth:`Demonstrations.filter`."""
+    won = _checks.flag("won", won)
+    if unknown := [agent for agent, column in zip(demos.agents, demos.won, strict=True) if (column < 0).all()]:
+        whose = "These demonstrations do" if len(unknown) == len(demos.agents) else f"The episodes of {unknown} do"
+        raise ValueError(f"{whose} not say which episodes were won, so none can be chosen by it; best(share) goes by return")
+    chosen = demos.won == int(won)
+    if demos.style == "concurrent":
+        chosen[:] = chosen.all(axis=0)
+    counts = chosen.sum(axis=1)
+    if not (count := int(counts.min())):
+        k = int(counts.argmin())
+        outcomes = [
+            f"{(demos.won[k] == value).sum()} {name}" for value, name in ((1, "won"), (0, "lost"), (-1, "not reported"))
+        ]
+        raise ValueError(
+            f"filter(won={won}) leaves nothing: of the {len(demos)} episodes of agent {demos.agents[k]!r} "
+            f"{', '.join(outcomes)}; best(share) goes by return instead"
+        )
+    return _chosen(demos, [np.flatnonzero(row)[:count] for row in chosen], {"filter": {"won": won}})
+
+
+def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` with the episodes of highest return; see :meth:`Demonstrations.best`."""
+    share = _checks.number("share", share, above=0)
+    if share > 1:
+        raise ValueError(
+            f"share must be a number above 0 and at most 1, got {share:g}; best(0.3) keeps 30 % of the episodes"
+        )
+    if not demos.rewards.any():
+        raise ValueError("best(share) goes by return, but these demonstrations hold no rewards: all of them are 0")
+    # float64, because a long episode's float32 rewards lose digits when they are summed.
+    sums = [
+        np.add.reduceat(column.astype(np.float64), o[:-1]) for column, o in zip(_played(demos), demos.offsets, strict=True)
+    ]
+    returns = np.stack(sums)
+    if demos.style == "concurrent":
+        returns[:] = returns.mean(axis=0)
+    count = math.ceil(share * len(demos) - 1e-9)  # 0.07 * 100 is a little more than 7
+    orders = [np.sort(np.argsort(-row, kind="stable")[:count]) for row in returns]
+    return _chosen(demos, orders, {"best": share})
+
+
+def _played(demos: Demonstrations) -> list[NDArray[np.float32]]:
+    """Each agent's rewards without the rows after its last episode."""
+    return [demos.rewards[:end, k] for k, end in enumerate(demos.offsets[:, -1])]
+
+
+def _chosen(demos: Demonstrations, orders: list[NDArray[Any]], how: dict[str, Any]) -> dict[str, Any]:
+    """Each agent's episodes in ``orders``; the metadata remember how they were chosen, after earlier choices."""
+    before = demos.metadata.get("selected") or []
+    step = {**how, "kept": len(orders[0]), "of": len(demos)}
+    history = [*(before if isinstance(before, list) else [before]), step]
+    columns = [(demos, k, order) for k, order in enumerate(orders)]
+    return select(columns, {**demos.metadata, "selected": history})
