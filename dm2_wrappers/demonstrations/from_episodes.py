@@ -27,7 +27,7 @@ def from_episodes(
     for e, episode in enumerate(joint):
         if set(episode.observations) != set(agents):
             raise ValueError(
-                f"every episode needs all agents: episode 0 has {list(agents)}, but episode {e} {list(episode.observations)}; "
+                f"every episode needs all agents: episode 0 has {list(agents)}, episode {e} {list(episode.observations)}; "
                 "give an absent agent observations of 0 and alive all False"
             )
         for agent in agents:
@@ -52,7 +52,7 @@ def from_episodes(
 
 
 class _Episode:
-    """One joint episode of T steps, checked: each agent's observations [T, D], actions [T] or [T, A], rewards and alive [T]."""
+    """One joint episode of T steps, checked: each agent's observations [T, D], actions [T] or [T, A], and so on."""
 
     def __init__(self, e: int, episode: Any) -> None:
         if not isinstance(episode, Mapping) or not episode:
@@ -83,7 +83,7 @@ class _Episode:
         array = self._array("observations", agent, value)
         if array.ndim < 2:
             raise ValueError(
-                f"{self._name} needs observations [T, D] of agent {agent!r}, one row for each step, got the shape {array.shape}"
+                f"{self._name} needs observations [T, D] of agent {agent!r}, a row a step, got the shape {array.shape}"
             )
         return array.reshape(len(array), -1)
 

@@ -25,7 +25,7 @@ import numpy as np
 from dm2_wrappers import _checks
 from dm2_wrappers._files import replacing
 from dm2_wrappers.demonstrations import archive, validation
-from dm2_wrappers.demonstrations.archive import StoredArray, UnusableFile
+from dm2_wrappers.demonstrations.archive import StoredArray, UnusableFileError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 2**30  # of arrays; 1,000 episodes of SMAX's 5m_vs_6m have 2**27
@@ -89,17 +89,17 @@ def _read(file: zipfile.ZipFile, max_bytes: int | None) -> dict[str, Any]:
     """
     held = [name.removesuffix(".npy") for name in file.namelist()]
     if missing := sorted({"metadata", *_ARRAYS} - set(held)):
-        raise UnusableFile(f"it lacks {', '.join(missing)} and has {', '.join(sorted(held)) or 'nothing'}")
+        raise UnusableFileError(f"it lacks {', '.join(missing)} and has {', '.join(sorted(held)) or 'nothing'}")
     agents, sizes, metadata = _metadata(file)
     stored = {name: archive.stored_array(file, name) for name in _ARRAYS}
     for name, dtype in _ARRAYS.items():
         found = stored[name].dtype.newbyteorder("=")
         if found.name not in dtype.split(" or "):
-            raise UnusableFile(f"its {name} must be {dtype}, but they are {found}")
+            raise UnusableFileError(f"its {name} must be {dtype}, but they are {found}")
     validation.check_shapes(agents, sizes, {name: array.shape for name, array in stored.items()})
     total = sum(array.nbytes for array in stored.values())
     if max_bytes is not None and total > max_bytes:
-        raise UnusableFile(
+        raise UnusableFileError(
             f"its arrays take {total:,} bytes, over max_bytes={max_bytes:,}; pass a larger max_bytes if you trust the file"
         )
     arrays = {name: array.read(file) for name, array in stored.items()}
@@ -113,9 +113,9 @@ def _metadata(file: zipfile.ZipFile) -> tuple[tuple[str, ...], tuple[int, ...], 
     try:
         version, agents, sizes = header.pop("format_version"), header.pop("agents"), header.pop("sizes")
     except (TypeError, AttributeError, KeyError):
-        raise UnusableFile("its metadata are not JSON with format_version, agents and sizes") from None
+        raise UnusableFileError("its metadata are not JSON with format_version, agents and sizes") from None
     if version != FORMAT_VERSION:
-        raise UnusableFile(
+        raise UnusableFileError(
             f"it is of format version {version}, but this version of dm2_wrappers reads {FORMAT_VERSION}; "
             f"upgrade dm2_wrappers or record it again"
         )
@@ -124,18 +124,18 @@ def _metadata(file: zipfile.ZipFile) -> tuple[tuple[str, ...], tuple[int, ...], 
 
 def _text(file: zipfile.ZipFile, stored: StoredArray) -> str:
     if stored.dtype.kind != "U" or stored.shape != ():
-        raise UnusableFile("its metadata are not one string")
+        raise UnusableFileError("its metadata are not one string")
     if stored.nbytes > 4 * _MAX_METADATA:  # NumPy stores a character in four bytes
-        raise UnusableFile(f"its metadata have {stored.nbytes // 4:,} characters, more than {_MAX_METADATA:,}")
+        raise UnusableFileError(f"its metadata have {stored.nbytes // 4:,} characters, more than {_MAX_METADATA:,}")
     content = archive.read(file, stored.info)[stored.start :]
     try:
         return content.decode("utf-32-be" if stored.dtype.byteorder == ">" else "utf-32-le").rstrip("\0")
     except UnicodeDecodeError:
-        raise UnusableFile("its metadata are damaged; save or copy it again") from None
+        raise UnusableFileError("its metadata are damaged; save or copy it again") from None
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UnusableFile(f"its metadata are not JSON ({error})") from None
+        raise UnusableFileError(f"its metadata are not JSON ({error})") from None

@@ -147,7 +147,7 @@ def test_what_does_not_fit_together(tmp_path):
     folder = recorded().save(tmp_path)
     with pytest.raises(ValueError, match="files of 2 agents, but 1 names"):
         Demonstrations.import_pymarl(folder, agents=["marine_0"])
-    with pytest.raises(ValueError, match="last_action >= 0 and episodes >= 1"):
+    with pytest.raises(ValueError, match="episodes must be None or an integer of at least 1, got 0"):
         Demonstrations.import_pymarl(folder, episodes=0)
     with pytest.raises(ValueError, match=r"expected 5 episodes of every agent.*\[4, 4\]"):
         Demonstrations.import_pymarl(folder, episodes=5)

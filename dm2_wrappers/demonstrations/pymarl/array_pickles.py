@@ -1,11 +1,12 @@
 """Pickles of NumPy arrays and torch tensors of numbers, read without unpickling (see ``pickle_machine.py``).
 
 This is the table of the names that they use, with functions of our own: the originals accept too much. Everything else is
-a ``ValueError``, as is damage, and memory stays within a small multiple of the pickle's size.
+a ``ValueError``, as is damage. Memory stays within a small multiple of the pickle's size, and time within seconds: copied
+bytes and opcodes are counted (``pickle_machine.Budget``).
 
 torch writes a tensor's numbers as a pickle within the pickle (``torch.storage._load_from_bytes``), which plain ``pickle``
-would run with torch's own unrestricted loader. Here the same machine checks that it is one storage, as large as it claims to
-be, and only then ``torch.load(weights_only=True)`` reads it.
+would run with torch's own unrestricted loader. Here the same machine reads it, and the numbers that follow it are taken as
+they lie there; torch itself is not needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.demonstrations.pymarl.pickle_machine import Function, Stateful, run
+from dm2_wrappers.demonstrations.pymarl.pickle_machine import Budget, Function, Stateful, run
 
 # What running a damaged pickle can raise, besides ValueError.
 _ERRORS = (
@@ -69,29 +70,23 @@ def load(data: bytes) -> Any:
     Raises:
         ValueError: The pickle is damaged or holds anything else, which is named.
     """
-    stream, left = io.BytesIO(data), 2 * len(data)
-
-    def spend(size: int) -> None:
-        nonlocal left
-        left -= size
-        if left < 0:  # the same few bytes, copied again and again; a real pickle copies each once or twice
-            raise ValueError("its contents together are larger than itself")
+    stream, budget = io.BytesIO(data), Budget(len(data))
 
     def encode(text: Any, encoding: Any) -> bytes:  # as protocol 2 writes bytes
         if type(text) is not str or encoding != "latin1":
             raise ValueError("damaged pickle (bytes that are none)")
-        spend(len(text))
+        budget.spend_copy(len(text))
         return text.encode("latin1")
 
     def storage(content: Any) -> NDArray[Any]:
         if type(content) is not bytes:
             raise ValueError("damaged pickle (a torch storage that is no bytes)")
-        spend(len(content))
-        return _storage(content)
+        budget.spend_copy(len(content))
+        return _storage(content, budget)
 
     copying = {"torch.storage._load_from_bytes": Function(storage), "_codecs.encode": Function(encode)}
     try:
-        result = run(stream, {**_NAMES, **copying})
+        result = run(stream, {**_NAMES, **copying}, budget)
     except ValueError:
         raise
     except _ERRORS as error:
@@ -123,53 +118,32 @@ def _scalar(dtype: Any, content: Any) -> Any:
     return _numbers(content, dtype, (1,))[0]
 
 
-def _storage(content: bytes) -> NDArray[Any]:
+def _storage(content: bytes, budget: Budget) -> NDArray[Any]:
     """The numbers of a torch storage, from what ``torch.storage._load_from_bytes`` is given."""
-    import torch
-
     stream = io.BytesIO(content)
-    claims: list[tuple[str, int, torch.dtype]] = []
+    claims: list[tuple[str, int, np.dtype[Any]]] = []
 
     def claim(identity: Any) -> None:
         kind, dtype, key, location, numel, view = identity
         if kind != "storage" or type(key) is not str or type(location) is not str or view is not None:
             raise ValueError("it holds a torch storage of an unknown form")
-        if not isinstance(dtype, torch.dtype) or type(numel) is not int:
+        if not isinstance(dtype, np.dtype) or type(numel) is not int:
             raise ValueError("damaged pickle (a torch storage without type or size)")
         claims.append((key, numel, dtype))
 
     # torch.save's older format: a magic number, a version, the writer's sizes, the storage, its keys, its bytes.
-    head = [run(stream, {}), run(stream, {}), run(stream, {})]
+    head = [run(stream, {}, budget) for _ in range(3)]
     if head[:2] != [0x1950A86A20F9469CFC6C, 1001] or type(head[2]) is not dict or head[2].get("little_endian") is not True:
         raise ValueError("it holds a torch storage of an unknown form")
-    run(stream, _storage_types(), claim)
-    keys = run(stream, {})
+    run(stream, _STORAGES, budget, claim)
+    keys = run(stream, {}, budget)
     if len(claims) != 1 or keys != [claims[0][0]]:
         raise ValueError("it holds a torch storage of an unknown form")
     _, numel, dtype = claims[0]
     size = len(content) - stream.tell() - 8
     if numel < 0 or numel * dtype.itemsize != size or stream.read(8) != struct.pack("<q", numel):
         raise ValueError(f"damaged pickle (a torch storage of {numel} numbers in {max(size, 0)} bytes)")
-    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return torch.empty(0, dtype=dtype).set_(storage).numpy()
-
-
-def _storage_types() -> dict[str, Any]:
-    import torch
-
-    names = {
-        "Float": torch.float32,
-        "Double": torch.float64,
-        "Half": torch.float16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }
-    # What was on a GPU is read into main memory.
-    return {f"{module}.{name}Storage": dtype for name, dtype in names.items() for module in ("torch", "torch.cuda")}
+    return np.frombuffer(content, dtype, offset=stream.tell())
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> NDArray[Any]:
@@ -200,6 +174,22 @@ def _no_hooks(*arguments: Any) -> dict[str, Any]:
     return {}
 
 
+# The classes of torch's storages; what was on a GPU is read into main memory.
+_STORAGES = {
+    f"{module}.{name}Storage": np.dtype(dtype)
+    for module in ("torch", "torch.cuda")
+    for name, dtype in {
+        "Float": "<f4",
+        "Double": "<f8",
+        "Half": "<f2",
+        "Long": "<i8",
+        "Int": "<i4",
+        "Short": "<i2",
+        "Char": "i1",
+        "Byte": "u1",
+        "Bool": "?",
+    }.items()
+}
 _NAMES: dict[str, Any] = {
     "numpy.ndarray": None,  # an argument of _reconstruct
     "numpy.dtype": Function(lambda spec, *_: DType(spec)),

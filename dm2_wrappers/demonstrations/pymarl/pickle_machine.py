@@ -42,12 +42,49 @@ class Stateful:
         raise NotImplementedError
 
 
-def run(stream: io.BytesIO, names: Mapping[str, Any], persistent: Callable[[Any], Any] | None = None) -> Any:
+class Budget:
+    """How much a pickle may still make of itself, together with the pickles within it.
+
+    An opcode of one byte makes an object of about a hundred, and can copy others again and again. So both are counted:
+    opcodes, and bytes that are copied.
+
+    Args:
+        size: The pickle's, in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        # Real recordings have some 90 opcodes an episode, and 7 or more bytes for each opcode; the paper's, 800.
+        self.opcodes = 10_000 + min(size // 4, 1_000_000 + size // 200)
+        self.copies = 2 * size  # a real pickle copies each byte once or twice
+
+    def spend_opcode(self) -> None:
+        """Count one opcode.
+
+        Raises:
+            ValueError: There were too many for a pickle of this size.
+        """
+        self.opcodes -= 1
+        if self.opcodes < 0:
+            raise ValueError("it makes more objects than a recording of its size has")
+
+    def spend_copy(self, size: int) -> None:
+        """Count bytes that are copied.
+
+        Raises:
+            ValueError: There were too many for a pickle of this size.
+        """
+        self.copies -= size
+        if self.copies < 0:
+            raise ValueError("its contents together are larger than itself")
+
+
+def run(stream: io.BytesIO, names: Mapping[str, Any], budget: Budget, persistent: Callable[[Any], Any] | None = None) -> Any:
     """The object that the stream's next pickle holds; the stream is then behind it.
 
     Args:
         stream: Where to read.
         names: For each "module.name" that the pickle may use a :class:`Function`, or any value that is no function.
+        budget: What it may spend.
         persistent: Called with the identity of an object that is stored elsewhere; None refuses those.
 
     Raises:
@@ -60,6 +97,7 @@ def run(stream: io.BytesIO, names: Mapping[str, Any], persistent: Callable[[Any]
     argument: Any
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
+        budget.spend_opcode()
         if name in _VALUES:
             stack.append(argument)
         elif name in _CONSTANTS:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
+from dm2_wrappers.demonstrations import archive
+from dm2_wrappers.demonstrations.archive import UnusableFileError, array_header, check_readable, one_sentence
 from dm2_wrappers.demonstrations.pymarl import array_pickles
+from dm2_wrappers.demonstrations.validation import agent_names
 
+_LEAST_EPISODE = 200  # bytes of a pickle that an episode takes besides its numbers, at the very least
 ATTACK = 6  # SMAC's actions: no-op, stop, four moves, then one for each target
 
 Episode = tuple[NDArray[np.float32], NDArray[np.int64]]  # one agent's: observations [R, D], actions [R]
@@ -47,23 +51,34 @@ def read(
     max_bytes: int = 4 * 2**30,
 ) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` from a folder of recordings; see :meth:`Demonstrations.import_pymarl`."""
+    last_action = _checks.integer("last_action", last_action, least=0)
+    episodes = _checks.integer("episodes", episodes, least=1, none=True)
+    max_bytes, agent_id = _checks.integer("max_bytes", max_bytes, least=1), _checks.flag("agent_id", agent_id)
     paths = _agent_files(Path(folder))
-    names = tuple(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(paths)))
+    names = agent_names(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(paths)))
     if len(names) != len(paths):
         raise ValueError(f"{folder} has files of {len(paths)} agents, but {len(names)} names were given: {list(names)}")
-    if last_action < 0 or (episodes is not None and episodes < 1):
-        raise ValueError(f"expected last_action >= 0 and episodes >= 1, got {last_action} and {episodes}")
-    columns = []
+    columns, left = [], max_bytes
     for path in paths:
+        check_readable(path, "recording")
         try:
-            columns.append(_read_agent(path, max_bytes)[:episodes])
-        except Exception as error:  # the ways in which zipfile and NumPy fail on a damaged file are many
-            reason = str(error) if type(error) is ValueError else f"damaged ({type(error).__name__}: {error})"
-            raise ValueError(f"{path} is not a usable recording of PyMARL's: {' '.join(reason.split())[:400]}") from None
+            data = _contents(path, left, max_bytes)
+            columns.append(_read_agent(data)[:episodes])
+        except archive.DAMAGE as error:
+            reason = error if isinstance(error, ValueError) else archive.damaged(error)
+            raise ValueError(f"{path} is not a usable recording of PyMARL's: {one_sentence(reason)}") from None
+        left -= len(data)
     counts = [len(column) for column in columns]
     if len(set(counts)) != 1 or (episodes or counts[0]) > counts[0]:
         raise ValueError(f"expected {episodes or 'equally many'} episodes of every agent, but {folder} has {counts}")
     joint = [_cut(e, episode) for e, episode in enumerate(zip(*columns, strict=True))]
+    widest = max(observations.shape[1] for observations, _, _ in joint[0]) + last_action + agent_id * len(names)
+    size = 4 * widest * len(names) * sum(len(episode[0][1]) for episode in joint)
+    if size > max_bytes:
+        raise ValueError(
+            f"the observations of {folder} would take {size:,} bytes, over max_bytes={max_bytes:,}; "
+            "pass a larger max_bytes, or fewer episodes"
+        )
     return _assemble(joint, names, env_id, last_action, agent_id)
 
 
@@ -82,17 +97,12 @@ def _agent_files(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
-    """One agent's episodes."""
-    data = _contents(path, max_bytes)
+def _read_agent(data: bytes) -> list[Episode]:
+    """One agent's episodes, from an array in NumPy's format."""
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"it is of NumPy's format {version}, but (1, 0) or (2, 0) was expected")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
-    if dtype.kind != "O":
-        raise ValueError(f"it holds an array of {dtype}, but an object array of episodes was expected")
+    _, shape, descr, _ = array_header(stream, "arr_0")
+    if descr != "|O":
+        raise UnusableFileError(f"it holds an array of {descr}, but an object array of episodes was expected")
     array = array_pickles.load(stream.read())
     items = array.value if isinstance(array, array_pickles.Array) else None
     if type(items) is not list or shape != (len(items),) or not items:
@@ -101,8 +111,8 @@ def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
     left = len(data)
     for e, item in enumerate(items):
         observations, actions = _episode(e, item)
-        # In a real file each episode has numbers of its own; a small hostile one may point at the same again and again.
-        left -= observations.nbytes
+        # In a real file each episode has its own numbers; a small hostile one may point at the same again and again.
+        left -= observations.nbytes + _LEAST_EPISODE
         if left < 0:
             raise ValueError("its episodes together are larger than its contents")
         if result and observations.shape[1] != result[0][0].shape[1]:
@@ -116,24 +126,25 @@ def _read_agent(path: Path, max_bytes: int) -> list[Episode]:
     return result
 
 
-def _contents(path: Path, max_bytes: int) -> bytes:
-    """The one array of an ``.npz``, or the ``.npy`` itself, in NumPy's format; at most ``max_bytes``."""
-    advice = "pass a larger max_bytes if you trust it"
+def _contents(path: Path, left: int, max_bytes: int) -> bytes:
+    """The one array of an ``.npz``, or the ``.npy`` itself, in NumPy's format; at most ``left`` bytes."""
     if path.suffix == ".npy":
-        if path.stat().st_size > max_bytes:
-            raise ValueError(f"it has {path.stat().st_size} bytes, over max_bytes={max_bytes}: {advice}")
+        _check_size(path.stat().st_size, left, max_bytes)
         return path.read_bytes()
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if names != ["arr_0.npy"]:
-            raise ValueError(f"expected one array arr_0 in it, found {', '.join(names)[:200] or 'none'}")
-        entry = archive.getinfo("arr_0.npy")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others may swell before they are cut
-            raise ValueError("it is compressed in a way that NumPy does not use")
-        if entry.file_size > max_bytes:
-            raise ValueError(f"its contents claim {entry.file_size} bytes, over max_bytes={max_bytes}: {advice}")
-        with archive.open("arr_0.npy") as file:
-            return file.read()  # no more than the archive claims
+    with archive.opened(path) as file:
+        if (names := file.namelist()) != ["arr_0.npy"]:
+            raise UnusableFileError(f"expected one array arr_0 in it, found {', '.join(names) or 'none'}")
+        info = archive.entry(file, "arr_0.npy")
+        _check_size(info.file_size, left, max_bytes)
+        return archive.read(file, info)
+
+
+def _check_size(size: int, left: int, max_bytes: int) -> None:
+    if size > left:
+        before = f" after {max_bytes - left:,} of the agents before it" if left < max_bytes else ""
+        raise UnusableFileError(
+            f"its contents claim {size:,} bytes{before}, over max_bytes={max_bytes}: pass a larger max_bytes if you trust it"
+        )
 
 
 def _episode(e: int, item: Any) -> tuple[NDArray[Any], NDArray[Any]]:
