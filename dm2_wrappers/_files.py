@@ -75,7 +75,8 @@ def _permissions(target: Path) -> int | None:
         return None
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "This is a folder; name a file in it", str(target))
-    if not os.access(target, os.W_OK):  # renaming would replace a read-only file all the same
+    # Renaming would replace a read-only file all the same.
+    if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise PermissionError(errno.EACCES, "This file is write-protected; choose another name", str(target))
     return found & 0o7777
 

@@ -1,8 +1,9 @@
-"""``python -m dm2_wrappers.demonstrations import|info|check|compatible``: demonstrations on the command line."""
+"""``python -m dm2_wrappers.demonstrations import|info|check|filter|compatible``: demonstrations on the command line."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from dm2_wrappers import compatibility, envs
 from dm2_wrappers.demonstrations.dataset import Demonstrations
+from dm2_wrappers.demonstrations.npz import MAX_BYTES
 from dm2_wrappers.vector.layout import environment_id
 from dm2_wrappers.vector.spaces import flat_space
 
@@ -19,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except OSError as error:
+        print(f"error: {_without_errno(error)}", file=sys.stderr)
+        return 1
+    except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -34,25 +39,46 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("file", type=Path, help="the .npz to write")
     add.add_argument("--agents", nargs="+", metavar="NAME", help="the agents' names; agent_0, agent_1, ... if not given")
     add.add_argument("--env-id", help="the environment they fit, such as smac:5m_vs_6m")
-    add.add_argument("--last-action", type=int, default=0, metavar="ACTIONS", help="append the last action, one of so many")
-    add.add_argument("--agent-id", action="store_true", help="append the agent's number")
-    add.add_argument("--episodes", type=int, help="only the first so many")
-    add.add_argument("--max-bytes", type=int, default=4 * 2**30, help="refuse a file whose contents are larger (4 GiB)")
+    add.add_argument("--last-action", type=int, default=0, metavar="N", help="append the last action, one-hot in N actions")
+    add.add_argument("--agent-id", action="store_true", help="append the agent's number, one-hot")
+    add.add_argument("--episodes", type=int, metavar="N", help="keep only the first N")
+    add.add_argument("--max-bytes", type=int, default=4 * 2**30, help="refuse a folder whose contents are larger (4 GiB)")
     add.set_defaults(command=_import)
 
-    info = commands.add_parser("info", help="what a demonstrations file holds")
-    info.add_argument("file", type=Path)
+    info = commands.add_parser("info", help="print what a demonstrations file holds")
+    _add_file(info)
     info.set_defaults(command=_info)
 
-    check = commands.add_parser("check", help="whether a demonstrations file is whole, and fits an environment")
-    check.add_argument("file", type=Path)
+    check = commands.add_parser("check", help="check that a demonstrations file is whole, and that it fits an environment")
+    _add_file(check)
     check.add_argument("--env", metavar="ENV_ID", help="such as smax:5m_vs_6m or smac:5m_vs_6m")
     check.set_defaults(command=_check)
 
+    chosen = commands.add_parser("filter", help="keep the episodes that were won or lost, or the best, in a new file")
+    _add_file(chosen)
+    chosen.add_argument("out", type=Path, help="the .npz to write")
+    outcome = chosen.add_mutually_exclusive_group()
+    outcome.add_argument("--won", action="store_true", help="keep the episodes that were won")
+    outcome.add_argument("--lost", action="store_true", help="keep the episodes that were lost")
+    chosen.add_argument(
+        "--best", type=float, metavar="SHARE", help="keep this share of them, the best by return: 0.3 for 30 %%"
+    )
+    chosen.set_defaults(command=_filter)
+
     compatible = commands.add_parser("compatible", help="test whether the agents' demonstrations can be of one team")
-    compatible.add_argument("file", type=Path)
+    _add_file(compatible)
     compatible.set_defaults(command=_compatible)
     return parser
+
+
+def _add_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="a demonstrations file (.npz)")
+    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="refuse a file whose arrays are larger (1 GiB)")
+
+
+def _without_errno(error: OSError) -> str:
+    """The error as a sentence: what Python would print without its number."""
+    return str(error) if error.errno is None else ": ".join(filter(None, [error.filename, error.strerror]))
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -67,10 +93,11 @@ def _import(options: argparse.Namespace) -> None:
     )
     demos.save(options.file)
     print(f"{options.file}: {len(demos)} episodes of {len(demos.agents)} agents")
+    _print_next(f"check {shlex.quote(str(options.file))}" + (f" --env {options.env_id}" if options.env_id else ""))
 
 
 def _info(options: argparse.Namespace) -> None:
-    demos = Demonstrations.load(options.file)
+    demos = Demonstrations.load(options.file, max_bytes=options.max_bytes)
     lengths = np.diff(demos.offsets).ravel()
     policy = demos.metadata.get("policy")
     unrecorded = isinstance(policy, dict) and policy.get("rewards") == "not recorded"
@@ -82,6 +109,8 @@ def _info(options: argparse.Namespace) -> None:
         "return": "not recorded" if unrecorded else f"{demos.mean_return:.2f}",
         "policy": policy,
     }
+    if "selected" in demos.metadata:
+        rows["selected"] = demos.metadata["selected"]
     for name, value in rows.items():
         print(f"{name:<12} {value}")
     print(f"{'agent':<16} {'features':>8} {'live steps':>10}")
@@ -89,12 +118,30 @@ def _info(options: argparse.Namespace) -> None:
         print(f"{agent:<16} {size:>8} {len(demos.observations(agent)):>10}")
 
 
+def _filter(options: argparse.Namespace) -> None:
+    if not (options.won or options.lost or options.best is not None):
+        raise ValueError("filter needs --won, --lost or --best SHARE, which say what to keep")
+    all_episodes = chosen = Demonstrations.load(options.file, max_bytes=options.max_bytes)
+    if options.won or options.lost:
+        chosen = chosen.filter(won=options.won)
+    if options.best is not None:
+        chosen = chosen.best(options.best)
+    chosen.save(options.out)
+    won = "" if chosen.win_rate is None else f"{chosen.win_rate:.3f} won, "
+    print(f"{options.out}: {len(chosen)} of {len(all_episodes)} episodes, {won}mean return {chosen.mean_return:.2f}")
+    _print_next(f"info {shlex.quote(str(options.out))}")
+
+
+def _print_next(command: str) -> None:
+    print(f"next: python -m dm2_wrappers.demonstrations {command}")
+
+
 def _compatible(options: argparse.Namespace) -> None:
-    print(compatibility.report(Demonstrations.load(options.file)))
+    print(compatibility.report(Demonstrations.load(options.file, max_bytes=options.max_bytes)))
 
 
 def _check(options: argparse.Namespace) -> None:
-    demos = Demonstrations.load(options.file)
+    demos = Demonstrations.load(options.file, max_bytes=options.max_bytes)
     if options.env is not None:
         env = envs.parallel_env(options.env)
         sizes = [flat_space(env.observation_space(agent)).shape[0] for agent in env.possible_agents]

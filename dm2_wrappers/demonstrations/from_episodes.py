@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ class _Episode:
             raise ValueError(
                 f"{self._name} needs observations [T, D] of agent {agent!r}, a row a step, got the shape {array.shape}"
             )
-        return array.reshape(len(array), -1)
+        return array.reshape(len(array), math.prod(array.shape[1:]))
 
     def _each(self, name: str, value: Any, default: Any) -> Arrays:
         """One array for each agent, from {agent: array}, from one array for all of them, or from the default."""

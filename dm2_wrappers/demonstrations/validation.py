@@ -135,7 +135,7 @@ def _plain(value: Any, where: str) -> Any:
         if odd := [key for key in value if not isinstance(key, str | int | np.integer) or isinstance(key, bool)]:
             raise ValueError(f"demonstrations keep metadata as JSON, whose keys are strings, but {where} has {odd[0]!r}")
         return {_text(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
-    shown = value if isinstance(value, float | np.floating) else f"a {type(value).__name__}"
+    shown = value if isinstance(value, float | np.floating) else f"a value of type {type(value).__name__}"
     raise ValueError(f"demonstrations keep metadata as JSON, which cannot hold {shown} at {where}")
 
 

@@ -134,8 +134,13 @@ def missing_or_doubled_members(rng: random.Random, valid: bytes) -> bytes:
 def array_headers(rng: random.Random, valid: bytes) -> bytes:
     members = unpacked(valid)
     name = rng.choice(sorted(members))
-    big, shape = rng.choice([2**31, 2**33, 2**62, 2**70, -1, 10**4000]), rng.choice(["(10, 2)", "(10, 2, 3)", "(2, 4)", "()"])
-    descr = rng.choice(["<f4", "|O", "<f8", "|b1", "<i8", "|i1", "<U1", f"<U{10**9}", "|V8", "<M8[s]", "|S1", "|" + "x" * 500])
+    big, shape = (
+        rng.choice([2**31, 2**33, 2**62, 2**70, -1, 10**4000]),
+        rng.choice(["(10, 2)", "(10, 2, 3)", "(2, 4)", "()"]),
+    )
+    descr = rng.choice(
+        ["<f4", "|O", "<f8", "|b1", "<i8", "|i1", "<U1", f"<U{10**9}", "|V8", "<M8[s]", "|S1", "|" + "x" * 500]
+    )
     choices = [
         f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}",
         f"{{'descr': '<f4', 'fortran_order': True, 'shape': ({big}, 2), }}" if big < 2**100 else "9" * 5000,
@@ -160,7 +165,22 @@ def array_headers(rng: random.Random, valid: bytes) -> bytes:
 def metadata(rng: random.Random, valid: bytes) -> bytes:
     members = unpacked(valid)
     header: Any = json.loads(str(np.load(io.BytesIO(members["metadata.npy"]))))
-    odd: list[Any] = [None, 5, -1, 2**70, 1e308, True, "x", "\x1b[31m\n" * 1000, [], {}, [[]], ["a", "a"], [3, None], "concurrent"]
+    odd: list[Any] = [
+        None,
+        5,
+        -1,
+        2**70,
+        1e308,
+        True,
+        "x",
+        "\x1b[31m\n" * 1000,
+        [],
+        {},
+        [[]],
+        ["a", "a"],
+        [3, None],
+        "concurrent",
+    ]
     header[rng.choice([*header, "selected"])] = rng.choice(odd)
     text = json.dumps(header)
     text = rng.choice(
@@ -245,7 +265,16 @@ def pickled_members(rng: random.Random, valid: bytes) -> bytes:
 
 KINDS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     *(flips, directory_flips, truncation, inserted_bytes, swapped_members, missing_or_doubled_members, array_headers),
-    *(metadata, values, actions_that_are_not_finite, other_compression, directory_claims, bombs, no_archives, pickled_members),
+    *(
+        metadata,
+        values,
+        actions_that_are_not_finite,
+        other_compression,
+        directory_claims,
+        bombs,
+        no_archives,
+        pickled_members,
+    ),
 )
 
 

@@ -343,6 +343,15 @@ def _claims(rng: random.Random, canary: str) -> bytes:
     return npy(pickle.dumps(array_of(items), protocol=rng.randrange(2, 6)))
 
 
+def _swollen(rng: random.Random, canary: str) -> bytes:
+    """Small objects without end, of opcodes of one or two bytes, perhaps after a valid recording."""
+    piece = rng.choice(
+        [b"}", b"]", b")", b"N", b"(", b"]\x94", b"}\x94", b"h\0", b"h\0\x85", b"](h\0h\0h\0e", b"Q", b"\x89a"]
+    )
+    start = rng.choice([b"\x80\4]q\0", pickle.dumps(array_of(episodes()), protocol=4)[:-1]])
+    return npy(start + piece * rng.randrange(100_000, 300_000) + b".")
+
+
 def _truncated(rng: random.Random, canary: str) -> bytes:
     valid = npy(pickle.dumps(array_of(episodes()), protocol=rng.randrange(2, 6)))
     return valid[: rng.randrange(len(valid))]
@@ -392,7 +401,7 @@ def _swelling() -> bytes:
 def cases(seed: int, canary: str) -> Iterator[tuple[str, str, bytes, bool]]:
     """(kind, suffix, bytes, must fail) without end. A flipped bit may lie in a number or be unused: that is fine."""
     rng = random.Random(seed)
-    kinds = [_hidden, _hidden, _hidden, _opcodes, _claims, _truncated, _scrambled, _headers]
+    kinds = [_hidden, _hidden, _hidden, _opcodes, _claims, _truncated, _scrambled, _headers, _swollen]
     while True:
         kind = rng.choice([*kinds, "flip", "zip"])
         if kind == "flip":
@@ -447,8 +456,9 @@ def read_all(count: int, seed: int, folder: Path) -> dict[str, int]:
             message = str(error)
         if message is not None:
             assert str(path) in message or "episode" in message, message
-            assert len(message) < 600, message
-            assert "\n" not in message, message
+            assert len(message) - len(str(path)) < 300, message
+            assert message.isprintable(), message
+            assert "allow_pickle" not in message, message
             tally[kind] = tally.get(kind, 0) + 1
             failed += must_fail
         else:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dm2_wrappers import Demonstrations
@@ -30,7 +31,9 @@ def test_a_folder_of_pymarls_becomes_a_file(tmp_path, capsys):
         "3",
     ]
     assert main(["import", str(DATA), str(file), *options]) == 0
-    assert capsys.readouterr().out == f"{file}: 3 episodes of 2 agents\n"
+    assert capsys.readouterr().out == (
+        f"{file}: 3 episodes of 2 agents\nnext: python -m dm2_wrappers.demonstrations check {file} --env smac:2m\n"
+    )
     demos = Demonstrations.load(file)
     assert demos.agents == ("marine_0", "marine_1")
     assert demos.sizes == (3 + 7 + 2,) * 2
@@ -67,6 +70,40 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path, capsys):
     assert errors[1].startswith("error: ")
     assert "has no agent_0.npz" in errors[1]
     assert not (tmp_path / "x.npz").exists()
+
+
+def test_filter(tmp_path, capsys):
+    won, best = tmp_path / "won.npz", tmp_path / "best.npz"
+    assert main(["filter", str(RECORDED), str(won), "--won"]) == 0
+    demos = Demonstrations.load(RECORDED)
+    count = int(demos.won[0].sum())
+    returns = np.add.reduceat(demos.rewards[:, 0].astype(float), demos.offsets[0, :-1])
+    mean = returns[demos.won[0] == 1].mean()
+    assert capsys.readouterr().out == (
+        f"{won}: {count} of 1000 episodes, 1.000 won, mean return {mean:.2f}\n"
+        f"next: python -m dm2_wrappers.demonstrations info {won}\n"
+    )
+    assert main(["filter", str(RECORDED), str(best), "--lost", "--best", "0.1"]) == 0
+    lost = 1000 - count
+    assert f"{best}: {-(-lost // 10)} of 1000 episodes, 0.000 won, " in capsys.readouterr().out
+    assert main(["info", str(best)]) == 0
+    kept = [{"filter": {"won": False}, "kept": lost, "of": 1000}, {"best": 0.1, "kept": -(-lost // 10), "of": lost}]
+    assert f"selected     {kept}\n" in capsys.readouterr().out
+    assert main(["filter", str(RECORDED), str(best)]) == 1
+    assert main(["filter", str(won), str(best), "--lost"]) == 1
+    assert main(["filter", str(RECORDED), str(best), "--best", "2"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert "filter needs --won, --lost or --best SHARE" in errors[0]
+    assert "filter(won=False) leaves nothing" in errors[1]
+    assert "share must be a number above 0 and at most 1" in errors[2]
+
+
+def test_limits_and_folders_are_one_sentence(tmp_path, capsys):
+    assert main(["info", str(RECORDED), "--max-bytes", "1000"]) == 1
+    assert main(["info", str(tmp_path)]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].endswith("over max_bytes=1,000; pass a larger max_bytes if you trust the file")
+    assert errors[1] == f"error: {tmp_path}: This is a folder, but a demonstrations file was expected; name a file in it"
 
 
 def test_as_a_module():

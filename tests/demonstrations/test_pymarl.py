@@ -6,6 +6,9 @@ import io
 import os
 import pickle
 import pickletools
+import struct
+import time
+import tracemalloc
 import zipfile
 from collections import deque
 from pathlib import Path
@@ -17,6 +20,7 @@ import torch
 from dm2_wrappers import Demonstrations
 from dm2_wrappers.demonstrations.pymarl import array_pickles
 from tests.attack.pickles import Call, array_of, dumps, episodes, npy, npz, read_all
+from tests.helpers.permissions import without_permission
 
 ROWS, WIDTH = 8, 3  # a limit of seven steps
 NO_OP, STOP, ATTACK = 0, 1, 6
@@ -206,6 +210,96 @@ def test_episodes_that_share_their_numbers_do_not_fill_the_memory(tmp_path):
     (tmp_path / "agent_0.npy").write_bytes(npy(pickle.dumps(array_of([one] * 50)), "(50,)"))
     with pytest.raises(ValueError, match="episodes together are larger"):
         Demonstrations.import_pymarl(tmp_path)
+
+
+def refused(path: Path, match: str, **options) -> tuple[float, int]:
+    """Seconds and peak memory in bytes that it takes to refuse a recording."""
+    tracemalloc.start()
+    start = time.process_time()
+    try:
+        with pytest.raises(ValueError, match=match) as caught:
+            Demonstrations.import_pymarl(path.parent, **options)
+        assert len(str(caught.value)) < 300 + len(str(path))
+        return time.process_time() - start, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [b"}", b"]", b")", b"N", b"h\0", b"(", b"}\x94", b"h\0\x85", b"](h\0h\0h\0e", b"}(X\1\0\0\0ah\0u", b"]\x94"],
+    ids=repr,
+)
+def test_one_byte_opcodes_cannot_fill_the_memory(tmp_path, piece):
+    """Each makes an object of up to some hundred bytes; deflated, the file has a thousandth of the size that counts."""
+    content = npy(b"\x80\4]q\0" + piece * (4_000_000 // len(piece)) + b".")
+    (tmp_path / "agent_0.npz").write_bytes(npz(content))
+    assert (tmp_path / "agent_0.npz").stat().st_size < 50_000
+    _, peak = refused(tmp_path / "agent_0.npz", "more objects than a recording of its size has")
+    assert peak < 60 * len(content)
+
+
+def test_a_recording_of_many_tiny_episodes_is_within_the_budget():
+    """The fewest bytes for each opcode that real recordings have: one row more than a step, one feature, one agent."""
+    for protocol in range(2, 6):
+        items = [{name: x.clone() for name, x in episodes(1, rows=3, agents=1, width=1)[0].items()} for _ in range(2000)]
+        data = pickle.dumps(array_of(items), protocol)
+        assert len(array_pickles.load(data).value) == 2000
+        arrays = pickle.dumps(array_of([{name: x.numpy() for name, x in item.items()} for item in items]), protocol)
+        assert len(array_pickles.load(arrays).value) == 2000
+
+
+def test_the_same_storage_again_and_again_takes_no_time(tmp_path):
+    """A storage is read by the same machine as the pickle around it, so its opcodes count."""
+    one = pickle.dumps(torch.zeros(1), 4)
+    storage = next(a for _, a, _ in pickletools.genops(one) if isinstance(a, bytes))
+    call = b"ctorch.storage\n_load_from_bytes\n"
+    content = npy(b"\x80\3]" + call + b"q\2" + sized(storage) + b"q\1\x85Ra" + 400_000 * b"h\2h\1\x85Ra" + b".")
+    (tmp_path / "agent_0.npz").write_bytes(npz(content))
+    _, peak = refused(tmp_path / "agent_0.npz", "more objects than|contents together are larger")
+    assert peak < 60 * len(content)
+
+
+def test_no_more_is_read_than_an_entry_claims(tmp_path):
+    """What is too much is not even decompressed: 200 MB in an entry that says 400 bytes."""
+    content = bytearray(npz(npy(pickle.dumps(array_of(episodes())) + bytes(200_000_000))))
+    at = content.index(b"PK\1\2")
+    content[at + 24 : at + 28] = struct.pack("<I", 400)
+    (tmp_path / "agent_0.npz").write_bytes(content)
+    _, peak = refused(tmp_path / "agent_0.npz", "agent_0.npz is not a usable recording", max_bytes=1000)
+    assert peak < 5_000_000
+
+
+def test_all_files_together_and_the_result_stay_within_max_bytes(tmp_path):
+    folder = recorded().save(tmp_path, "npy")
+    size = (folder / "agent_0.npy").stat().st_size
+    with pytest.raises(
+        ValueError, match=rf"agent_1.npy .* claim {size:,} bytes after {size:,} of the agents before it, over"
+    ):
+        Demonstrations.import_pymarl(folder, max_bytes=2 * size - 1)
+    assert len(Demonstrations.import_pymarl(folder, max_bytes=2 * size)) == 4
+    with pytest.raises(ValueError, match=r"observations of .* would take 112,000,\d+ bytes, over max_bytes"):
+        Demonstrations.import_pymarl(folder, last_action=1_000_000, max_bytes=2 * size)
+
+
+def test_a_recording_that_may_not_be_read(tmp_path):
+    path = recorded().save(tmp_path) / "agent_1.npz"
+    with (
+        without_permission(path),
+        pytest.raises(PermissionError, match=r"no permission to read this recording: .*agent_1\.npz"),
+    ):
+        Demonstrations.import_pymarl(tmp_path)
+
+
+def test_the_last_action_is_the_one_of_the_step_before(tmp_path):
+    """All actions of an episode differ here, so that one which is not shifted would show."""
+    recorder = Recorder(1)
+    recorder.add([[2], [3], [ATTACK], [4], [5]])
+    recorder.add([[1], [2], [3]])
+    demos = Demonstrations.import_pymarl(recorder.save(tmp_path), last_action=7)
+    previous = demos.observations("agent_0")[:, WIDTH:]
+    assert demos.actions[:, 0].tolist() == [2, 3, 6, 4, 1, 2]  # the observations after the last step are left out
+    assert [row.argmax() if row.any() else None for row in previous] == [None, 2, 3, 6, None, 1]
 
 
 def test_only_numpys_own_compression_is_read(tmp_path):

@@ -1,0 +1,138 @@
+"""Choosing episodes: won or lost ones, and the best by return."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dm2_wrappers import Demonstrations
+from tests.helpers.small_demonstrations import make
+
+
+def episodes(demos: Demonstrations, agent: int) -> list[int]:
+    """The numbers of an agent's episodes, which are in its observations."""
+    return (demos.padded_observations[demos.offsets[agent, :-1], agent, 0] % 100).astype(int).tolist()
+
+
+def with_returns(returns: list[list[float]], **options) -> Demonstrations:
+    """One episode of two steps for each return, [agent][episode]; the reward is in its first step."""
+    demos = make(lengths=[2] * len(returns[0]), won=[1] * len(returns[0]), **options)
+    rewards = np.zeros_like(demos.rewards)
+    rewards[::2] = np.transpose(returns)
+    return replace(demos, rewards=rewards)
+
+
+@pytest.mark.parametrize("won", [True, False])
+def test_only_joint_episodes_that_were_won_or_lost(won):
+    demos = make(lengths=(2, 3, 4, 5), won=(1, 0, -1, 1)).filter(won=won)
+    kept = [0, 3] if won else [1]
+    assert episodes(demos, 0) == episodes(demos, 1) == kept
+    np.testing.assert_array_equal(demos.offsets, [[0, 2, 7]] * 2 if won else [[0, 3]] * 2)
+    assert demos.win_rate == float(won)
+    assert demos.style == "concurrent"
+    assert demos.metadata["selected"] == [{"filter": {"won": won}, "kept": len(kept), "of": 4}]
+    assert demos.metadata["policy"] == {"algorithm": "IPPO"}
+
+
+def test_an_episode_in_which_agents_differ_was_neither_won_nor_lost():
+    demos = replace(make(), won=[[1, 0, 1], [1, 0, 0]])
+    assert episodes(demos.filter(won=True), 1) == [0]
+    assert episodes(demos.filter(won=False), 1) == [1]
+
+
+def test_shuffled_demonstrations_keep_each_agents_own_won_episodes():
+    shuffled = make(lengths=range(1, 9), won=[1, 0, 0, 1, 0, 1, 0, 0]).shuffled(seed=1)
+    assert not np.array_equal(*shuffled.won)
+    won = shuffled.filter(won=True)
+    assert won.style == "shuffled"
+    assert won.won.tolist() == [[1] * 3] * 2
+    for agent in range(2):
+        assert sorted(np.diff(won.offsets[agent]).tolist()) == [1, 4, 6]  # an episode's length is its number and one
+    assert won.offsets[0].tolist() != won.offsets[1].tolist()
+
+
+def test_mixed_demonstrations_keep_as_many_as_the_agent_with_the_fewest():
+    strong, weak = make(won=(1, 1, 1)), make(lengths=(5, 6, 7), won=(0, 1, 0))
+    won = Demonstrations.mix({"agent_0": strong, "agent_1": weak}).filter(won=True)
+    assert won.offsets.tolist() == [[0, 2], [0, 6]]  # the first of agent 0, the only one of agent 1
+    assert won.style == "mixed"
+
+
+def test_wins_that_are_not_reported_or_leave_nothing():
+    with pytest.raises(ValueError, match=r"These demonstrations do not say which episodes were won.*best\(share\)"):
+        make(won=(-1, -1, -1)).filter(won=True)
+    mixed = Demonstrations.mix({"agent_0": make(), "agent_1": make(won=(-1, -1, -1))})
+    with pytest.raises(ValueError, match=r"episodes of \['agent_1'\] do not say"):
+        mixed.filter(won=True)
+    with pytest.raises(
+        ValueError, match=r"filter\(won=True\) leaves nothing: .* 0 won, 2 lost, 1 not reported; best\(share\)"
+    ):
+        make(won=(0, -1, 0)).filter(won=True)
+    with pytest.raises(ValueError, match="won must be True or False, got 'yes'"):
+        make().filter(won="yes")
+
+
+def test_the_best_joint_episodes_by_return():
+    """Episode means over agents are 3, 5, 1, 5, 4; agent 0 alone would choose others."""
+    demos = with_returns([[6, 4, 1, 4, 0], [0, 6, 1, 6, 8]])
+    for share, kept in (
+        (0.2, [1]),
+        (0.4, [1, 3]),
+        (0.41, [1, 3, 4]),
+        (0.6, [1, 3, 4]),
+        (0.8, [0, 1, 3, 4]),
+        (1, [0, 1, 2, 3, 4]),
+    ):
+        best = demos.best(share)
+        assert episodes(best, 0) == episodes(best, 1) == kept, share
+        assert best.metadata["selected"] == [{"best": share, "kept": len(kept), "of": 5}]
+    assert demos.best(0.4).mean_return == pytest.approx(5)
+
+
+def test_the_best_of_each_agents_own_episodes():
+    demos = with_returns([[1, 2, 3, 4], [1, 2, 3, 4]]).shuffled(seed=3)
+    assert not np.array_equal(*(episodes(demos, agent) for agent in range(2)))
+    best = demos.best(0.5)
+    for agent in range(2):
+        assert sorted(episodes(best, agent)) == [2, 3]
+        assert episodes(best, agent) == [e for e in episodes(demos, agent) if e >= 2]  # in the order they had
+    assert best.mean_return == pytest.approx(3.5)
+
+
+def test_rows_after_an_agents_last_episode_are_not_ranked():
+    long, short = make(lengths=(9, 1), won=(1, 1)), make(lengths=(1, 2), won=(1, 1))
+    mixed = Demonstrations.mix({"agent_0": long, "agent_1": short})
+    assert np.diff(mixed.best(0.5).offsets).tolist() == [[9], [2]]
+
+
+def test_long_episodes_are_summed_exactly():
+    """In float32 the ones would be lost beside 2**24."""
+    demos = with_returns([[2**24, 2**24], [2**24, 2**24]])
+    rewards = demos.rewards.copy()
+    rewards[3] = 1
+    assert episodes(replace(demos, rewards=rewards).best(0.5), 0) == [1]
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, float("nan"), "half", True])
+def test_shares_that_are_none(share):
+    with pytest.raises(ValueError, match="share must be a"):
+        make().best(share)
+
+
+def test_no_best_without_rewards():
+    with pytest.raises(ValueError, match="hold no rewards: all of them are 0"):
+        replace(make(), rewards=np.zeros((9, 2))).best(0.5)
+
+
+def test_choices_follow_each_other_in_the_metadata(tmp_path):
+    demos = make(lengths=(2, 3, 4, 5), won=(1, 0, 1, 1)).filter(won=True).best(0.5)
+    assert episodes(demos, 0) == [2, 3]  # the longest, since each step pays 1
+    history = [{"filter": {"won": True}, "kept": 3, "of": 4}, {"best": 0.5, "kept": 2, "of": 3}]
+    assert demos.metadata["selected"] == history
+    demos.save(tmp_path / "best.npz")
+    assert Demonstrations.load(tmp_path / "best.npz").metadata["selected"] == history
+    mixed = Demonstrations.mix({"agent_0": demos, "agent_1": make()})
+    assert mixed.metadata["selected"] == {"agent_0": history, "agent_1": None}
+    assert mixed.best(0.5).metadata["selected"] == [mixed.metadata["selected"], {"best": 0.5, "kept": 1, "of": 2}]
