@@ -80,6 +80,8 @@ class Layout:
     Attributes:
         agents: The K agents, in array order.
         env_id: The environment's name.
+        metadata: The environment's metadata, with the vector environment's ``"autoreset_mode"``.
+        render_mode: The environment's.
         native_observation_spaces: Each agent's own space, as the environment has it.
         native_action_spaces: The same for actions.
         observation_spaces: Each agent's flat ``Box``.
@@ -95,6 +97,9 @@ class Layout:
     def __init__(self, env: Any, *, flatten_actions: bool = False) -> None:
         self.agents: tuple[str, ...] = tuple(env.possible_agents)
         self.env_id = environment_id(env)
+        metadata = getattr(env, "metadata", None)
+        self.metadata = {**(metadata if isinstance(metadata, Mapping) else {}), **MultiAgentVectorEnv.metadata}
+        self.render_mode = getattr(env, "render_mode", None)
         self.native_observation_spaces = {agent: env.observation_space(agent) for agent in self.agents}
         self.native_action_spaces = {agent: env.action_space(agent) for agent in self.agents}
         self.observation_spaces = {agent: flat_space(s) for agent, s in self.native_observation_spaces.items()}
@@ -127,26 +132,48 @@ class Layout:
         scale = np.maximum(np.where(np.isfinite(low), np.abs(low), 0), np.where(np.isfinite(high), np.abs(high), 0))
         self._slack = 8 * np.finfo(np.float32).eps * scale
 
+    def describe(self, venv: MultiAgentVectorEnv) -> None:
+        """Set the attributes of a vector environment of such sub-environments."""
+        venv.possible_agents, venv.env_id = self.agents, self.env_id
+        venv.observation_spaces, venv.action_spaces = self.observation_spaces, self.action_spaces
+        venv.metadata, venv.render_mode = self.metadata, self.render_mode
+
     def same_as(self, other: Layout) -> bool:
         """Whether two environments' arrays are alike."""
         names = ("agents", "native_observation_spaces", "native_action_spaces")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
     def check_same(self, other: Layout, copy: int) -> None:
-        """Check that sub-environment ``copy`` has the layout ``other`` equal to this one, the first's.
+        """Check that sub-environment ``copy``, which has the layout ``other``, is like the first, which has this one.
 
         Raises:
-            ValueError: It has not.
+            ValueError: Its agents or spaces differ.
         """
         if self.same_as(other):
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"make_env() must make equal copies, but the agents of copy {copy} come in the order {list(other.agents)} "
-                f"and those of the first in the order {list(self.agents)}; build possible_agents from a list or a sorted "
-                "set, because sets are ordered differently in each process"
+                f"all sub-environments must have the same agents in the same order, but sub-environment {copy} has "
+                f"{list(other.agents)} and sub-environment 0 has {list(self.agents)}; build possible_agents from a list or "
+                "a sorted set, because each process orders sets differently"
             )
-        raise ValueError(f"make_env() must make equal copies, but copy {copy} has other agents or spaces than the first")
+        raise ValueError(
+            f"all sub-environments must have the same agents and spaces, but those of sub-environment {copy} differ from "
+            f"those of sub-environment 0: {self._difference(other)}"
+        )
+
+    def _difference(self, other: Layout) -> str:
+        """The first difference between two layouts, in words."""
+        if self.agents != other.agents:
+            return f"agents {list(other.agents)} instead of {list(self.agents)}"
+        for mine, theirs in (
+            (self.native_observation_spaces, other.native_observation_spaces),
+            (self.native_action_spaces, other.native_action_spaces),
+        ):
+            for agent in self.agents:
+                if mine[agent] != theirs[agent]:
+                    return f"agent {agent!r} has {theirs[agent]} instead of {mine[agent]}"
+        return "none that can be named"
 
     def check_actions(self, actions: Any, num_envs: int, first_copy: int = 0) -> NDArray[Any]:
         """The actions as an array of the right type: integers [N, K] or floats [N, K, A], zeros in the padding.

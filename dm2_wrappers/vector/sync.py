@@ -65,11 +65,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         except BaseException:
             self.close()
             raise
-        self.possible_agents = self.layout.agents
-        self.observation_spaces = self.layout.observation_spaces
-        self.action_spaces = self.layout.action_spaces
-        self.env_id = self.layout.env_id
-        self.render_mode = getattr(self.envs[0], "render_mode", None)
+        self.layout.describe(self)
         self.raw_observations: list[Any] = [{}] * num_envs
         self.raw_infos: list[Any] = [{}] * num_envs
         self._started = False
