@@ -30,7 +30,7 @@ def check_parallel_env(env: Any, what: str) -> None:
     if isinstance(env, AECEnv):
         convert = "pettingzoo.utils.conversions.aec_to_parallel converts turn-based environments"
     elif isinstance(env, MultiAgentVectorEnv):
-        convert = "a vector environment is already batched: use DM2VectorEnv instead of DM2ParallelEnv"
+        convert = "a vector environment is already batched: use it as it is, or wrap it in DM2VectorEnv"
     elif isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         convert = "write a ParallelEnv with one agent around a single-agent environment"
     elif any(base.__name__ == "MultiAgentEnv" for base in type(env).__mro__):
@@ -153,13 +153,13 @@ class Layout:
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"all sub-environments must have the same agents in the same order, but sub-environment {copy} has "
-                f"{list(other.agents)} and sub-environment 0 has {list(self.agents)}; build possible_agents from a list or "
-                "a sorted set, because each process orders sets differently"
+                f"make_env() must make identical copies, but the agents of sub-environment {copy} are "
+                f"{list(other.agents)} and those of sub-environment 0 are {list(self.agents)}; build possible_agents from a "
+                "list or a sorted set, because each process orders sets differently"
             )
         raise ValueError(
-            f"all sub-environments must have the same agents and spaces, but those of sub-environment {copy} differ from "
-            f"those of sub-environment 0: {self._difference(other)}"
+            f"make_env() must make identical copies, but sub-environment {copy} differs from sub-environment 0: "
+            f"{self._difference(other)}"
         )
 
     def _difference(self, other: Layout) -> str:

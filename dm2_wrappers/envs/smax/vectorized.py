@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers.envs.legal import legal_actions
 from dm2_wrappers.envs.smax import maps
+from dm2_wrappers.envs.smax.modes import default_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 
 STOP = 4  # SMAX's no-op: the actions are four moves, stop, then one per enemy
@@ -84,6 +85,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         self._masks: NDArray[np.bool_]
         self._alive: NDArray[np.bool_]
 
+    @default_modes()
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
@@ -108,6 +110,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             "state": np.array(out["state"]),
         }
 
+    @default_modes()
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every battle.
 
@@ -149,6 +152,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         }
         return np.array(arrays["obs"]), rewards, terminations, truncations, infos
 
+    @default_modes()
     def units(self, copy: int = 0) -> dict[str, NDArray[Any]]:
         """What there is to see of one battle: each unit's position, health share, type, team and alive."""
         if self._state is None:
@@ -163,6 +167,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         }
 
 
+@default_modes()
 def _simulator(scenario: str, smax_options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """JaxMARL's SMAX and its compiled ``reset`` and ``step``, shared among equal ones: compiling takes seconds."""
     options = tuple(sorted(smax_options.items()))
