@@ -11,6 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
+from dm2_wrappers.unwrap import layers
 from dm2_wrappers.vector.base import MultiAgentVectorEnv
 from dm2_wrappers.vector.spaces import flat_space
 
@@ -24,7 +25,8 @@ def check_parallel_env(env: Any, what: str) -> None:
 
     Raises:
         TypeError: It is something else; the message says how to convert it.
-        ValueError: It has no ``possible_agents``, or their names are not unique strings.
+        ValueError: It has no ``possible_agents``, their names are not unique strings, or SuperSuit's ``black_death`` hides
+            which agents are gone.
     """
     convert = None
     if isinstance(env, AECEnv):
@@ -41,6 +43,11 @@ def check_parallel_env(env: Any, what: str) -> None:
         convert = "pass an environment with reset, step, observation_space(agent) and action_space(agent)"
     if convert is not None:
         raise TypeError(f"{what} a PettingZoo ParallelEnv, got {type(env).__name__}; {convert}")
+    if any(type(layer).__name__ == "black_death_par" for layer in layers(env)):
+        raise ValueError(
+            f"SuperSuit's black_death hides which agents are gone, so their zeros would count as observations: leave it "
+            f"out of {type(env).__name__}, because agents may leave here, or put it around the DM2 wrapper"
+        )
     agents = getattr(env, "possible_agents", None)
     if agents is None:
         raise ValueError(

@@ -24,6 +24,8 @@ def sub_env_seeds(seed: int | Sequence[int] | None, num_envs: int) -> list[int |
         return [None] * num_envs
     if isinstance(seed, int | np.integer):
         return [int(seed) + i for i in range(num_envs)]
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+        raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {seed!r}")
     if len(seed) != num_envs:
         raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {len(seed)}")
     return [int(one) for one in seed]
@@ -36,7 +38,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         make_env: Makes one sub-environment.
         num_envs: N.
         state: Whether to ask for the global state at every step.
-        first_copy: The number of the first sub-environment in error messages, where this is a part of a larger batch.
+        first_copy: The number of the first sub-environment in error messages, if this is a part of a larger batch.
         flatten_actions: See `Layout`.
 
     Attributes:
@@ -59,6 +61,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         self.layout: Layout
         self._first_copy, self._state, self._flatten_actions = first_copy, state, flatten_actions
         self._readers: list[ParallelReader] = []
+        self._state_size: int | None = None
         try:
             for i in range(num_envs):
                 self._add(make_env(), first_copy + i)
@@ -139,7 +142,19 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         return reader.read_step(*result)
 
     def _state_of(self, i: int) -> NDArray[np.float32]:
-        return np.asarray(self.envs[i].state(), np.float32).ravel() if self._state else np.zeros(0, np.float32)
+        if not self._state:
+            return np.zeros(0, np.float32)
+        try:
+            state = np.asarray(self.envs[i].state(), np.float32).ravel()
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(f"state=True needs an environment with state(), but {self.env_id!r} has none") from error
+        self._state_size = len(state) if self._state_size is None else self._state_size
+        if len(state) != self._state_size:
+            raise ValueError(
+                f"state() of {self.env_id!r} (sub-environment {self._first_copy + i}) returned {len(state)} numbers, "
+                f"but {self._state_size} before; it must always have the same length"
+            )
+        return state
 
     def _arrays(self, seen: Sequence[Seen], states: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], Infos]:
         """New arrays at each step, so that callers may keep them."""

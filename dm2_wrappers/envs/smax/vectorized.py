@@ -153,18 +153,44 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         return np.array(arrays["obs"]), rewards, terminations, truncations, infos
 
     @default_modes()
-    def units(self, copy: int = 0) -> dict[str, NDArray[Any]]:
-        """What there is to see of one battle: each unit's position, health share, type, team and alive."""
+    def units(self, index: int = 0) -> dict[str, NDArray[Any]]:
+        """What there is to see of one battle, for U units of both teams, allies first.
+
+        Args:
+            index: The number of the battle.
+
+        Returns:
+            ``"positions"`` [U, 2], ``"health"`` (as a share) [U], ``"radius"`` [U], ``"team"`` [U], ``"alive"`` [U], and
+            ``"target"`` [U], the unit that a unit attacked in the last step from within its range, or -1.
+
+        Raises:
+            RuntimeError: Before the first ``reset``.
+        """
         if self._state is None:
             raise RuntimeError("call reset() first")
-        state, types = self._state.state, np.asarray(self._state.state.unit_types[copy])
+        state = self._state.state
+        types, positions = np.asarray(state.unit_types[index]), np.asarray(state.unit_positions[index])
+        alive = np.asarray(state.unit_alive[index])
         return {
-            "positions": np.asarray(state.unit_positions[copy]),
-            "health": np.asarray(state.unit_health[copy]) / np.asarray(self.smax.unit_type_health)[types],
+            "positions": positions,
+            "health": np.asarray(state.unit_health[index]) / np.asarray(self.smax.unit_type_health)[types],
             "radius": np.asarray(self.smax.unit_type_radiuses)[types],
-            "team": np.asarray(state.unit_teams[copy]),
-            "alive": np.asarray(state.unit_alive[copy]),
+            "team": np.asarray(state.unit_teams[index]),
+            "alive": alive,
+            "target": self._targets(np.asarray(state.prev_attack_actions[index]), positions, types, alive),
         }
+
+    def _targets(self, attacks: NDArray[Any], positions: NDArray[Any], types: NDArray[Any], alive: NDArray[Any]) -> Any:
+        num_allies, first_attack = self.smax.num_allies, STOP + 1
+        units = np.arange(len(attacks))
+        order = attacks - first_attack
+        # JaxMARL numbers the targets of allies upwards and those of enemies downwards.
+        target = np.where(units < num_allies, num_allies + order, num_allies - 1 - order)
+        target = np.where(attacks >= first_attack, target, units)
+        distance = np.linalg.norm(positions - positions[target], axis=1)
+        reach = np.asarray(self.smax.unit_type_attack_ranges)[types]
+        # A unit that this shot killed is still a target.
+        return np.where(alive & (target != units) & (distance < reach), target, -1)
 
 
 @default_modes()
