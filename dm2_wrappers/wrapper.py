@@ -142,7 +142,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
-        demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` made with options of its own.
+        demos_or_matcher: ``Demonstrations``, or a a ``DistributionMatcher`` made with other options than the defaults.
         coefficient: The paper's c, for all agents or ``{agent: c}``.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
         update_every: Call ``update()`` automatically every this many joint steps; None: call it after each rollout.

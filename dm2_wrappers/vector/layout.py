@@ -150,8 +150,8 @@ class Layout:
         names = ("agents", "native_observation_spaces", "native_action_spaces")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
-    def check_same(self, other: Layout, copy: int) -> None:
-        """Check that sub-environment ``copy``, which has the layout ``other``, is like the first, which has this one.
+    def check_same(self, other: Layout, index: int) -> None:
+        """Check that sub-environment ``index``, which has the layout ``other``, is like the first, which has this one.
 
         Raises:
             ValueError: Its agents or spaces differ.
@@ -160,12 +160,12 @@ class Layout:
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"make_env() must make identical copies, but the agents of sub-environment {copy} are "
+                f"make_env() must make identical copies, but the agents of sub-environment {index} are "
                 f"{list(other.agents)} and those of sub-environment 0 are {list(self.agents)}; build possible_agents from a "
                 "list or a sorted set, because each process orders sets differently"
             )
         raise ValueError(
-            f"make_env() must make identical copies, but sub-environment {copy} differs from sub-environment 0: "
+            f"make_env() must make identical copies, but sub-environment {index} differs from sub-environment 0: "
             f"{self._difference(other)}"
         )
 
@@ -200,11 +200,11 @@ class Layout:
         else:
             actions, bad = self._clipped(actions)
         if bad.any():
-            copy, k = np.argwhere(bad)[0]
+            i, k = np.argwhere(bad)[0]
             allowed = self.action_spaces[self.agents[k]]
             raise ValueError(
-                f"agent {self.agents[k]!r} in sub-environment {first_copy + copy} was given the action "
-                f"{actions[copy, k]}, but its action space is {allowed}"
+                f"agent {self.agents[k]!r} in sub-environment {first_copy + i} was given the action "
+                f"{actions[i, k]}, but its action space is {allowed}"
             )
         return actions.astype(self.action_dtype)
 
@@ -235,16 +235,16 @@ class Layout:
         """
         agent = self.agents[k]
         space: Any = self.native_action_spaces[agent]
-        legal = False
+        inside = False
         if isinstance(space, spaces.Discrete):
             value = np.asarray(action)
-            legal = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)
+            inside = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)
         elif isinstance(space, spaces.Box):
             value = np.asarray(action)
-            legal = value.shape == space.shape and value.dtype.kind in "iuf"  # the range is checked with all others
+            inside = value.shape == space.shape and value.dtype.kind in "iuf"  # the range is checked with all others
         else:
-            legal = bool(space.contains(action))
-        if not legal:
+            inside = bool(space.contains(action))
+        if not inside:
             raise ValueError(f"the policy gave agent {agent!r} the action {action!r}, but its action space is {space}")
         if self.discrete:
             return np.asarray(int(value) - int(space.start))

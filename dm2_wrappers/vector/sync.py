@@ -73,22 +73,22 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         self.raw_infos: list[Any] = [{}] * num_envs
         self._started = False
 
-    def _add(self, env: Any, copy: int) -> None:
+    def _add(self, env: Any, index: int) -> None:
         check_parallel_env(env, "make_env() must return")
         if owns_matcher(env):
             raise ValueError(
-                "each sub-environment would train discriminators of its own on a slice of the data; vectorize the "
+                "each sub-environment would train its own discriminators on a part of the data; vectorize the "
                 "environment without its DM2 wrapper and wrap the result: DM2VectorEnv(vectorize(...), matcher, ...)"
             )
         if any(env is other for other in self.envs):
             raise ValueError("make_env() must make a new environment at each call, but it returned the same one twice")
         layout = Layout(env, flatten_actions=self._flatten_actions)
         if self.envs:
-            self.layout.check_same(layout, copy)
+            self.layout.check_same(layout, index)
         else:
             self.layout = layout
         self.envs.append(env)
-        self._readers.append(ParallelReader(env, self.layout, f"sub-environment {copy}"))
+        self._readers.append(ParallelReader(env, self.layout, f"sub-environment {index}"))
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None

@@ -282,7 +282,7 @@ def test_copies_must_be_several_and_alike():
         vectorize(lambda: env, 2)
     assert env.closed == 1
     sizes = iter([(3, 2), (3, 4)])
-    with pytest.raises(ValueError, match=r"sub-environment 1 differs from sub-environment 0: agent 'agent_1' has Box.*\(4,\)"):
+    with pytest.raises(ValueError, match=r"1 differs from sub-environment 0: agent 'agent_1' has Box.*\(4,\)"):
         vectorize(lambda: TinyEnv(next(sizes)), 2)
     for n, workers in ((0, 0), (2, -1)):
         with pytest.raises(ValueError, match="must be an integer of at least"):
