@@ -1,7 +1,7 @@
-"""``python -m dm2_wrappers.doctor``: what is installed, in which version, and the command that mends what is not.
+"""``python -m dm2_wrappers.doctor``: what is installed, in which version, and the command that installs what is missing.
 
-``--backend smax`` or ``--backend smac`` exits with an error unless that environment can be used; without it, only if the
-core cannot. What is wanted is read from the installed package's own metadata.
+``--backend smax`` or ``--backend smac`` exits with an error unless that environment can be used; without it, unless the
+core can. The requirements are read from the installed package's metadata.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ PACKAGE = "dm2-wrappers"
 
 
 def core() -> Iterator[Finding]:
-    """Python, this package and what it cannot do without."""
+    """Python, this package and what it requires."""
     try:
         wanted = metadata.metadata(PACKAGE)["Requires-Python"]
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
-        yield Finding(PACKAGE, False, "it is not installed, only found: run pip install -e . in its folder")
+        yield Finding(PACKAGE, False, "it was found but is not installed: run pip install -e . in its folder")
         return
     try:
         from packaging.specifiers import SpecifierSet
@@ -34,7 +34,7 @@ def core() -> Iterator[Finding]:
         return
     python = platform.python_version()
     fits = python in SpecifierSet(wanted or "")
-    yield Finding("Python", fits, python if fits else f"{python}, but {wanted} is wanted: make an environment with that")
+    yield Finding("Python", fits, python if fits else f"{python}, but {wanted} is required: make an environment with that")
     packages = list(_packages(""))
     yield from packages
     if all(finding.ok for finding in packages):
@@ -50,12 +50,12 @@ def extra(name: str) -> Iterator[Finding]:
 
 
 def extras() -> list[str]:
-    """The extras of the installed package, but for the one that is all of them."""
+    """The extras of the installed package, except the one that combines them."""
     return [name for name in metadata.metadata(PACKAGE).get_all("Provides-Extra") or [] if name != "all"]
 
 
 def _packages(name: str) -> Iterator[Finding]:
-    """What the core ("") or an extra wants, by the installed package's metadata."""
+    """What the core ("") or an extra requires, from the installed package's metadata."""
     from packaging.requirements import Requirement
 
     for text in metadata.requires(PACKAGE) or []:
@@ -73,11 +73,11 @@ def _packages(name: str) -> Iterator[Finding]:
         if requirement.specifier.contains(version, prereleases=True):
             yield Finding(requirement.name, True, version)
         else:
-            yield Finding(requirement.name, False, f"{version}, but {requirement.specifier} is wanted: {mend}")
+            yield Finding(requirement.name, False, f"{version}, but {requirement.specifier} is required: {mend}")
 
 
 def table(sections: dict[str, list[Finding]]) -> str:
-    """The findings as text, a section a paragraph: a tick and what was found, or a cross and what mends it."""
+    """The findings as text, one paragraph per section: a tick and what was found, or a cross and what to do."""
     width = max(len(finding.name) for findings in sections.values() for finding in findings)
     lines = []
     for title, findings in sections.items():
@@ -87,12 +87,12 @@ def table(sections: dict[str, list[Finding]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; 0 if the core, and the backend that was asked for, can be used."""
+    """Print the table; 0 if the core and the chosen backend can be used."""
     parser = argparse.ArgumentParser(prog="python -m dm2_wrappers.doctor", description=(__doc__ or "").partition("\n\n")[2])
     parser.add_argument("--backend", choices=BACKENDS, help="the environment that must be usable")
     backend = parser.parse_args(arguments).backend
     sections = {"core": list(core())}
-    if len(sections["core"]) > 1:  # what is wanted could be read
+    if len(sections["core"]) > 1:  # the requirements could be read
         for name in extras() if backend is None else [backend]:
             sections[f"extra {name}"] = list(extra(name))
     if hasattr(sys.stdout, "reconfigure"):

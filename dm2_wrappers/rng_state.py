@@ -1,4 +1,4 @@
-"""The process's global random states as a value: what gives each agent's loop random streams of its own."""
+"""The process's global random states as a value, so that each agent's loop can have its own random streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 def derive_seed(seed: int | None, *names: str) -> int:
     """A 32-bit seed for the stream called ``names`` of a run seeded with ``seed`` (None: from the system's entropy).
 
-    Streams of different names are unlike, and none depends on which others there are.
+    Streams with different names differ, and none depends on which others exist.
     """
     if seed is None:
         return int(np.random.SeedSequence().generate_state(1)[0])

@@ -1,4 +1,4 @@
-"""Looking beneath wrappers: does one of them own a matcher, and what is the environment under it?"""
+"""Looking inside wrappers: whether one of them owns a matcher, and what it wraps."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ Algorithm 1, which computes the rewards after the update, is in ``dm2_wrappers.s
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
 from dm2_wrappers.vector.base import joint_ends
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.reader import ParallelReader
+from dm2_wrappers.vector.reader import ParallelReader, Seen
 
 
 def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
@@ -49,8 +50,8 @@ class _RewardMixer:
     Attributes:
         matcher: The discriminators; share it, never copy it.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
-        update_every: Joint environment steps between two automatic updates; None: ``update()`` is yours to call.
-        training: While False, nothing is recorded and ``update_every`` does not count; rewards are still mixed.
+        update_every: Joint environment steps between two automatic updates; None: call ``update()`` yourself.
+        training: While False, nothing is recorded and ``update_every`` does not count steps; rewards are still mixed.
         metrics: What the newest ``update()`` returned.
     """
 
@@ -69,6 +70,7 @@ class _RewardMixer:
         self.metrics: dict[str, float] = {}
         self._pending = PendingSteps()
         self._unrecorded_steps = 0
+        self._steps_before_update: int | None = 0  # None once an update was made, or the warning given
 
     @property
     def coefficient(self) -> Coefficient:
@@ -83,6 +85,7 @@ class _RewardMixer:
     def update(self) -> dict[str, float]:
         """Lines 8-9: train every agent's discriminator on what was seen since the last update; its metrics."""
         self.flush()
+        self._steps_before_update = None
         self.metrics = self.matcher.update()
         return self.metrics
 
@@ -110,8 +113,18 @@ class _RewardMixer:
         self._unrecorded_steps += len(observations)
         if len(self._pending) * len(observations) >= self.matcher.buffer_size:
             self._hand_over()  # without updates: the matcher keeps the newest steps, and memory stays bounded
-        if self.update_every is not None and self._unrecorded_steps >= self.update_every:
-            self.update()
+        if self.update_every is not None:
+            if self._unrecorded_steps >= self.update_every:
+                self.update()
+        elif self._steps_before_update is not None:
+            self._steps_before_update += len(observations)
+            if self._steps_before_update >= self.matcher.buffer_size:
+                self._steps_before_update = None
+                warnings.warn(
+                    f"the discriminators have not been trained in the first {self.matcher.buffer_size} steps: call update() "
+                    "after each rollout, or set update_every",
+                    stacklevel=3,
+                )
 
 
 def _refuse_second_matcher(env: Any) -> None:
@@ -125,12 +138,11 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
     """A PettingZoo ``ParallelEnv`` whose rewards are r_env + c * r_gail (Algorithm 1, line 11).
 
     Still a ``ParallelEnv``. ``infos[agent]`` gains ``"env_reward"`` and ``"gail_reward"`` (0 at reset); everything else
-    is passed through. An environment that does not say in ``infos[agent]["alive"]`` whether an agent is alive counts all
-    in ``agents`` as alive.
+    is passed through. If the environment does not report ``infos[agent]["alive"]``, all ``agents`` count as alive.
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
-        demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` made with options of its own.
+        demos_or_matcher: ``Demonstrations``, or a a ``DistributionMatcher`` made with other options than the defaults.
         coefficient: The paper's c, for all agents or ``{agent: c}``.
         env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
         update_every: Call ``update()`` automatically every this many joint steps; None: call it after each rollout.
@@ -155,16 +167,30 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         self._set_up(demos_or_matcher, coefficient, env_coefficient, update_every)
         layout = Layout(env, flatten_actions=True)
         self.matcher.demonstrations.check_compatible(layout.agents, layout.sizes, layout.env_id)
+        self.observation_spaces = layout.native_observation_spaces
+        self.action_spaces = layout.native_action_spaces
         self._reader = ParallelReader(env, layout)
-        self._seen: Any = None
+        self._seen: Seen | None = None
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents that act next: those in the environment's ``agents`` that it has not reported as ended."""
+        agents = getattr(self.env, "agents", [])
+        if self._seen is None:
+            return list(agents)
+        present = {self.possible_agents[k] for k in np.flatnonzero(self._seen.present)}
+        return [agent for agent in agents if agent in present]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Start a new episode."""
-        observations, infos = self._reader.reset(seed, options)
+        observations, env_infos = self._reader.reset(seed, options)
         self._pending.cut()
-        self._seen = self._reader.read_reset(observations, infos)
-        # The same keys as after a step, because some learners fix the keys of infos at the first reset.
-        return observations, {agent: _with_rewards(info, 0.0, 0.0) for agent, info in (infos or {}).items()}
+        self._seen = self._reader.read_reset(observations, env_infos)
+        infos = dict(env_infos or {})
+        for agent in observations:
+            # The same keys as after a step, because some learners fix the keys of infos at the first reset.
+            infos[agent] = _with_rewards(infos.get(agent), 0.0, 0.0)
+        return observations, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
         """Take one joint step; the rewards are the mixed ones."""
@@ -176,13 +202,12 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         self._seen = outcome.seen
         gail_rewards = self.matcher.rewards(before.observations, before.alive)
         rewards, infos = dict(env_rewards), dict(env_infos or {})
-        for k in np.flatnonzero(before.present | outcome.seen.present):
-            agent = self.possible_agents[k]
-            if agent in rewards:
-                env_reward, gail = float(outcome.rewards[k]), float(gail_rewards[k])  # an agent that has just joined: 0
-                rewards[agent] = self.env_coefficient * env_reward + float(self._c[k]) * gail
+        for k, agent in enumerate(self.possible_agents):
+            if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
+                env_reward, gail_reward = float(outcome.rewards[k]), float(gail_rewards[k])
+                rewards[agent] = self.env_coefficient * env_reward + float(self._c[k]) * gail_reward
                 # A new dict, because the environment may keep its own from step to step.
-                infos[agent] = _with_rewards(infos.get(agent), env_reward, gail)
+                infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
         self._saw(before.observations[None], before.alive[None], np.array([outcome.over]), np.array([outcome.broken]))
         return observations, rewards, terminations, truncations, infos
 

@@ -21,7 +21,14 @@ __all__ = [
 ]
 
 
-def vectorize(make_env: Callable[[], Any], num_envs: int, *, workers: int = 0, state: bool = False) -> MultiAgentVectorEnv:
+def vectorize(
+    make_env: Callable[[], Any],
+    num_envs: int,
+    *,
+    workers: int = 0,
+    state: bool = False,
+    timeout: float | None = None,
+) -> MultiAgentVectorEnv:
     """Batch any PettingZoo ``ParallelEnv``.
 
     Observations are flattened (``Box``, ``Discrete``, ...). The action mask of PettingZoo's
@@ -35,11 +42,13 @@ def vectorize(make_env: Callable[[], Any], num_envs: int, *, workers: int = 0, s
         workers: Spread the sub-environments over this many processes; 0 steps them in this one. ``make_env`` then travels
             by cloudpickle, and a program must start under ``if __name__ == "__main__":``.
         state: Call ``env.state()`` at every step, for ``infos["state"]``.
+        timeout: Seconds that the workers may take to reset or step; then all workers end. None waits forever. Needs
+            ``workers``, because a step in this process cannot be interrupted.
 
     Raises:
         TypeError: ``make_env`` is not a function, or does not make a ParallelEnv.
-        ValueError: ``num_envs`` below 1, or an environment that cannot be batched (the message says why).
-        RuntimeError: A worker failed; the message holds its traceback.
+        ValueError: An option out of range, or an environment that cannot be batched (the message says why).
+        RuntimeError: A worker failed (the message holds its traceback), or exceeded ``timeout`` (the message names it).
     """
     if not callable(make_env):
         raise TypeError(
@@ -49,5 +58,7 @@ def vectorize(make_env: Callable[[], Any], num_envs: int, *, workers: int = 0, s
     num_envs = _checks.integer("num_envs", num_envs, least=1)
     workers = _checks.integer("workers", workers, least=0)
     if workers:
-        return SubprocVectorEnv(make_env, num_envs, workers, state=state)
+        return SubprocVectorEnv(make_env, num_envs, workers, state=state, timeout=timeout)
+    if timeout is not None:
+        raise ValueError(f"timeout={timeout!r} needs workers=1 or more: a step in this process cannot be interrupted")
     return SyncVectorEnv(make_env, num_envs, state=state)

@@ -146,22 +146,13 @@ class MultiAgentVectorWrapper(MultiAgentVectorEnv):
                 f"got {type(env).__name__}"
             )
         self.env = env
+        self.metadata, self.render_mode = env.metadata, env.render_mode
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what neither the instance nor its classes have: num_envs, spaces, layout, anything else.
         if name.startswith("_") or name == "env":
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return getattr(self.env, name)
-
-    @property
-    def metadata(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """The wrapped environment's."""
-        return self.env.metadata
-
-    @property
-    def render_mode(self) -> str | None:  # type: ignore[override]
-        """The wrapped environment's."""
-        return self.env.render_mode
 
     @property
     def unwrapped(self) -> MultiAgentVectorEnv:

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
+from dm2_wrappers.unwrap import layers
 from dm2_wrappers.vector.base import MultiAgentVectorEnv
 from dm2_wrappers.vector.spaces import flat_space
 
@@ -24,13 +25,14 @@ def check_parallel_env(env: Any, what: str) -> None:
 
     Raises:
         TypeError: It is something else; the message says how to convert it.
-        ValueError: It has no ``possible_agents``, or their names are not unique strings.
+        ValueError: It has no ``possible_agents``, their names are not unique strings, or SuperSuit's ``black_death`` hides
+            which agents are gone.
     """
     convert = None
     if isinstance(env, AECEnv):
         convert = "pettingzoo.utils.conversions.aec_to_parallel converts turn-based environments"
     elif isinstance(env, MultiAgentVectorEnv):
-        convert = "a vector environment is already batched: use DM2VectorEnv instead of DM2ParallelEnv"
+        convert = "a vector environment is already batched: use it as it is, or wrap it in DM2VectorEnv"
     elif isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
         convert = "write a ParallelEnv with one agent around a single-agent environment"
     elif any(base.__name__ == "MultiAgentEnv" for base in type(env).__mro__):
@@ -41,6 +43,11 @@ def check_parallel_env(env: Any, what: str) -> None:
         convert = "pass an environment with reset, step, observation_space(agent) and action_space(agent)"
     if convert is not None:
         raise TypeError(f"{what} a PettingZoo ParallelEnv, got {type(env).__name__}; {convert}")
+    if any(type(layer).__name__ == "black_death_par" for layer in layers(env)):
+        raise ValueError(
+            f"SuperSuit's black_death hides which agents are gone, so their zeros would count as observations: leave it "
+            f"out of {type(env).__name__}, because agents may leave here, or put it around the DM2 wrapper"
+        )
     agents = getattr(env, "possible_agents", None)
     if agents is None:
         raise ValueError(
@@ -80,6 +87,8 @@ class Layout:
     Attributes:
         agents: The K agents, in array order.
         env_id: The environment's name.
+        metadata: The environment's metadata, with the vector environment's ``"autoreset_mode"``.
+        render_mode: The environment's.
         native_observation_spaces: Each agent's own space, as the environment has it.
         native_action_spaces: The same for actions.
         observation_spaces: Each agent's flat ``Box``.
@@ -95,6 +104,9 @@ class Layout:
     def __init__(self, env: Any, *, flatten_actions: bool = False) -> None:
         self.agents: tuple[str, ...] = tuple(env.possible_agents)
         self.env_id = environment_id(env)
+        metadata = getattr(env, "metadata", None)
+        self.metadata = {**(metadata if isinstance(metadata, Mapping) else {}), **MultiAgentVectorEnv.metadata}
+        self.render_mode = getattr(env, "render_mode", None)
         self.native_observation_spaces = {agent: env.observation_space(agent) for agent in self.agents}
         self.native_action_spaces = {agent: env.action_space(agent) for agent in self.agents}
         self.observation_spaces = {agent: flat_space(s) for agent, s in self.native_observation_spaces.items()}
@@ -127,26 +139,48 @@ class Layout:
         scale = np.maximum(np.where(np.isfinite(low), np.abs(low), 0), np.where(np.isfinite(high), np.abs(high), 0))
         self._slack = 8 * np.finfo(np.float32).eps * scale
 
+    def describe(self, venv: MultiAgentVectorEnv) -> None:
+        """Set the attributes of a vector environment of such sub-environments."""
+        venv.possible_agents, venv.env_id = self.agents, self.env_id
+        venv.observation_spaces, venv.action_spaces = self.observation_spaces, self.action_spaces
+        venv.metadata, venv.render_mode = self.metadata, self.render_mode
+
     def same_as(self, other: Layout) -> bool:
         """Whether two environments' arrays are alike."""
         names = ("agents", "native_observation_spaces", "native_action_spaces")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
-    def check_same(self, other: Layout, copy: int) -> None:
-        """Check that sub-environment ``copy`` has the layout ``other`` equal to this one, the first's.
+    def check_same(self, other: Layout, index: int) -> None:
+        """Check that sub-environment ``index``, which has the layout ``other``, is like the first, which has this one.
 
         Raises:
-            ValueError: It has not.
+            ValueError: Its agents or spaces differ.
         """
         if self.same_as(other):
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"make_env() must make equal copies, but the agents of copy {copy} come in the order {list(other.agents)} "
-                f"and those of the first in the order {list(self.agents)}; build possible_agents from a list or a sorted "
-                "set, because sets are ordered differently in each process"
+                f"make_env() must make identical copies, but the agents of sub-environment {index} are "
+                f"{list(other.agents)} and those of sub-environment 0 are {list(self.agents)}; build possible_agents from a "
+                "list or a sorted set, because each process orders sets differently"
             )
-        raise ValueError(f"make_env() must make equal copies, but copy {copy} has other agents or spaces than the first")
+        raise ValueError(
+            f"make_env() must make identical copies, but sub-environment {index} differs from sub-environment 0: "
+            f"{self._difference(other)}"
+        )
+
+    def _difference(self, other: Layout) -> str:
+        """The first difference between two layouts, in words."""
+        if self.agents != other.agents:
+            return f"agents {list(other.agents)} instead of {list(self.agents)}"
+        for mine, theirs in (
+            (self.native_observation_spaces, other.native_observation_spaces),
+            (self.native_action_spaces, other.native_action_spaces),
+        ):
+            for agent in self.agents:
+                if mine[agent] != theirs[agent]:
+                    return f"agent {agent!r} has {theirs[agent]} instead of {mine[agent]}"
+        return "none that can be named"
 
     def check_actions(self, actions: Any, num_envs: int, first_copy: int = 0) -> NDArray[Any]:
         """The actions as an array of the right type: integers [N, K] or floats [N, K, A], zeros in the padding.
@@ -166,11 +200,11 @@ class Layout:
         else:
             actions, bad = self._clipped(actions)
         if bad.any():
-            copy, k = np.argwhere(bad)[0]
+            i, k = np.argwhere(bad)[0]
             allowed = self.action_spaces[self.agents[k]]
             raise ValueError(
-                f"agent {self.agents[k]!r} in sub-environment {first_copy + copy} was given the action "
-                f"{actions[copy, k]}, but its action space is {allowed}"
+                f"agent {self.agents[k]!r} in sub-environment {first_copy + i} was given the action "
+                f"{actions[i, k]}, but its action space is {allowed}"
             )
         return actions.astype(self.action_dtype)
 
@@ -201,16 +235,16 @@ class Layout:
         """
         agent = self.agents[k]
         space: Any = self.native_action_spaces[agent]
-        legal = False
+        inside = False
         if isinstance(space, spaces.Discrete):
             value = np.asarray(action)
-            legal = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)
+            inside = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)
         elif isinstance(space, spaces.Box):
             value = np.asarray(action)
-            legal = value.shape == space.shape and value.dtype.kind in "iuf"  # the range is checked with all others
+            inside = value.shape == space.shape and value.dtype.kind in "iuf"  # the range is checked with all others
         else:
-            legal = bool(space.contains(action))
-        if not legal:
+            inside = bool(space.contains(action))
+        if not inside:
             raise ValueError(f"the policy gave agent {agent!r} the action {action!r}, but its action space is {space}")
         if self.discrete:
             return np.asarray(int(value) - int(space.start))

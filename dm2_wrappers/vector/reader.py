@@ -1,14 +1,15 @@
 """What a ParallelEnv returns, checked against what it declares and put into arrays: the one way in.
 
-**Who is present.** An agent is present if it is in ``env.agents`` and has not been reported as terminated or truncated by
-the last step. Present agents act next. Everything else follows: an agent that is in ``env.agents`` for the first time has
-joined; one that no longer is has left, whether or not the environment said so; keys of agents that neither acted nor are
-present now are ignored. The joint episode is over when nobody is present.
+**Who is present.** An agent is present if it is in ``env.agents`` and the newest report about it, since it last joined
+``env.agents``, is not that it was terminated or truncated. Present agents act next. Everything else follows: an agent that
+was not in ``env.agents`` before has joined; one that no longer is has left, whether or not the environment said so; what
+the dicts say of agents that neither acted nor are present now is ignored. The joint episode is over when nobody is present.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.vector.layout import Layout
-from dm2_wrappers.vector.spaces import action_mask, flatten
+from dm2_wrappers.vector.spaces import action_mask, flatten, shown
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,9 @@ class ParallelReader:
         env: The environment.
         layout: How its agents and spaces map to arrays.
         name: What to call it in errors, such as "sub-environment 3".
+
+    Attributes:
+        present: The agents that act next, [K].
     """
 
     def __init__(self, env: Any, layout: Layout, name: str = "") -> None:
@@ -63,27 +67,28 @@ class ParallelReader:
         self._name = f"the environment {layout.env_id!r}" + (f" ({name})" if name else "")
         self._index = {agent: k for k, agent in enumerate(layout.agents)}
         self._shape = (len(layout.agents), max(layout.sizes))
-        self.present = np.zeros(len(layout.agents), dtype=bool)
+        self._ended = np.zeros(self._shape[0], dtype=bool)  # by the newest report about each agent in env.agents
+        self.present = np.zeros(self._shape[0], dtype=bool)
 
-    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, Any]:
-        """Reset the environment; its raw observations and infos. An environment need not know ``options``."""
-        result = self.env.reset(seed=seed, **({} if options is None else {"options": dict(options)}))
-        if not isinstance(result, tuple) or len(result) != 2:
-            raise ValueError(
-                f"{self._name} must return (observations, infos) from reset(), as PettingZoo has it since 1.24, "
-                f"but returned {_form(result)}"
-            )
-        return result
+    def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> list[Any]:
+        """Reset the environment; its raw observations and infos. An environment need not take ``options``."""
+        given: dict[str, Any] = {} if seed is None else {"seed": seed}
+        if options is not None:
+            given["options"] = dict(options)
+        try:
+            result = self.env.reset(**given)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise TypeError(
+                f"{self._name} must take seed and options in reset(), as PettingZoo's ParallelEnv does: {error}"
+            ) from error
+        return self._parts(result, "(observations, infos)", "reset")
 
-    def step(self, actions: Mapping[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
-        """Step the environment; its raw results."""
-        result = self.env.step(actions)
-        if not isinstance(result, tuple) or len(result) != 5:
-            raise ValueError(
-                f"{self._name} must return (observations, rewards, terminations, truncations, infos) from step(), "
-                f"but returned {_form(result)}"
-            )
-        return result
+    def step(self, actions: Mapping[str, Any]) -> list[Any]:
+        """Step the environment; its raw observations, rewards, terminations, truncations and infos."""
+        names = "(observations, rewards, terminations, truncations, infos)"
+        return self._parts(self.env.step(actions), names, "step")
 
     def read_reset(self, observations: Any, infos: Any) -> Seen:
         """What the agents see at an episode's start.
@@ -91,7 +96,12 @@ class ParallelReader:
         Raises:
             ValueError: An answer that does not fit the agent's spaces; the message names environment and agent.
         """
-        return self._seen(self._present(()), self._mapping("observations", observations), self._mapping("infos", infos))
+        observations, infos = self._mapping("observations", observations), self._mapping("infos", infos)
+        self._ended[:] = False
+        self._find_present()
+        if not self.present.any():
+            raise ValueError(f"{self._name} has no agents after reset(); at least one must start the episode")
+        return self._seen(observations, infos)
 
     def read_step(self, observations: Any, rewards: Any, terminations: Any, truncations: Any, infos: Any) -> Outcome:
         """What a joint step of the agents that were present led to.
@@ -104,29 +114,32 @@ class ParallelReader:
         terminations = self._mapping("terminations", terminations)
         truncations, infos = self._mapping("truncations", truncations), self._mapping("infos", infos)
         flags = np.zeros((2, self._shape[0]), dtype=bool)
-        for k in map(int, np.flatnonzero(acted)):
-            agent = self.layout.agents[k]
-            flags[0, k] = self._flag("termination", agent, terminations.get(agent, False))
-            flags[1, k] = self._flag("truncation", agent, truncations.get(agent, False))
-        ended = {self.layout.agents[k] for k in np.flatnonzero(flags.any(axis=0))}
-        seen = self._seen(self._present(ended), observations, infos)
-        # An agent that is gone without a flag died; an absent one counts as terminated.
+        for agent, k in self._index.items():
+            if agent in terminations or agent in truncations:
+                flags[0, k] = self._flag("termination", agent, terminations.get(agent, False))
+                flags[1, k] = self._flag("truncation", agent, truncations.get(agent, False))
+                self._ended[k] = flags[:, k].any()
+        self._find_present()
+        seen = self._seen(observations, infos)
+        # An agent that left without a flag died. The flags of an agent that was not there are not about its actions.
+        flags[:, ~acted] = False
         flags[0] |= ~seen.present & ~flags.any(axis=0)
         final, final_alive = seen.observations.copy(), seen.alive.copy()
         paid = np.zeros(self._shape[0])
-        env_paid: NDArray[np.float64] | None = None
+        env_paid: dict[int, float] = {}
         for k in map(int, np.flatnonzero(acted | seen.present)):
-            agent, info = self.layout.agents[k], infos.get(self.layout.agents[k]) or {}
+            agent = self.layout.agents[k]
+            info = self._info(agent, infos)
             if agent in rewards:
                 paid[k] = self._number("reward", agent, rewards[agent])
-            elif seen.present[k] and acted[k]:
-                raise ValueError(f"{self._name} returned no reward for agent {agent!r}, which acted and is in env.agents")
+            elif acted[k] and (seen.present[k] or agent in terminations or agent in truncations):
+                raise ValueError(f"{self._name} returned no reward for agent {agent!r}, which acted in this step")
             if "env_reward" in info:
-                env_paid = np.zeros(self._shape[0]) if env_paid is None else env_paid
                 env_paid[k] = self._number("env_reward in infos", agent, info["env_reward"])
-            if not seen.present[k] and agent in observations:
+            if not seen.present[k] and observations.get(agent) is not None:
                 self._put(final, k, observations[agent])
-                final_alive[k] = bool(info.get("alive", not flags[0, k]))
+                final_alive[k] = self._flag("alive in infos", agent, info.get("alive", not flags[0, k]))
+        self._check_finite(final)
         everybody = [info for info in infos.values() if isinstance(info, Mapping)]
         wins = [bool(info["battle_won"]) for info in everybody if "battle_won" in info]
         return Outcome(
@@ -134,26 +147,30 @@ class ParallelReader:
             final_observations=final,
             final_alive=final_alive,
             rewards=paid,
-            env_rewards=env_paid,
+            env_rewards=np.array([env_paid.get(k, paid[k]) for k in range(len(paid))]) if env_paid else None,
             terminations=flags[0],
             truncations=flags[1],
             broken=any(bool(info.get("broken", False)) for info in everybody),
             won=any(wins) if wins else None,
         )
 
-    def _present(self, ended: Any) -> NDArray[np.bool_]:
-        """Who is in ``env.agents`` and has not just been reported as ended, [K]; kept for the next step."""
-        self.present = np.zeros(self._shape[0], dtype=bool)
-        for agent in self.env.agents:
+    def _find_present(self) -> None:
+        """Find out who acts next: who is in ``env.agents`` and was not reported as ended."""
+        agents = getattr(self.env, "agents", None)
+        if agents is None:
+            raise ValueError(f"{self._name} must list the agents that act next in its attribute agents, but has none")
+        listed = np.zeros(self._shape[0], dtype=bool)
+        for agent in agents:
             if agent not in self._index:
                 raise ValueError(
                     f"{self._name} has {agent!r} in agents, which is not in possible_agents {list(self.layout.agents)}"
                 )
-            self.present[self._index[agent]] = agent not in ended
-        return self.present
+            listed[self._index[agent]] = True
+        self.present = listed & ~self._ended
+        self._ended &= listed  # an agent that has left may come back
 
-    def _seen(self, present: NDArray[np.bool_], observations: Mapping[str, Any], infos: Mapping[str, Any]) -> Seen:
-        layout = self.layout
+    def _seen(self, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> Seen:
+        layout, present = self.layout, self.present
         rows, alive = np.zeros(self._shape, np.float32), np.zeros(self._shape[0], dtype=bool)
         masks = None
         if layout.discrete:
@@ -163,11 +180,12 @@ class ParallelReader:
             agent = layout.agents[k]
             if agent not in observations:
                 raise ValueError(f"{self._name} returned no observation for agent {agent!r}, which is in env.agents")
-            info = infos.get(agent) or {}
+            info = self._info(agent, infos)
             self._put(rows, k, observations[agent])
-            alive[k] = bool(info.get("alive", True))
+            alive[k] = self._flag("alive in infos", agent, info.get("alive", True))
             if masks is not None:
                 self._put_mask(masks, k, action_mask(observations[agent], info), bool(alive[k]))
+        self._check_finite(rows)
         return Seen(rows, present, alive, masks)
 
     def _put(self, rows: NDArray[np.float32], k: int, observation: Any) -> None:
@@ -178,12 +196,15 @@ class ParallelReader:
             raise ValueError(
                 f"{self._name} returned an observation of agent {agent!r} that is not in its observation_space: {error}"
             ) from None
-        if len(features) != self.layout.sizes[k]:
-            raise ValueError(
-                f"{self._name} returned {len(features)} features of agent {agent!r}, "
-                f"but its observation_space has {self.layout.sizes[k]}"
-            )
         rows[k, : len(features)] = features
+
+    def _check_finite(self, rows: NDArray[np.float32]) -> None:
+        if not np.isfinite(rows).all():
+            k, feature = np.argwhere(~np.isfinite(rows))[0]
+            raise ValueError(
+                f"{self._name} returned an observation of agent {self.layout.agents[k]!r} whose feature {feature} is "
+                f"{rows[k, feature]}: expected finite numbers within float32"
+            )
 
     def _put_mask(self, masks: NDArray[np.bool_], k: int, mask: Any, alive: bool) -> None:
         size, agent = self.layout.action_sizes[k], self.layout.agents[k]
@@ -196,6 +217,8 @@ class ParallelReader:
                 f"{self._name} returned an action mask of agent {agent!r} with shape {mask.shape} and dtype {mask.dtype}, "
                 f"but it has {size} actions: expected {size} flags"
             )
+        if mask.dtype.kind != "b" and not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(f"{self._name} returned the action mask {mask} of agent {agent!r}: expected zeros and ones")
         masks[k, :size] = mask
         if not masks[k].any():
             if alive:
@@ -206,24 +229,58 @@ class ParallelReader:
             masks[k, 0] = True  # SMAC's own wrapper gives the dead a mask of zeros
 
     def _number(self, what: str, agent: str, value: Any) -> float:
-        array = np.asarray(value)
-        if array.size != 1 or array.dtype.kind not in "biuf" or not np.isfinite(array.reshape(())):
-            raise ValueError(f"{self._name} returned the {what} {value!r} for agent {agent!r}: expected one finite number")
+        array = _array(value)
+        if array.size != 1 or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise ValueError(
+                f"{self._name} returned the {what} {shown(value)} for agent {agent!r}: expected one finite number"
+            )
         return float(array.reshape(()))
 
     def _flag(self, what: str, agent: str, value: Any) -> bool:
-        array = np.asarray(value)
-        if array.size != 1 or array.dtype.kind not in "biuf":
-            raise ValueError(f"{self._name} returned the {what} {value!r} for agent {agent!r}: expected True or False")
+        if value is True or value is False:
+            return value
+        array = _array(value)
+        if array.size != 1 or array.dtype.kind not in "biuf" or array.reshape(()) not in (0, 1):
+            raise ValueError(f"{self._name} returned the {what} {shown(value)} for agent {agent!r}: expected True or False")
         return bool(array.reshape(()))
+
+    def _info(self, agent: str, infos: Mapping[str, Any]) -> Mapping[str, Any]:
+        info = infos.get(agent)
+        if info is None:
+            return {}
+        if not isinstance(info, Mapping):
+            raise ValueError(f"{self._name} must return the info of agent {agent!r} as a dict, got {_form(info)}")
+        return info
 
     def _mapping(self, what: str, value: Any) -> Mapping[str, Any]:
         if value is None and what == "infos":
             return {}
         if not isinstance(value, Mapping):
             raise ValueError(f"{self._name} must return {what} as a dict with the agents' names, got {_form(value)}")
+        if what in ("observations", "rewards") and not value.keys() <= self._index.keys():
+            unknown = next(agent for agent in value if agent not in self._index)
+            raise ValueError(
+                f"{self._name} returned {what} of {unknown!r}, which is not in possible_agents {list(self.layout.agents)}"
+            )
         return value
+
+    def _parts(self, result: Any, names: str, method: str) -> list[Any]:
+        """The parts of what a method returned, which may be any iterable of the right length."""
+        expected = names.count(",") + 1
+        parts = None
+        if isinstance(result, Iterable) and not isinstance(result, Mapping | str | np.ndarray):
+            parts = list(itertools.islice(result, expected + 1))
+        if parts is None or len(parts) != expected:
+            raise ValueError(f"{self._name} must return {names} from {method}(), but returned {_form(result)}")
+        return parts
+
+
+def _array(value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        return np.array(None)
 
 
 def _form(value: Any) -> str:
-    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"a {type(value).__name__}"
+    return f"a {type(value).__name__} of {len(value)}" if isinstance(value, tuple | list) else f"a {type(value).__name__}"

@@ -48,27 +48,59 @@ def flatten(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
         ValueError: The observation does not have the form of the space; the message says what came.
     """
     features = feature_space(space)
-    if features is not space:
-        if not isinstance(observation, Mapping):
-            raise ValueError(f"expected a dict with {MASK!r} and features, got {type(observation).__name__}")
-        if isinstance(features, spaces.Dict):
-            observation = {key: value for key, value in observation.items() if key != MASK}
-        elif "observation" in observation:
-            observation = observation["observation"]
-        else:
-            raise ValueError(f"expected the key 'observation', got {sorted(map(str, observation))}")
-    if not isinstance(features, spaces.Box):
-        try:
-            return np.asarray(spaces.flatten(features, observation), dtype=np.float32).ravel()
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"expected an element of {features}, got {_shown(observation)} ({error})") from None
+    if isinstance(observation, Mapping) and MASK in observation:
+        observation = {key: value for key, value in observation.items() if key != MASK}
+    if features is not space and not isinstance(features, spaces.Dict):  # {"observation", "action_mask"}
+        if not isinstance(observation, Mapping) or set(observation) != {"observation"}:
+            keys = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
+            raise ValueError(f"expected a dict with the keys 'observation' and {MASK!r}, got {keys}")
+        observation = observation["observation"]
+    _check(features, observation)
+    if isinstance(features, spaces.Box):
+        return np.asarray(observation, dtype=np.float32).ravel()
+    return np.asarray(spaces.flatten(features, observation), dtype=np.float32).ravel()
+
+
+def _check(space: spaces.Space[Any], value: Any) -> None:
+    """Check what gymnasium's ``flatten`` takes for granted: keys, shapes and ranges, but not the bounds of a ``Box``.
+
+    Raises:
+        ValueError: The value is not an element of the space.
+    """
+    if isinstance(space, spaces.Dict):
+        if not isinstance(value, Mapping) or set(value) != set(space.spaces):
+            keys = sorted(map(str, value)) if isinstance(value, Mapping) else type(value).__name__
+            raise ValueError(f"expected a dict with the keys {sorted(map(str, space.spaces))}, got {keys}")
+        for key, part in space.spaces.items():
+            _check(part, value[key])
+        return
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(value, tuple | list) or len(value) != len(space.spaces):
+            raise ValueError(f"expected a tuple of {len(space.spaces)} parts, got {shown(value)}")
+        for part, own in zip(space.spaces, value, strict=True):
+            _check(part, own)
+        return
+    if not isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        if not space.contains(value):
+            raise ValueError(f"expected an element of {space}, got {shown(value)}")
+        return
     try:
-        vector = np.asarray(observation, dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ValueError(f"expected numbers of shape {features.shape}, got {_shown(observation)}") from None
-    if vector.shape != features.shape:
-        raise ValueError(f"expected shape {features.shape}, got shape {vector.shape}")
-    return vector.ravel()
+        array = np.asarray(value)
+    except ValueError:  # lists of unequal lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"expected numbers of shape {space.shape}, got {shown(value)}")
+    if array.shape != space.shape:
+        raise ValueError(f"expected shape {space.shape}, got shape {array.shape}")
+    if isinstance(space, spaces.Box):
+        return
+    if isinstance(space, spaces.MultiBinary):
+        inside = (array == 0) | (array == 1)
+    else:
+        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        inside = (array >= space.start) & (array < space.start + count) & (array == np.floor(array))
+    if not inside.all():
+        raise ValueError(f"expected an element of {space}, got {shown(value)}")
 
 
 def action_mask(observation: Any, info: Mapping[str, Any]) -> Any | None:
@@ -78,6 +110,7 @@ def action_mask(observation: Any, info: Mapping[str, Any]) -> Any | None:
     return info.get(MASK)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value for an error message, on one short line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -24,6 +24,8 @@ def sub_env_seeds(seed: int | Sequence[int] | None, num_envs: int) -> list[int |
         return [None] * num_envs
     if isinstance(seed, int | np.integer):
         return [int(seed) + i for i in range(num_envs)]
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+        raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {seed!r}")
     if len(seed) != num_envs:
         raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {len(seed)}")
     return [int(one) for one in seed]
@@ -36,7 +38,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         make_env: Makes one sub-environment.
         num_envs: N.
         state: Whether to ask for the global state at every step.
-        first_copy: The number of the first sub-environment in error messages, where this is a part of a larger batch.
+        first_copy: The number of the first sub-environment in error messages, if this is a part of a larger batch.
         flatten_actions: See `Layout`.
 
     Attributes:
@@ -59,37 +61,34 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         self.layout: Layout
         self._first_copy, self._state, self._flatten_actions = first_copy, state, flatten_actions
         self._readers: list[ParallelReader] = []
+        self._state_size: int | None = None
         try:
             for i in range(num_envs):
                 self._add(make_env(), first_copy + i)
         except BaseException:
             self.close()
             raise
-        self.possible_agents = self.layout.agents
-        self.observation_spaces = self.layout.observation_spaces
-        self.action_spaces = self.layout.action_spaces
-        self.env_id = self.layout.env_id
-        self.render_mode = getattr(self.envs[0], "render_mode", None)
+        self.layout.describe(self)
         self.raw_observations: list[Any] = [{}] * num_envs
         self.raw_infos: list[Any] = [{}] * num_envs
         self._started = False
 
-    def _add(self, env: Any, copy: int) -> None:
+    def _add(self, env: Any, index: int) -> None:
         check_parallel_env(env, "make_env() must return")
         if owns_matcher(env):
             raise ValueError(
-                "each sub-environment would train discriminators of its own on a slice of the data; vectorize the "
+                "each sub-environment would train its own discriminators on a part of the data; vectorize the "
                 "environment without its DM2 wrapper and wrap the result: DM2VectorEnv(vectorize(...), matcher, ...)"
             )
         if any(env is other for other in self.envs):
             raise ValueError("make_env() must make a new environment at each call, but it returned the same one twice")
         layout = Layout(env, flatten_actions=self._flatten_actions)
         if self.envs:
-            self.layout.check_same(layout, copy)
+            self.layout.check_same(layout, index)
         else:
             self.layout = layout
         self.envs.append(env)
-        self._readers.append(ParallelReader(env, self.layout, f"sub-environment {copy}"))
+        self._readers.append(ParallelReader(env, self.layout, f"sub-environment {index}"))
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
@@ -143,7 +142,19 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         return reader.read_step(*result)
 
     def _state_of(self, i: int) -> NDArray[np.float32]:
-        return np.asarray(self.envs[i].state(), np.float32).ravel() if self._state else np.zeros(0, np.float32)
+        if not self._state:
+            return np.zeros(0, np.float32)
+        try:
+            state = np.asarray(self.envs[i].state(), np.float32).ravel()
+        except (AttributeError, NotImplementedError) as error:
+            raise ValueError(f"state=True needs an environment with state(), but {self.env_id!r} has none") from error
+        self._state_size = len(state) if self._state_size is None else self._state_size
+        if len(state) != self._state_size:
+            raise ValueError(
+                f"state() of {self.env_id!r} (sub-environment {self._first_copy + i}) returned {len(state)} numbers, "
+                f"but {self._state_size} before; it must always have the same length"
+            )
+        return state
 
     def _arrays(self, seen: Sequence[Seen], states: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], Infos]:
         """New arrays at each step, so that callers may keep them."""

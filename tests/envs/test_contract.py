@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode
 from numpy.testing import assert_allclose, assert_array_equal
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
@@ -26,7 +27,7 @@ class Backend:
 
     env_id: str
     options: dict[str, Any]
-    idle: int  # the living's do-nothing
+    idle: int  # the no-op of the living
     idle_dead: int
     east: int
     first_attack: int
@@ -237,7 +238,7 @@ def test_an_illegal_action_is_refused_and_changes_nothing(backend):
     env.reset(seed=1), twin.reset(seed=1)
     one, other, third = env.agents
     for wrong in (backend.first_attack, -1, 99):  # the enemy is out of range
-        with pytest.raises(ValueError, match=rf"action {wrong} of agent '{other}' .* illegal"):
+        with pytest.raises(ValueError, match=rf"action {wrong} of agent '{other}' .* is not available"):
             env.step({one: backend.east, other: wrong, third: backend.east})
     with pytest.raises(ValueError, match="expected one action for each of"):
         env.step({one: backend.east, other: backend.east})
@@ -315,9 +316,13 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
     assert agents == tuple(envs[0].possible_agents)
     assert venv.env_id == backend.env_id
     assert venv.discrete
+    assert venv.num_agents == venv.max_num_agents == 3
+    assert venv.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    assert venv.unwrapped is venv
     width, actions_n = venv.observation_space(agents[0]).shape[0], int(venv.action_space(agents[0]).n)
     observations, infos = venv.reset(seed=7)
-    assert set(infos) == {"alive", "action_mask", "state"}
+    assert set(infos) == {"present", "alive", "action_mask", "state"}
+    assert infos["present"].all()
     views = [env.reset(seed=7 + i) for i, env in enumerate(envs)]
     ended, illegal_refused = np.zeros(copies, int), 0
     for t in range(130):
@@ -327,6 +332,7 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
         for i, (env, (seen, said)) in enumerate(zip(envs, views, strict=True)):
             assert_allclose(env.state(), infos["state"][i], **close)
             for k, agent in enumerate(agents):
+                assert infos["present"][i, k] == (agent in env.agents)
                 if agent in env.agents:
                     assert_allclose(seen[agent]["observation"], observations[i, k], **close)
                     assert_array_equal(seen[agent]["action_mask"], infos["action_mask"][i, k])
@@ -341,14 +347,16 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
             copy, k, action = np.argwhere(~masks)[0]
             bad = actions.copy()
             bad[copy, k] = action
-            with pytest.raises(ValueError, match=rf"'{agents[k]}' in copy {copy}"):
+            with pytest.raises(ValueError, match=rf"'{agents[k]}' in sub-environment {copy}"):
                 venv.step(bad)
             illegal_refused += 1
         observations, rewards, terminations, truncations, infos = venv.step(actions)
         assert set(infos) >= {
+            "present",
             "alive",
             "action_mask",
             "final_obs",
+            "_final_obs",
             "final_alive",
             "broken",
             "battle_won",
@@ -357,6 +365,7 @@ def test_a_vector_environment_plays_what_parallel_ones_play(backend, death):
         }
         assert not infos["broken"].any()
         done = (terminations | truncations).all(axis=1)
+        assert_array_equal(infos["_final_obs"], done)
         for i, env in enumerate(envs):
             present = list(env.agents)
             seen, paid, terminated, truncated, said = env.step({agent: actions[i, agents.index(agent)] for agent in present})

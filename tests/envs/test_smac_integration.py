@@ -252,7 +252,7 @@ def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
     venv = smac.vector_env("3m", 2, progress_bar=False)
     _, infos = venv.reset()
-    print(*[process.pid for process in venv._processes], flush=True)
+    print(*[process.pid for process in venv.workers.processes], flush=True)
     while True:
         _, _, _, _, infos = venv.step(infos["action_mask"].argmax(-1))
 

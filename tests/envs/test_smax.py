@@ -326,7 +326,7 @@ def test_vector_actions_of_the_wrong_shape_or_type():
             venv.step(wrong)
     illegal = np.full((3, 3), STOP)
     illegal[2, 1] = FIRST_ATTACK
-    with pytest.raises(ValueError, match="'ally_1' in copy 2"):
+    with pytest.raises(ValueError, match="'ally_1' in sub-environment 2"):
         venv.step(illegal)
     venv.step(np.full((3, 3), STOP, np.uint8))
 

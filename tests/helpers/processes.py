@@ -4,7 +4,7 @@ import time
 
 
 def children(venv):
-    return [process.pid for process in venv._processes]
+    return [process.pid for process in venv.workers.processes]
 
 
 def offspring(pid):

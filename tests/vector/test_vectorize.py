@@ -282,7 +282,7 @@ def test_copies_must_be_several_and_alike():
         vectorize(lambda: env, 2)
     assert env.closed == 1
     sizes = iter([(3, 2), (3, 4)])
-    with pytest.raises(ValueError, match="copy 1 has other agents or spaces"):
+    with pytest.raises(ValueError, match=r"1 differs from sub-environment 0: agent 'agent_1' has Box.*\(4,\)"):
         vectorize(lambda: TinyEnv(next(sizes)), 2)
     for n, workers in ((0, 0), (2, -1)):
         with pytest.raises(ValueError, match="must be an integer of at least"):
@@ -333,7 +333,7 @@ def test_processes_play_bit_for_bit_the_same(case):
 
 def test_close_leaves_no_process():
     venv = vectorize(lambda: TinyEnv(), 3, workers=8)  # a lambda travels too; more workers than copies is fine
-    pids = [process.pid for process in venv._processes]
+    pids = [process.pid for process in venv.workers.processes]
     assert len(pids) == 3
     venv.reset(seed=0)
     with pytest.raises(ValueError, match="sub-environment 2"):  # a caller's mistake does not end the workers
@@ -355,10 +355,10 @@ def assert_gone(pids):
 
 def test_a_workers_error_is_raised_here_and_ends_all():
     venv = vectorize(functools.partial(FailingEnv, fail_at=2), 2, workers=2)
-    pids = [process.pid for process in venv._processes]
+    pids = [process.pid for process in venv.workers.processes]
     venv.reset(seed=0)
     venv.step(np.zeros((2, 2), int))
-    with pytest.raises(RuntimeError, match=r"worker 0 \(copies 0 to 0\)(.|\n)*the simulator fell over"):
+    with pytest.raises(RuntimeError, match=r"worker 0 \(sub-environments 0 to 0\)(.|\n)*the simulator fell over"):
         venv.step(np.zeros((2, 2), int))
     assert_gone(pids)
 
@@ -371,7 +371,7 @@ def test_an_error_while_making_copies_is_raised_here():
 
 def test_a_killed_worker_is_noticed():
     venv = vectorize(TinyEnv, 2, workers=2)
-    pids = [process.pid for process in venv._processes]
+    pids = [process.pid for process in venv.workers.processes]
     venv.reset(seed=0)
     os.kill(pids[1], signal.SIGKILL)
     with pytest.raises(RuntimeError, match=r"worker 1 .* exit code -9"):
@@ -396,7 +396,7 @@ def test_ctrl_c_ends_the_workers(tmp_path):
         if __name__ == "__main__":
             venv = vectorize(Slow, 2, workers=2)
             venv.reset(seed=0)
-            print(*[process.pid for process in venv._processes], flush=True)
+            print(*[process.pid for process in venv.workers.processes], flush=True)
             venv.step(np.zeros((2, 2), int))
             venv.step(np.zeros((2, 2), int))
         """)

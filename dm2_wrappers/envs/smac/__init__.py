@@ -1,10 +1,10 @@
 """SMAC, the paper's environment: battles in StarCraft II, through the genuine, unmodified ``smac`` package.
 
 ``parallel_env("5m_vs_6m")`` is a PettingZoo ``ParallelEnv``; ``vector_env("5m_vs_6m", 4)`` plays in four StarCrafts at
-once, each in a process of its own. The defaults are those of the paper's runs: difficulty 7, a won episode returns at most
+once, each in its own process. The defaults are those of the paper's runs: difficulty 7, a won episode returns at most
 20 (more where shields grow back), the map's time limit, the last action and the agent's number appended to observations.
 
-Which versions of what are needed, and what StarCraft's version changes: docs/smac.md.
+docs/smac.md lists the versions that are needed and what depends on StarCraft's version.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dm2_wrappers.envs.smac.game import Game
 from dm2_wrappers.envs.smac.parallel import SMACParallelEnv, seed_of
 from dm2_wrappers.envs.smac.vectorized import SMACVectorEnv
 
-NUM_ENVS = 4  # copies by default: each is a StarCraft, with the memory and the processor that it takes
+NUM_ENVS = 4  # sub-environments by default: each needs the memory and processor of a StarCraft
 
 
 def parallel_env(
@@ -43,7 +43,7 @@ def parallel_env(
             same actions give the same battles, one after the other, and ``reset(seed=)`` therefore starts it anew.
         death: "absorb": a dead agent stays until the episode ends, with a zero observation and no-op as its only action,
             and still earns the team's reward (as in SMAC). "remove": it is terminated at its death.
-        invalid_action: "error": an illegal action is a ``ValueError``, before anything has changed. "noop": the agent
+        invalid_action: "error": an unavailable action is a ``ValueError``, before anything changes. "noop": the agent
             stops instead (no-op where it is dead).
         agent_id: Append the agent's number to its observation, one-hot [K], as the paper's learners have it.
         last_action: Append the agent's last action, one-hot [A], before its number, as the paper's learners have it.
@@ -86,7 +86,7 @@ def parallel_env(
         game,
         map_name,
         remove_dead=death == "remove",
-        replace_illegal=invalid_action == "noop",
+        replace_unavailable=invalid_action == "noop",
         agent_id=agent_id,
         last_action=last_action,
         render_mode=render_mode,
@@ -96,16 +96,16 @@ def parallel_env(
 def vector_env(
     map_name: str, num_envs: int, *, seed: int | None = None, progress_bar: bool = True, **options: Any
 ) -> SMACVectorEnv:
-    """``num_envs`` battles as arrays [N, K, ...], each in a StarCraft and a process of its own.
+    """``num_envs`` battles as arrays [N, K, ...], each in its own StarCraft and process.
 
-    StarCraft takes about 1 GB of memory and up to one processor core a copy. All start side by side at the first
-    ``reset``. Start your program under ``if __name__ == "__main__":``, which new processes need, and ``close()`` the
-    environment or use it in a ``with`` block; on an error in any copy, and on Ctrl-C, all StarCrafts end by themselves.
+    A StarCraft takes about 1 GB of memory and up to one processor core. All start side by side at the first ``reset``.
+    Start your program under ``if __name__ == "__main__":``, which new processes need, and ``close()`` the
+    environment or use it in a ``with`` block; on an error in any sub-environment, and on Ctrl-C, all StarCrafts end.
 
     Args:
         map_name: A map of SMAC's.
         num_envs: N, the number of StarCrafts.
-        seed: Copy i is seeded with ``seed + i``; None is random. For how far that goes see ``parallel_env``.
+        seed: Sub-environment i is seeded with ``seed + i``; None is random. See ``parallel_env`` for what that fixes.
         progress_bar: Show a bar while they start.
         **options: The keyword arguments of ``parallel_env``.
 
@@ -116,7 +116,7 @@ def vector_env(
 
 
 def _genuine(map_name: str) -> type[Any]:
-    """Genuine SMAC's class, where all that it needs for this map is there."""
+    """Genuine SMAC's class, if everything that it needs for this map is installed."""
     simulator = install.load()
     install.check_map(map_name)
     install.check_starcraft(map_name)

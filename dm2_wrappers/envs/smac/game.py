@@ -24,8 +24,8 @@ import numpy as np
 
 ATTEMPTS = 3  # to start StarCraft, each bounded by the timeout, before giving up
 
-# Errors of whoever set the options; another attempt would end the same way.
-_NO_USE_TRYING = (LookupError, TypeError, ValueError, AttributeError, FileNotFoundError)
+# Wrong options; another attempt would end the same way.
+_PERMANENT_ERRORS = (LookupError, TypeError, ValueError, AttributeError, FileNotFoundError)
 
 
 class StarCraftDiedError(RuntimeError):
@@ -113,7 +113,7 @@ class Game:
     def _stopping_on_error(self) -> Iterator[None]:
         try:
             yield
-        except BaseException:  # Ctrl-C too: its answer still to come would be taken for the next one's
+        except BaseException:  # Ctrl-C too: the answer still to come would be mistaken for the next one
             self.stop()
             raise
 
@@ -140,7 +140,7 @@ def _mortal(simulator: type[Any]) -> type[Any]:
                 flags.FLAGS.sc2_timeout = math.ceil(self.timeout)
             try:
                 super()._launch()
-            except _NO_USE_TRYING:
+            except _PERMANENT_ERRORS:
                 raise
             except Exception as error:
                 raise StarCraftDiedError(f"{type(error).__name__}: {error}") from error

@@ -1,6 +1,7 @@
-"""What SMAC needs before it can play: the genuine package, StarCraft II, its maps. Each lack is one sentence.
+"""What SMAC needs before it can play: the genuine package, StarCraft II, its maps. What is missing is one sentence.
 
-``load``, ``check_map`` and ``check_starcraft`` raise at the first lack; ``findings`` lists all of them (the doctor).
+``load``, ``check_map`` and ``check_starcraft`` raise for the first thing that is missing; ``findings`` lists everything
+(for the doctor).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def check_map(map_name: str) -> None:
 
     Raises:
         ValueError: It does not; the message has the nearest names.
-        ImportError: See :func:`load`.
+        ImportError: See `load`.
     """
     load()
     known = sorted(importlib.import_module("smac.env.starcraft2.maps.smac_maps").get_smac_map_registry())
@@ -105,7 +106,7 @@ def starcraft_folder() -> Path:
 
 
 def findings() -> Iterator[Finding]:
-    """All that SMAC needs, there or not, in the order in which one would install it."""
+    """Everything that SMAC needs, installed or not, in the order of installation."""
     smac = _finding("smac", _check_package, lambda _: _version("smac"))
     pysc2 = _finding("pysc2", _check_pysc2, lambda _: _version("pysc2"))
     yield smac

@@ -11,12 +11,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
-from dm2_wrappers.envs.legal import legal_actions
+from dm2_wrappers.envs.action_masks import available_actions
 from dm2_wrappers.envs.smac import units
 from dm2_wrappers.envs.smac.game import Game, StarCraftDiedError
 from dm2_wrappers.envs.smac.render import old_shuffle
 
-NO_OP, STOP = 0, 1  # what a dead agent must do, and a living one's do-nothing; then four moves, then one per target
+NO_OP, STOP = 0, 1  # the no-ops of a dead and of a living agent; then four moves, then one action per target
 
 Dicts = tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]
 
@@ -40,7 +40,7 @@ class SMACParallelEnv(ParallelEnv):
         map_name: str,
         *,
         remove_dead: bool = False,
-        replace_illegal: bool = False,
+        replace_unavailable: bool = False,
         agent_id: bool = True,
         last_action: bool = True,
         render_mode: str | None = None,
@@ -50,7 +50,7 @@ class SMACParallelEnv(ParallelEnv):
         self.env_id = f"smac:{map_name}"
         self.metadata = {"name": self.env_id, "render_modes": ["rgb_array", "human"], "is_parallelizable": True}
         self.render_mode = render_mode
-        self._remove_dead, self._replace_illegal = remove_dead, replace_illegal
+        self._remove_dead, self._replace_unavailable = remove_dead, replace_unavailable
         self._agent_id, self._last_action = agent_id, last_action
         n, self._num_actions = int(smac.n_agents), int(smac.n_actions)
         types = units.ally_types(map_name, smac.map_type, n)
@@ -111,16 +111,16 @@ class SMACParallelEnv(ParallelEnv):
         return self._observe(self.agents), infos
 
     def step(self, actions: dict[str, int]) -> Dicts:
-        """Take one joint step; ``actions`` has one legal action for each of ``agents``.
+        """Take one joint step; ``actions`` has one available action for each of ``agents``.
 
         Raises:
             RuntimeError: The environment is closed, or the episode is over.
-            ValueError: Not one action for each agent, or an illegal one; nothing has changed.
+            ValueError: Not one action for each agent, or an unavailable one; nothing has changed.
         """
         self._check_open()
         if not self.agents:
             raise RuntimeError("the episode is over: call reset() before step()")
-        joint = self._legal(actions)
+        joint = self._joint(actions)
         present, self.agents = self.agents, []  # on an error in between, the next thing to do is reset()
         broken = won = limit = False
         reward = 0.0
@@ -141,25 +141,25 @@ class SMACParallelEnv(ParallelEnv):
                 infos[agent] = {"alive": self._alive[k], "battle_won": won, "broken": broken}
         if over:
             idle = [STOP if alive else NO_OP for alive in self._alive]
-            self._masks = [[int(a == do_nothing) for a in range(self._num_actions)] for do_nothing in idle]
+            self._masks = [[int(a == no_op) for a in range(self._num_actions)] for no_op in idle]
         observations = self._observe(present)
         self.agents = [agent for agent in present if not (terminations[agent] or truncations[agent])]
         if self.render_mode == "human" and not broken:
             self.render()
         return observations, dict.fromkeys(present, reward), terminations, truncations, infos
 
-    def _legal(self, actions: dict[str, int]) -> list[int]:
-        """One action for each of SMAC's agents; illegal ones refused or replaced."""
+    def _joint(self, actions: dict[str, int]) -> list[int]:
+        """One action for each of SMAC's agents; unavailable ones are refused or replaced."""
         if actions.keys() != set(self.agents):
             raise ValueError(f"expected one action for each of {self.agents}, got actions for {sorted(actions)}")
-        joint = [actions.get(agent, NO_OP) for agent in self.possible_agents]  # who has left is dead
+        joint = [actions.get(agent, NO_OP) for agent in self.possible_agents]  # those who have left are dead
         with contextlib.suppress(TypeError):  # of floats and the like
             # The usual case, without NumPy, which takes longer for a handful of numbers.
             if all(0 <= a < self._num_actions and mask[a] for a, mask in zip(joint, self._masks, strict=True)):
                 return list(map(int, joint))
-        do_nothing = np.where(self._alive, STOP, NO_OP)
+        no_op = np.where(self._alive, STOP, NO_OP)
         masks = np.array([self._masks])
-        return legal_actions([joint], masks, do_nothing, self.possible_agents, replace=self._replace_illegal)[0].tolist()
+        return available_actions([joint], masks, no_op, self.possible_agents, replace=self._replace_unavailable)[0].tolist()
 
     def _look(self, played: list[int] | None) -> None:
         """Take over what SMAC shows now; ``played`` is what led there."""
@@ -174,7 +174,7 @@ class SMACParallelEnv(ParallelEnv):
             self._rows[np.logical_not(self._alive)] = 0
 
     def _observe(self, agents: list[str]) -> dict[str, Any]:
-        """The agents' observation dicts, in arrays of their own."""
+        """The agents' observation dicts, in new arrays."""
         rows, masks = self._rows.copy(), np.array(self._masks, np.int8)
         return {
             agent: {"observation": rows[k], "action_mask": masks[k]}
@@ -207,7 +207,7 @@ class SMACParallelEnv(ParallelEnv):
     def save_replay(self) -> None:
         """Save StarCraft's replay of all battles since its start, in SMAC's ``replay_dir``.
 
-        By default that is the folder ``Replays`` of StarCraft II, and the file bears the map's name and the time.
+        By default that is the folder ``Replays`` of StarCraft II; the file is named after the map and the time.
 
         Raises:
             RuntimeError: StarCraft does not run: before ``reset``, or after it died.

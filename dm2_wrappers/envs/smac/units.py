@@ -32,7 +32,7 @@ COUNTS: dict[str, tuple[int, ...]] = {
 
 
 def ally_types(map_name: str, map_type: str, n_agents: int) -> list[str]:
-    """Each ally's unit type, in SMAC's order; "agent" where a map of one's own has several types."""
+    """Each ally's unit type, in SMAC's order; "agent" on custom maps with several types."""
     kinds = KINDS.get(map_type, ("agent",))
     counts = (n_agents,) if len(kinds) == 1 else COUNTS.get(map_name, ())
     if len(counts) != len(kinds) or sum(counts) != n_agents:
@@ -41,7 +41,7 @@ def ally_types(map_name: str, map_type: str, n_agents: int) -> list[str]:
 
 
 def number(types: Iterable[str]) -> tuple[str, ...]:
-    """A name for each unit: its type and its number among those of that type, wherever they stand."""
+    """A name for each unit: its type and its number among those of that type, in order."""
     seen: Counter[str] = Counter()
     names = []
     for kind in types:
@@ -54,7 +54,7 @@ def check_types(names: Sequence[str], map_type: str, units: Mapping[int, Any]) -
     """Compare the names with the units of the running game.
 
     Raises:
-        RuntimeError: They are of other types: an agent would bear another's name.
+        RuntimeError: They are of other types, so agents would get each other's names.
     """
     kinds = KINDS.get(map_type, ())
     if len(kinds) < 2 or names[0].startswith("agent_"):
@@ -63,4 +63,4 @@ def check_types(names: Sequence[str], map_type: str, units: Mapping[int, Any]) -
     offsets = [units[k].unit_type - first for k in range(len(names))]
     real = number(kinds[offset] if offset < len(kinds) else "unknown" for offset in offsets)
     if real != tuple(names):
-        raise RuntimeError(f"this map's units are {', '.join(real)}, but {', '.join(names)} were expected of its name")
+        raise RuntimeError(f"this map's units are {', '.join(real)}, but {', '.join(names)} were expected")

@@ -1,4 +1,4 @@
-"""SMAC as a vector environment: one StarCraft per copy, each in a worker process of its own."""
+"""SMAC as a vector environment: one StarCraft per sub-environment, each in its own worker process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers._extras import require
-from dm2_wrappers.envs.legal import legal_actions
+from dm2_wrappers.envs.action_masks import available_actions
 from dm2_wrappers.envs.smac.parallel import NO_OP, STOP, SMACParallelEnv
 from dm2_wrappers.vector import Infos, StepResult
 from dm2_wrappers.vector.subproc import SubprocVectorEnv
@@ -19,8 +19,8 @@ from dm2_wrappers.vector.subproc import SubprocVectorEnv
 class SMACVectorEnv(SubprocVectorEnv):
     """N StarCrafts stepped side by side; see `MultiAgentVectorEnv` for the arrays.
 
-    A copy whose StarCraft dies or hangs starts another by itself; the episode that it was in ends as a truncation with
-    ``infos["broken"]`` and a zero reward, for recorders, matchers and learners to forget. Made by
+    A sub-environment whose StarCraft dies or hangs starts another; the episode ends as a truncation with
+    ``infos["broken"]`` and a zero reward, and recorders, matchers and learners discard it. Made by
     `dm2_wrappers.envs.smac.vector_env`.
 
     Attributes:
@@ -33,10 +33,10 @@ class SMACVectorEnv(SubprocVectorEnv):
         num_envs: int,
         *,
         seed: int | None = None,
-        replace_illegal: bool = False,
+        replace_unavailable: bool = False,
         progress_bar: bool = True,
     ) -> None:
-        self._seed, self._replace_illegal, self._progress_bar = seed, replace_illegal, progress_bar
+        self._seed, self._replace_unavailable, self._progress_bar = seed, replace_unavailable, progress_bar
         self._masks: NDArray[np.bool_] | None = None
         self._alive: NDArray[np.bool_]
         self.broken_episodes = 0
@@ -45,7 +45,7 @@ class SMACVectorEnv(SubprocVectorEnv):
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
-        """Start a new battle in every copy; an integer seeds copy i with ``seed + i``, which starts StarCraft anew."""
+        """Start a new battle everywhere; an integer seeds sub-environment i with ``seed + i``, which restarts StarCraft."""
         if self._masks is None and seed is None:
             seed = self._seed
         observations, infos = super().reset(seed=seed, options=options)
@@ -53,17 +53,17 @@ class SMACVectorEnv(SubprocVectorEnv):
         return observations, infos
 
     def step(self, actions: NDArray[Any]) -> StepResult:
-        """Take one joint step in every copy; a copy whose episode ends starts its next one.
+        """Take one joint step in every sub-environment; one whose episode ends starts its next one.
 
         Raises:
             RuntimeError: Before the first ``reset``, after ``close``, or a worker failed (all are ended then).
-            ValueError: Wrong shape or type, or an illegal action with ``invalid_action="error"``; nothing has changed.
+            ValueError: Wrong shape or type, or an unavailable action with ``invalid_action="error"``; nothing has changed.
         """
         if self._masks is None:
             raise RuntimeError("call reset() before step()")
         # Checked here: an error in a worker would end all StarCrafts.
-        do_nothing = np.where(self._alive, STOP, NO_OP)
-        actions = legal_actions(actions, self._masks, do_nothing, self.possible_agents, replace=self._replace_illegal)
+        no_op = np.where(self._alive, STOP, NO_OP)
+        actions = available_actions(actions, self._masks, no_op, self.possible_agents, replace=self._replace_unavailable)
         result = super().step(actions)
         infos = result[4]
         self._masks, self._alive = infos["action_mask"], infos["alive"]
@@ -74,7 +74,7 @@ class SMACVectorEnv(SubprocVectorEnv):
         if command != "reset" or self._masks is not None or not self._progress_bar:
             return workers
         tqdm = require("tqdm", "smac")
-        return tqdm.tqdm(workers, desc=f"starting StarCraft ({self.env_id})", total=self.num_envs, unit="copy", leave=False)
+        return tqdm.tqdm(workers, desc=f"starting StarCraft ({self.env_id})", total=self.num_envs, unit="env", leave=False)
 
 
 def make(
@@ -92,4 +92,4 @@ def make(
     make_env = functools.partial(parallel_env, map_name, **options)
     make_env().close()  # a wrong option is an error here, in one sentence, and not in a worker; StarCraft does not start
     replace = options.get("invalid_action") == "noop"
-    return SMACVectorEnv(make_env, int(num_envs), seed=seed, replace_illegal=replace, progress_bar=progress_bar)
+    return SMACVectorEnv(make_env, int(num_envs), seed=seed, replace_unavailable=replace, progress_bar=progress_bar)

@@ -15,7 +15,7 @@ from dm2_wrappers.envs.smax import maps
 from dm2_wrappers.envs.smax.parallel import SMAXParallelEnv
 from dm2_wrappers.envs.smax.vectorized import SMAXVectorEnv
 
-NUM_ENVS = 64  # copies by default: more are hardly faster
+NUM_ENVS = 64  # sub-environments by default: more are hardly faster
 
 
 def parallel_env(scenario: str, *, render_mode: str | None = None, **options: Any) -> SMAXParallelEnv:

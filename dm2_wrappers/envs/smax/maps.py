@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dm2_wrappers._extras import require
+from dm2_wrappers.envs.smax.modes import default_modes
 
 if TYPE_CHECKING:
     from jaxmarl.environments.smax.smax_env import Scenario
@@ -28,11 +29,11 @@ SMAC_MAPS: dict[str, tuple[list[int], list[int]]] = {
 
 def jaxmarl(module: str) -> ModuleType:
     """JaxMARL's module of SMAX with that name, imported without its noise."""
-    # When first imported, JaxMARL prints two lines about environments nobody asked for, to ``sys.__stdout__``, and
+    # When first imported, JaxMARL prints two lines about other environments to ``sys.__stdout__``, and
     # leaves ``sys.stdout`` and ``sys.stderr`` set to the original streams, whatever they were.
     require("jax", "smax")
     original, quiet = sys.__stdout__, io.StringIO()
-    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(sys.stderr):
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(sys.stderr), default_modes():
         try:
             sys.__stdout__ = quiet  # type: ignore[misc, assignment]
             return require(f"jaxmarl.environments.smax.{module}", "smax")
@@ -45,6 +46,7 @@ def names() -> list[str]:
     return sorted({*jaxmarl("smax_env").MAP_NAME_TO_SCENARIO, *SMAC_MAPS})
 
 
+@default_modes()
 def get(name: str) -> Scenario:
     """The JaxMARL scenario of that name.
 

@@ -1,4 +1,4 @@
-"""SMAX as a PettingZoo ``ParallelEnv``: one copy of the vector environment, seen through dicts."""
+"""SMAX as a PettingZoo ``ParallelEnv``: a vector environment with one battle, seen through dicts."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ class SMAXParallelEnv(ParallelEnv):
         }
 
     def step(self, actions: dict[str, int]) -> Dicts:
-        """Take one joint step; ``actions`` has one legal action for each of ``agents``."""
+        """Take one joint step; ``actions`` has one available action for each of ``agents``."""
         if not self.agents:
             raise RuntimeError("the episode is over: call reset() before step()")
         if set(actions) != set(self.agents):
             raise ValueError(f"expected one action for each of {self.agents}, got actions for {sorted(actions)}")
         present = [agent in self.agents for agent in self.possible_agents]
-        stop = self._vector.do_nothing
+        stop = self._vector.no_op
         joint = np.array([[actions.get(agent, stop) for agent in self.possible_agents]])
         observations, rewards, terminations, truncations, infos = self._vector.step(joint)
         over = bool((terminations | truncations).all())

@@ -12,12 +12,22 @@ from numpy.typing import NDArray
 from dm2_wrappers._extras import require
 
 SIZE = 480  # pixels of the longer side
-BACKGROUND, GRID = (24, 26, 30), (40, 43, 50)
-TEAMS = ((86, 180, 233), (230, 159, 0))  # allies, enemies: colours that colour-blind people tell apart
+BACKGROUND, GRID, DEAD = (24, 26, 30), (40, 43, 50), (120, 120, 120)
+TEAMS = ((86, 180, 233), (230, 159, 0))  # allies, enemies: colors that color-blind people tell apart
+HEALTHY, HURT, LOST = (0, 200, 120), (220, 50, 50), (70, 70, 70)  # the health bar: above half, below, what is missing
 
 
 def draw(units: dict[str, NDArray[Any]], width: float, height: float) -> NDArray[np.uint8]:
-    """One frame [H, W, 3]: a disc per living unit, its health as the filled share of the disc's radius."""
+    """One frame [H, W, 3].
+
+    A living unit is a disc in its team's color with its health in a bar above it. A dead one is a gray cross where it
+    died. A line from a unit to its target is a shot.
+
+    Args:
+        units: What `SMAXVectorEnv.units` returns.
+        width: Of the map, in SMAX's units of length.
+        height: The same.
+    """
     pygame = require("pygame", "smax")
     scale = SIZE / max(width, height)
     surface = pygame.Surface((round(width * scale), round(height * scale)))
@@ -25,21 +35,34 @@ def draw(units: dict[str, NDArray[Any]], width: float, height: float) -> NDArray
     for line in range(0, int(max(width, height)) + 1, 4):
         pygame.draw.line(surface, GRID, (line * scale, 0), (line * scale, SIZE))
         pygame.draw.line(surface, GRID, (0, line * scale), (SIZE, line * scale))
-    for position, health, radius, team, alive in zip(*(units[name] for name in _FIELDS), strict=True):
-        if alive:
-            # SMAX's y axis points up, a picture's down.
-            centre = (float(position[0]) * scale, (height - float(position[1])) * scale)
-            pixels = max(4.0, float(radius) * scale)
-            pygame.draw.circle(surface, TEAMS[int(team)], centre, pixels, width=2)
-            pygame.draw.circle(surface, TEAMS[int(team)], centre, pixels * float(np.sqrt(max(0.0, health))))
+    # SMAX's y axis points up, a picture's down.
+    centers = [(float(x) * scale, (height - float(y)) * scale) for x, y in units["positions"]]
+    radii = [max(6.0, float(radius) * scale) for radius in units["radius"]]
+    colors = [TEAMS[int(team)] for team in units["team"]]
+    for u in np.flatnonzero(~units["alive"]):  # below everything else
+        (x, y), reach = centers[u], 0.6 * radii[u]
+        pygame.draw.line(surface, DEAD, (x - reach, y - reach), (x + reach, y + reach), width=3)
+        pygame.draw.line(surface, DEAD, (x - reach, y + reach), (x + reach, y - reach), width=3)
+    for u in np.flatnonzero(units["alive"]):
+        pygame.draw.circle(surface, colors[u], centers[u], radii[u])
+    for u in np.flatnonzero(units["target"] >= 0):
+        target = centers[int(units["target"][u])]
+        pygame.draw.line(surface, colors[u], centers[u], target, width=2)
+        pygame.draw.circle(surface, (255, 255, 255), target, 4)
+    for u in np.flatnonzero(units["alive"]):
+        _draw_health(pygame, surface, centers[u], radii[u], float(units["health"][u]))
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).swapaxes(0, 1))
 
 
-_FIELDS = ("positions", "health", "radius", "team", "alive")
+def _draw_health(pygame: Any, surface: Any, center: tuple[float, float], radius: float, health: float) -> None:
+    width, health = 2 * radius, min(1.0, max(0.0, health))
+    left, top = center[0] - radius, center[1] - radius - 8
+    pygame.draw.rect(surface, LOST, (left, top, width, 4))
+    pygame.draw.rect(surface, HEALTHY if health > 0.5 else HURT, (left, top, width * health, 4))
 
 
 class BattleWindow:
-    """A window that shows frames at eight a second, as fast as SMAX's steps are in the game's own time."""
+    """A window that shows eight frames a second, the speed of SMAX's steps in the game's time."""
 
     def __init__(self, title: str) -> None:
         self._pygame = require("pygame", "smax")

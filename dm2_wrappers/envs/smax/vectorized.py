@@ -10,8 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from dm2_wrappers.envs.legal import legal_actions
+from dm2_wrappers.envs.action_masks import available_actions
 from dm2_wrappers.envs.smax import maps
+from dm2_wrappers.envs.smax.modes import default_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
 
 STOP = 4  # SMAX's no-op: the actions are four moves, stop, then one per enemy
@@ -23,12 +24,12 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
     Args:
         scenario: A name from ``scenarios()``.
         num_envs: N, the number of battles.
-        seed: Copy i is seeded with ``seed + i``, at once and until ``reset`` is given another; None is random.
+        seed: Battle i is seeded with ``seed + i`` at the first ``reset``, unless that is given a seed; None is random.
         reward_scale: Factor on JaxMARL's rewards. Its returns end at 2, SMAC's at 20: the default 10 makes them
             alike, so that the paper's coefficient keeps its meaning.
         death: "absorb": a dead agent stays until the episode ends, with a zero observation and stop as its only
             action, and still earns the team's reward (as in SMAC). "remove": it is terminated at its death.
-        invalid_action: "error": an illegal action is a ``ValueError``, before anything has changed. "noop": the
+        invalid_action: "error": an unavailable action is a ``ValueError``, before anything changes. "noop": the
             agent stops instead.
         max_steps: Time limit of an episode, a truncation; None is JaxMARL's own, which comes out at 101 steps.
         **smax_options: Further arguments of JaxMARL's ``HeuristicEnemySMAX``, e.g. ``walls_cause_death=False``,
@@ -75,8 +76,8 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         box = spaces.Box(-2.0, 2.0, (size,), np.float32)
         self.observation_spaces = dict.fromkeys(self.possible_agents, box)
         self.action_spaces = {agent: spaces.Discrete(num_actions) for agent in self.possible_agents}
-        self.do_nothing = STOP
-        # What a dead agent may do, and everybody once the episode is over: stop [K, A].
+        self.no_op = STOP
+        # The available actions of a dead agent, and of all agents after the episode's end: stop [K, A].
         self.idle_mask = np.tile(np.arange(num_actions) == STOP, (self.num_agents, 1))
         self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
         self._keys: Any = None
@@ -84,10 +85,11 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         self._masks: NDArray[np.bool_]
         self._alive: NDArray[np.bool_]
 
+    @default_modes()
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
-        """Start a new battle in every copy; an integer seeds copy i with ``seed + i``."""
+        """Start a new battle in every sub-environment; an integer seeds sub-environment i with ``seed + i``."""
         import jax
 
         if seed is not None or self._keys is None:
@@ -108,6 +110,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             "state": np.array(out["state"]),
         }
 
+    @default_modes()
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every battle.
 
@@ -116,13 +119,13 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
 
         Raises:
             RuntimeError: ``reset`` was never called.
-            ValueError: Wrong shape or type, or an illegal action with ``invalid_action="error"``; nothing has changed.
+            ValueError: Wrong shape or type, or an unavailable action with ``invalid_action="error"``; nothing has changed.
         """
         if self._state is None:
             raise RuntimeError("call reset() before step()")
-        legal = legal_actions(actions, self._masks, STOP, self.possible_agents, replace=self.invalid_action == "noop")
+        joint = available_actions(actions, self._masks, STOP, self.possible_agents, replace=self.invalid_action == "noop")
         before = self._alive
-        self._state, self._keys, out = self._step_all(self._state, self._keys, legal)
+        self._state, self._keys, out = self._step_all(self._state, self._keys, joint)
         arrays: dict[str, NDArray[Any]] = {name: np.asarray(array) for name, array in out.items()}
         self._masks, self._alive = np.array(arrays["action_mask"]), np.array(arrays["alive"])
         shape = before.shape
@@ -149,20 +152,48 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         }
         return np.array(arrays["obs"]), rewards, terminations, truncations, infos
 
-    def units(self, copy: int = 0) -> dict[str, NDArray[Any]]:
-        """What there is to see of one battle: each unit's position, health share, type, team and alive."""
+    @default_modes()
+    def units(self, index: int = 0) -> dict[str, NDArray[Any]]:
+        """What there is to see of one battle, for U units of both teams, allies first.
+
+        Args:
+            index: The number of the battle.
+
+        Returns:
+            ``"positions"`` [U, 2], ``"health"`` (as a share) [U], ``"radius"`` [U], ``"team"`` [U], ``"alive"`` [U], and
+            ``"target"`` [U], the unit that a unit attacked in the last step from within its range, or -1.
+
+        Raises:
+            RuntimeError: Before the first ``reset``.
+        """
         if self._state is None:
             raise RuntimeError("call reset() first")
-        state, types = self._state.state, np.asarray(self._state.state.unit_types[copy])
+        state = self._state.state
+        types, positions = np.asarray(state.unit_types[index]), np.asarray(state.unit_positions[index])
+        alive = np.asarray(state.unit_alive[index])
         return {
-            "positions": np.asarray(state.unit_positions[copy]),
-            "health": np.asarray(state.unit_health[copy]) / np.asarray(self.smax.unit_type_health)[types],
+            "positions": positions,
+            "health": np.asarray(state.unit_health[index]) / np.asarray(self.smax.unit_type_health)[types],
             "radius": np.asarray(self.smax.unit_type_radiuses)[types],
-            "team": np.asarray(state.unit_teams[copy]),
-            "alive": np.asarray(state.unit_alive[copy]),
+            "team": np.asarray(state.unit_teams[index]),
+            "alive": alive,
+            "target": self._targets(np.asarray(state.prev_attack_actions[index]), positions, types, alive),
         }
 
+    def _targets(self, attacks: NDArray[Any], positions: NDArray[Any], types: NDArray[Any], alive: NDArray[Any]) -> Any:
+        num_allies, first_attack = self.smax.num_allies, STOP + 1
+        units = np.arange(len(attacks))
+        order = attacks - first_attack
+        # JaxMARL numbers the targets of allies upwards and those of enemies downwards.
+        target = np.where(units < num_allies, num_allies + order, num_allies - 1 - order)
+        target = np.where(attacks >= first_attack, target, units)
+        distance = np.linalg.norm(positions - positions[target], axis=1)
+        reach = np.asarray(self.smax.unit_type_attack_ranges)[types]
+        # A unit that this shot killed is still a target.
+        return np.where(alive & (target != units) & (distance < reach), target, -1)
 
+
+@default_modes()
 def _simulator(scenario: str, smax_options: dict[str, Any]) -> tuple[Any, Any, Any]:
     """JaxMARL's SMAX and its compiled ``reset`` and ``step``, shared among equal ones: compiling takes seconds."""
     options = tuple(sorted(smax_options.items()))
@@ -185,8 +216,8 @@ _shared_simulator = functools.lru_cache(maxsize=64)(_new_simulator)
 def _jitted(smax: Any) -> tuple[Any, Any]:
     """The batched ``reset(keys)`` and ``step(states, keys, actions [N, K])`` of one SMAX, compiled.
 
-    A copy's stream of keys is split once per reset and in three per step, whether the step ends the episode or not,
-    so a copy plays the same whoever its neighbours are.
+    A battle's stream of keys is split once per reset and in three per step, whether the step ends the episode or not,
+    so a battle does not depend on the others.
     """
     import jax
     import jax.numpy as jnp
