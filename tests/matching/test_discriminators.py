@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dm2_wrappers.matching.autograd_networks import AutogradNetworks
 from dm2_wrappers.matching.discriminators import Discriminators
-from dm2_wrappers.matching.networks import AutogradNetworks, StackedMLPs
+from dm2_wrappers.matching.stacked_mlps import StackedMLPs
 
 AGENTS = ("ally_0", "ally_1", "medic")
 
