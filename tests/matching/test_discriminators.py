@@ -157,6 +157,14 @@ def test_an_agent_is_the_same_alone_or_among_others(hidden):
         torch.testing.assert_close(tensor, team.state_dict()["weights"][1][name], atol=1e-5, rtol=1e-4)
 
 
+def test_agents_of_equal_size_start_unlike_because_of_their_names():
+    same_size = Discriminators((4, 4), agents=("a", "b"), seed=0)
+    one, other = same_size.state_dict()["weights"]
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+    swapped = Discriminators((4, 4), agents=("b", "a"), seed=0).state_dict()["weights"]
+    assert all(torch.equal(one[name], swapped[1][name]) for name in one)
+
+
 def test_agents_start_unlike_and_within_their_own_bounds():
     discriminators = Discriminators((100, 4), agents=("a", "b"), seed=0)
     wide, narrow = discriminators.state_dict()["weights"]
