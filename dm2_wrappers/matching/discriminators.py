@@ -3,8 +3,8 @@
 The sign of the logit, once and for all: D(o) = sigmoid(logit(o)) is the estimated probability that observation o comes
 from the experts, trained with expert = 1 and policy = 0. Since log D = -softplus(-logit) and log(1 - D) =
 -softplus(logit) = log D - logit, the reward of the paper's implementation is ``log D - log(1 - D) = logit``: positive
-where the discriminator sees an expert. It is returned as it is, never through the logarithm of a sigmoid, which is
-infinite from a logit of 17 on in float32.
+where the discriminator sees an expert. The logit is returned as it is, never as the logarithm of a sigmoid, which is
+infinite in float32 for logits above 17.
 
 The loss of one agent, for a minibatch of B expert observations e and B policy observations p, with the interpolates
 i = alpha * e + (1 - alpha) * p, is::
@@ -24,33 +24,46 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dm2_wrappers import _checks
-from dm2_wrappers.matching.networks import AutogradNetworks, Networks, StackedMLPs
+from dm2_wrappers.matching.autograd_networks import AutogradNetworks
+from dm2_wrappers.matching.networks import Networks
+from dm2_wrappers.matching.stacked_mlps import StackedMLPs
+from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.rng_state import derive_seed
 
-# Rows a time in `logits`: hidden layers of this many rows stay in cache, and memory bounded, whatever is asked for.
+# Rows per block in `logits`: hidden layers of this many rows stay in the cache, and memory is bounded.
 _ROWS = 2048
+# Adam squares gradients, and the square of more than this overflows float32: the weights could never be trained again.
+_LARGEST_GRADIENT = 1e18
+# Adam moves each weight by about the learning rate in each minibatch.
+_LARGEST_LEARNING_RATE = 1.0
+_LARGEST_PENALTY = 1e6
 
 
 class Discriminators:
-    """K discriminators, one an agent, on observations padded to the widest agent's D features.
+    """K discriminators, one per agent, on observations padded to the widest agent's D features.
 
     With two hidden layers (the default) the K networks are stacked tensors, trained in one batched pass with the
-    gradient penalty in closed form. Any other ``hidden``, or ``module``, is trained agent by agent with autograd.
+    gradient penalty in closed form. Any other ``hidden``, or ``module``, is trained agent by agent with autograd. The
+    results do not depend on PyTorch's default dtype and device, inference mode or autocast.
 
     Args:
         sizes: Each agent's own number of features.
         hidden: Widths of the tanh layers.
-        learning_rate: Of Adam (its other settings are torch's defaults).
-        gradient_penalty: Weight of the gradient penalty.
-        module: Instead of ``hidden``: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B].
+        learning_rate: Of Adam (its other settings are torch's defaults), at most 1.
+        gradient_penalty: Weight of the gradient penalty, at most 1e6.
+        module: Instead of ``hidden``: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B]. It
+            is called in evaluation mode to pay rewards and in the mode in which it was made to be trained; random
+            layers such as dropout draw from the agent's own stream.
         agents: Names; by default "agent_0", "agent_1", ...
-        seed: An agent's initial weights depend on the seed and its name only, not on who else is there.
+        seed: An agent's initial weights and dropout depend on the seed and its name only, not on the other agents.
         device: Where to compute.
 
     Raises:
         ValueError: An option that cannot work.
+        TypeError: ``module`` is not a function, or does not make a network of its own for each agent.
     """
 
+    @standard_modes
     def __init__(
         self,
         sizes: Sequence[int],
@@ -67,33 +80,40 @@ class Discriminators:
             raise ValueError(f"sizes must hold one integer of at least 1 for each agent, got {sizes!r}")
         self.sizes = tuple(_checks.integer("each of sizes", size, least=1) for size in sizes)
         hidden = _checks.widths("hidden", hidden)
-        learning_rate = _checks.number("learning_rate", learning_rate, above=0)
-        self.gradient_penalty = _checks.number("gradient_penalty", gradient_penalty, least=0)
+        learning_rate = checked_learning_rate(learning_rate)
+        self.gradient_penalty = checked_gradient_penalty(gradient_penalty)
         self.agents = tuple(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(sizes)))
         if len(self.agents) != len(sizes) or len(set(self.agents)) != len(sizes):
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
         self.device = _usable(device)
         modules = [
-            _initialised(agent, size, hidden, module, seed).to(self.device)
+            _initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
             for agent, size in zip(self.agents, self.sizes, strict=True)
         ]
-        stacked = module is None and len(hidden) == 2
-        self._networks: Networks = StackedMLPs(modules, self.sizes) if stacked else AutogradNetworks(modules, self.sizes)
+        self._networks: Networks
+        if module is None and len(hidden) == 2:
+            self._networks = StackedMLPs(modules, self.sizes)
+        else:
+            _check_separate(self.agents, modules)
+            seeds = [derive_seed(seed, "dropout", agent) for agent in self.agents]
+            self._networks = AutogradNetworks(modules, self.sizes, self.agents, seeds)
         self._adam = torch.optim.Adam(self._networks.parameters(), lr=learning_rate, fused=True)
 
+    @standard_modes
     @torch.no_grad()
     def logits(self, observations: Tensor) -> Tensor:
         """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient."""
-        rows = observations.reshape(-1, len(self.sizes), max(self.sizes))
+        rows = observations.to(self.device, torch.float32).reshape(-1, len(self.sizes), max(self.sizes))
         logits = rows.new_empty(rows.shape[:2])
         for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
             out.copy_(self._networks.logits(some.transpose(0, 1)).T)
         return logits.view(observations.shape[:-1])
 
+    @standard_modes
     def update(
         self, expert: Tensor, policy: Tensor, alpha: Tensor, active: Sequence[bool] | Tensor | None = None
     ) -> dict[str, Tensor]:
-        """One step of Adam on one minibatch (line 9). There is no randomness in here.
+        """One step of Adam on one minibatch (line 9). Only layers of ``module`` such as dropout are random here.
 
         Args:
             expert: Observations from the demonstrations, [K, B, D].
@@ -103,11 +123,22 @@ class Discriminators:
 
         Returns:
             Per agent [K], before the step: "loss" and the penalty's share of it, "gradient_penalty"; the share of
-            observations told rightly, "expert_accuracy" and "policy_accuracy"; the means "expert_logit" and
+            observations classified correctly, "expert_accuracy" and "policy_accuracy"; the means "expert_logit" and
             "policy_logit". Meaningless for agents that are not active.
+
+        Raises:
+            ValueError: An agent's gradient is not a number or too large for Adam. No weight has changed then.
         """
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
+        expert, policy, alpha = (_trainable(tensor, self.device) for tensor in (expert, policy, alpha))
         expert_logits, policy_logits, norms = self._networks.backward(expert, policy, alpha, trained, self.gradient_penalty)
+        for agent, peak in zip(self.agents, self._networks.largest_gradients().tolist(), strict=True):
+            if not peak <= _LARGEST_GRADIENT:
+                raise ValueError(
+                    f"the discriminator of agent {agent!r} cannot be trained on these observations: a gradient is {peak:g}. "
+                    "Its weights have not changed. Scale the observations to about [-1, 1], or lower gradient_penalty "
+                    "or learning_rate"
+                )
         self._adam.step()
         penalty = self.gradient_penalty * (norms - 1).square().mean(1)
         return {
@@ -119,51 +150,113 @@ class Discriminators:
             "policy_logit": policy_logits.mean(1),
         }
 
+    @standard_modes
     def state_dict(self) -> dict[str, Any]:
-        """A copy of weights and Adam's state, of what ``torch.load(weights_only=True)`` takes."""
+        """A copy of weights, Adam's state and random streams, in types that ``torch.load(weights_only=True)`` accepts."""
         state = {
             "agents": list(self.agents),
             "sizes": list(self.sizes),
             "weights": self._networks.tensors(),
             "adam": self._adam.state_dict()["state"],
+            "streams": self._networks.streams(),
         }
         return copy.deepcopy(state)
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks."""
+        """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks, or holds NaN or infinity."""
         for what, expected in (("agents", list(self.agents)), ("sizes", list(self.sizes))):
             if state.get(what) != expected:
                 raise ValueError(f"the saved discriminators have {what} {state.get(what)}, these have {expected}")
         saved, own = ([_shapes(network) for network in one] for one in (state["weights"], self._networks.tensors()))
         if saved != own:
             raise ValueError(f"the saved discriminators' networks (hidden, module) are {saved[0]}, these are {own[0]}")
+        for agent, weights in zip(self.agents, state["weights"], strict=True):
+            if not all(tensor.isfinite().all() for tensor in weights.values()):
+                raise ValueError(f"the saved discriminator of agent {agent!r} has weights that are not finite")
+        shapes = [parameter.shape for parameter in self._networks.parameters()]
+        for number, adam in state["adam"].items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                if adam[name].shape != shapes[number] or not adam[name].isfinite().all():
+                    raise ValueError(f"the saved state of the discriminators' Adam is damaged: {name} of parameter {number}")
 
+    @standard_modes
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; training goes on bit for bit.
+        """Restore what `state_dict` returned; training continues bit for bit.
 
         Raises:
-            ValueError: It is not of the same agents, sizes and networks. Nothing has changed then.
+            ValueError: It is not of the same agents, sizes and networks, or damaged. Nothing has changed then.
         """
-        self.check_state(state)
+        try:
+            self.check_state(state)
+            # States saved before networks had streams lack them.
+            self._networks.load_streams(copy.deepcopy(state.get("streams", self._networks.streams())))
+            groups = self._adam.state_dict()["param_groups"]  # the learning rate is an option, not state
+            self._adam.load_state_dict({"state": copy.deepcopy(state["adam"]), "param_groups": groups})
+        except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"the saved state of the discriminators is damaged: {type(error).__name__}: {error}") from error
         for saved, own in zip(state["weights"], self._networks.tensors(), strict=True):
             for name, tensor in own.items():
                 tensor.copy_(saved[name])
-        groups = self._adam.state_dict()["param_groups"]  # the learning rate is an option, not state
-        self._adam.load_state_dict({"state": copy.deepcopy(state["adam"]), "param_groups": groups})
 
 
-def _initialised(
+def checked_learning_rate(value: Any) -> float:
+    """A learning rate that cannot destroy the weights in one step."""
+    return _at_most(_LARGEST_LEARNING_RATE, "learning_rate", _checks.number("learning_rate", value, above=0))
+
+
+def checked_gradient_penalty(value: Any) -> float:
+    """A weight of the gradient penalty whose gradients fit float32."""
+    return _at_most(_LARGEST_PENALTY, "gradient_penalty", _checks.number("gradient_penalty", value, least=0))
+
+
+def _at_most(largest: float, name: str, value: float) -> float:
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest:g}, got {value!r}")
+    return value
+
+
+def _trainable(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor in float32 on the device; autograd accepts no tensors made in inference mode, so these are copied."""
+    tensor = tensor.to(device, torch.float32)
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _initialized(
     agent: str, size: int, hidden: Sequence[int], module: Callable[[str, int], nn.Module] | None, seed: int | None
 ) -> nn.Module:
-    """An agent's network with torch's default initialisation, drawn from a stream of its own."""
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global stream: leave it as it was found
+    """An agent's network with torch's default initialization, drawn from a stream of its own."""
+    with torch.random.fork_rng(devices=[]):  # layers draw from the global stream, which must stay as it was
         torch.default_generator.manual_seed(derive_seed(seed, "discriminator", agent))
         if module is not None:
-            return module(agent, size)
+            return _made_by(module, agent, size)
         layers: list[nn.Module] = []
         for i, o in itertools.pairwise((size, *hidden)):
             layers += [nn.Linear(i, o), nn.Tanh()]
         return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
+
+
+def _made_by(module: Callable[[str, int], nn.Module], agent: str, size: int) -> nn.Module:
+    expected = "module must be a function of an agent's name and number of features that makes a new torch.nn.Module"
+    if isinstance(module, nn.Module) or not callable(module):
+        raise TypeError(f"{expected}, got {type(module).__name__}; use module=lambda agent, size: ...")
+    network = module(agent, size)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"{expected}, but for agent {agent!r} it made {type(network).__name__}")
+    return network
+
+
+def _check_separate(agents: Sequence[str], modules: Sequence[nn.Module]) -> None:
+    """Discriminators share nothing."""
+    owners: dict[int, str] = {}
+    for agent, module in zip(agents, modules, strict=True):
+        parameters = list(module.parameters())
+        if not parameters:
+            raise TypeError(f"module made a network without parameters for agent {agent!r}; there is nothing to train")
+        for parameter in parameters:
+            other = owners.setdefault(id(parameter), agent)
+            if other != agent:
+                raise TypeError(f"agents {other!r} and {agent!r} share weights; module must make a new network at each call")
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -1,14 +1,20 @@
-"""The one door through which observations reach a matcher: checked, padded, on its device."""
+"""The one door through which observations reach a matcher: checked, padded and moved to its device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
+
+# Products of larger numbers overflow float32 in the discriminators or in Adam.
+_LARGEST = 1e18
+# From about this scale on, tanh layers saturate and the gradient penalty outweighs everything else.
+_BLINDING = 1e4
 
 
 class AgentInputs:
@@ -39,7 +45,7 @@ class AgentInputs:
             broken: Bool [...]; joint observations of which none counts. None by default.
 
         Raises:
-            ValueError: A shape that does not fit, or NaN or infinity in a live observation.
+            ValueError: A shape that does not fit, or a live observation that is not finite or beyond 1e18.
         """
         rows = self._tensor(observations)
         expected = (len(self._agents), max(self._sizes))
@@ -53,28 +59,25 @@ class AgentInputs:
             live = self._flags("alive", alive, rows.shape[:-1])
         if broken is not None:
             live = live & ~self._flags("broken", broken, rows.shape[:-2]).unsqueeze(-1)
-        wrong = live & ~rows.abs().amax(-1).isfinite()
+        wrong = live & ~(rows.abs().amax(-1) <= _LARGEST)
         if wrong.any():
-            agent = self._agents[int(wrong.nonzero()[0, -1])]
-            raise ValueError(f"an observation of agent {agent!r} holds NaN or infinity; mend the environment's output")
+            place = tuple(wrong.nonzero()[0].tolist())
+            self._refuse(self._agents[place[-1]], rows[place].cpu().numpy(), "what the environment returns")
         return rows, live
 
     def by_name(self, observations: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """``{agent: observation}`` of some agents as one joint observation [K, D], and who is in it, bool [K].
+        """``{agent: observation}`` of some agents as one joint observation [K, D], and which agents it has, bool [K].
 
         An observation is an array of the agent's own features, or ``{"observation": ..., "action_mask": ...}``.
 
         Raises:
-            ValueError: An unknown agent, or another number of features than it has.
+            ValueError: An unknown agent, or the wrong number of features.
         """
         joint = np.zeros((len(self._agents), max(self._sizes)), dtype=np.float32)
         given = np.zeros(len(self._agents), dtype=bool)
         for agent, observation in observations.items():
-            if agent not in self._agents:
-                raise ValueError(f"expected agents among {list(self._agents)}, got {agent!r}; leave it out")
-            k = self._agents.index(agent)
-            features = observation["observation"] if isinstance(observation, Mapping) else observation
-            features = np.asarray(features, dtype=np.float32).ravel()
+            k = self._index(agent)
+            features = _float32(observation["observation"] if isinstance(observation, Mapping) else observation).ravel()
             if len(features) != self._sizes[k]:
                 raise ValueError(
                     f"expected {self._sizes[k]} features of agent {agent!r}, as in the demonstrations, got "
@@ -84,31 +87,108 @@ class AgentInputs:
             given[k] = True
         return joint, given
 
+    def from_chunks(
+        self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[tuple[slice, int]]]:
+        """Ragged chunks of single agents as joint steps of one sub-environment.
+
+        Args:
+            chunks: Pairs of an agent and its observations [n, D_agent], in any order.
+
+        Returns:
+            Observations [T, 1, K, D], which of them are given, bool [T, 1, K], and where in time and on the agent axis
+            each chunk lies.
+
+        Raises:
+            ValueError: An unknown agent, or observations of another shape.
+        """
+        rows, places = [], []
+        lengths = [0] * len(self._agents)
+        for number, chunk in enumerate(chunks):
+            if not isinstance(chunk, tuple | list) or len(chunk) != 2:
+                raise ValueError(f"chunk {number} must be a pair (agent, observations), got {type(chunk).__name__}")
+            k = self._index(chunk[0])
+            features = _float32(chunk[1])
+            if features.ndim < 2 or features.size != len(features) * self._sizes[k]:
+                raise ValueError(
+                    f"chunk {number} must hold [n, {self._sizes[k]}] numbers of agent {chunk[0]!r}, got {features.shape}"
+                )
+            rows.append(features.reshape(len(features), self._sizes[k]))
+            places.append((slice(lengths[k], lengths[k] + len(features)), k))
+            lengths[k] += len(features)
+        joint = np.zeros((max(lengths), 1, len(self._agents), max(self._sizes)), dtype=np.float32)
+        given = np.zeros(joint.shape[:3], dtype=bool)
+        for features, (steps, k) in zip(rows, places, strict=True):
+            joint[steps, 0, k, : self._sizes[k]] = features
+            given[steps, 0, k] = True
+        return joint, given, places
+
     def stacked(self, observations: list[NDArray[np.float32]]) -> Tensor:
         """Each agent's own observations [n_k, D_k], one agent after the other and padded: [sum of n_k, D].
 
+        Warns:
+            UserWarning: Features are so large that discriminators cannot learn from them.
+
         Raises:
-            ValueError: An agent has none, another number of features than it should, or NaN or infinity in them.
+            ValueError: An agent has none, the wrong number of features, or an observation not finite or beyond 1e18.
         """
+        large = []
         for agent, size, rows in zip(self._agents, self._sizes, observations, strict=True):
             if not len(rows):
                 raise ValueError(f"expected live observations of agent {agent!r} in the demonstrations, got none")
-            if rows.shape[1:] != (size,) or not np.isfinite(rows).all():
+            if rows.shape[1:] != (size,):
                 raise ValueError(
-                    f"expected finite observations [n, {size}] of agent {agent!r} in the demonstrations, "
-                    f"got shape {rows.shape} or values that are not finite"
+                    f"expected observations [n, {size}] of agent {agent!r} in the demonstrations, got shape {rows.shape}"
                 )
+            peaks = np.abs(rows).max(0)
+            if not (peaks <= _LARGEST).all():
+                self._refuse(agent, peaks, "the demonstrations")
+            large += [f"{agent!r} feature {i} (up to {peaks[i]:g})" for i in np.flatnonzero(peaks >= _BLINDING)]
+        if large:
+            more = f" and {len(large) - 5} more" if len(large) > 5 else ""
+            warnings.warn(
+                f"discriminators learn little from observations of {_BLINDING:g} and more, because their layers saturate: "
+                f"agent {', agent '.join(large[:5])}{more}. Scale these features to about [-1, 1], or leave them out, in "
+                "the environment and in the demonstrations",
+                stacklevel=4,
+            )
         widest = max(self._sizes)
         return self._tensor(np.concatenate([np.pad(rows, ((0, 0), (0, widest - rows.shape[1]))) for rows in observations]))
+
+    def _index(self, agent: Any) -> int:
+        if agent not in self._agents:
+            raise ValueError(f"expected agents among {list(self._agents)}, got {agent!r}; leave it out")
+        return self._agents.index(agent)
+
+    def _refuse(self, agent: str, features: NDArray[np.float32], source: str) -> NoReturn:
+        """Raise for an observation that `_LARGEST` does not allow."""
+        i = int(np.flatnonzero(~(np.abs(features) <= _LARGEST))[0])
+        raise ValueError(
+            f"feature {i} of an observation of agent {agent!r} is {features[i]:g} as float32; observations must be finite "
+            f"and of at most {_LARGEST:g} in size; correct {source}"
+        )
 
     def _tensor(self, observations: ArrayLike | Tensor) -> Tensor:
         if isinstance(observations, Tensor):
             return observations.detach().to(self._device, torch.float32)
-        # Writable, because torch warns of arrays that are not (JAX's), although nobody writes here.
-        return torch.from_numpy(np.require(observations, np.float32, ["C", "W"])).to(self._device)
+        # Writable, because torch warns about arrays that are not (JAX's), although nothing is written here.
+        return torch.from_numpy(np.require(_float32(observations), None, ["C", "W"])).to(self._device)
 
     def _flags(self, name: str, flags: ArrayLike | Tensor, shape: tuple[int, ...]) -> Tensor:
         array = flags if isinstance(flags, Tensor) else np.array(flags, dtype=bool)
         if array.shape != shape:
             raise ValueError(f"expected {name} of shape {tuple(shape)}, got {tuple(array.shape)}; give one flag each")
         return torch.as_tensor(array, dtype=torch.bool, device=self._device)
+
+
+def _float32(observations: Any) -> NDArray[np.float32]:
+    """As float32; numbers beyond its range become infinite, whatever ``np.seterr`` says, and are refused later."""
+    if isinstance(observations, Tensor):
+        observations = observations.detach().cpu()
+    try:
+        with np.errstate(all="ignore"):
+            return np.asarray(observations, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected observations as an array of numbers, got {type(observations).__name__}: {error}"
+        ) from None

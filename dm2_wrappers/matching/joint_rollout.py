@@ -10,13 +10,34 @@ from dm2_wrappers.matching.pending_steps import PendingSteps
 
 
 class JointRollout:
-    """Everybody's observations of the present rollout; `gail_rewards` updates the discriminators once for all agents.
+    """All agents' observations of the present rollout; `gail_rewards` updates the discriminators once for all of them.
+
+    This gives K training loops that step one environment together the exact order of Algorithm 1, whether they are
+    written by hand or run in `dm2_wrappers.lockstep`. ``dm2_wrappers.sb3`` is built on it.
 
     Args:
         matcher: The discriminators.
 
     Attributes:
         metrics: What the newest ``matcher.update()`` returned.
+
+    Example:
+        A loop by hand over a vector environment ``venv`` (N sub-environments, K agents)::
+
+            rollout = dm2.JointRollout(dm2.DistributionMatcher(demos))
+            observations, infos = venv.reset(seed=0)
+            for _ in range(iterations):
+                env_rewards = []
+                for _ in range(n_steps):
+                    actions = policy(observations)
+                    alive, before = infos["alive"], observations
+                    observations, rewards, terminations, truncations, infos = venv.step(actions)
+                    ended = (terminations | truncations).all(axis=1)
+                    rollout.append(before, alive, ended, infos.get("broken"))         # line 6
+                    env_rewards.append(rewards)
+                gail_rewards = rollout.gail_rewards()                                 # lines 8-10, [T, N, K]
+                mixed_rewards = np.stack(env_rewards) + coefficient * gail_rewards    # line 11
+                learn(mixed_rewards)                                                  # line 12
     """
 
     def __init__(self, matcher: DistributionMatcher) -> None:
@@ -32,22 +53,38 @@ class JointRollout:
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Line 6: one more joint step; the arguments are those of `PendingSteps.append`."""
+        """Add one joint step (line 6). The first step after `gail_rewards` begins a new rollout.
+
+        Args:
+            observations: Before the action, float32 [N, K, D], padded to the widest agent.
+            alive: Which agents were alive at those observations, bool [N, K].
+            ended: The sub-environments whose joint episode ended with this step, bool [N].
+            broken: Those whose episode the simulator broke, bool [N]; their steps are discarded. None by default.
+        """
         self._steps.append(observations, alive, ended, broken)
-        self._rewards = None  # a new rollout has begun
+        self._rewards = None
 
     def clear(self) -> None:
-        """Discard the present rollout, which will not be finished."""
+        """Discard the present rollout, for example because the environment was reset."""
         self._steps.clear()
         self._rewards = None
 
     def gail_rewards(self) -> NDArray[np.float32]:
-        """Lines 8-10 for all agents: update the discriminators once, then pay with the updated ones, [T, N, K].
+        """Update the discriminators once, then pay with the updated ones (lines 8-10).
 
-        The first agent to finish its rollout triggers the update. That agent may go on to train and to start its next
-        rollout, but no joint step happens until the others have called this, too, and got the same answer.
+        With K loops in lockstep, the first loop to finish its rollout triggers the update, and the others get the same
+        array, since no joint step happens before all loops have finished the rollout.
+
+        Returns:
+            r_gail of each step that was appended, float32 [T, N, K]; 0 for dead agents.
+
+        Raises:
+            RuntimeError: Nothing was appended.
+            ValueError: Those of `DistributionMatcher.record` and `DistributionMatcher.update`.
         """
         if self._rewards is None:
+            if not len(self._steps):
+                raise RuntimeError("the rollout is empty: call append() with each joint step before gail_rewards()")
             observations, alive, broken = self._steps.take()
             self.matcher.record(observations, alive, broken=broken)
             self.metrics = self.matcher.update()

@@ -1,74 +1,74 @@
 """Distribution matching (Algorithm 1, lines 6 to 11): demonstrations, discriminators and the agents' own transitions.
 
-For every agent k on its own::
+For each agent k separately::
 
     line 6      record()   keep what agent k sees now, M steps of it
     lines 8-9   update()   sample from its demonstrations D_k and from what was recorded, train its discriminator
     line 10     rewards()  r_gail of agent k from the updated discriminator
     line 11     r_env + c * r_gail: done by the wrappers and by `sb3`, which know r_env and c
+
+`algorithm1` does lines 6 to 10 in one call, for learners that collect rollouts by themselves.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
-from dm2_wrappers.matching.discriminators import Discriminators
+from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
+from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
+from dm2_wrappers.matching.minibatches import Minibatches
+from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
-from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.unwrap import Matcher
-
-# Logit -> reward. D is sigmoid(logit), so -log(1 - D) is softplus(logit) and log D is -softplus(-logit).
-_REWARDS: dict[str, Callable[[Tensor], Tensor]] = {
-    "logit": lambda logit: logit,
-    "-log(1-D)": F.softplus,
-    "log D": F.logsigmoid,
-}
-_ROWS = 4096  # transitions of each agent at a time when an offset is computed: bounds the memory
 
 
 class DistributionMatcher(Matcher):
-    """All agents' discriminators, what they are trained on, and the reward they pay.
+    """All agents' discriminators, the data that they are trained on, and the reward that they pay.
 
-    One matcher serves all copies of an environment: it cannot be copied or pickled (use `state_dict`).
+    One matcher serves all sub-environments. It belongs to the process that made it and cannot be copied or pickled; use
+    `state_dict` to save it. Results do not depend on PyTorch's default dtype and device, inference mode or autocast.
 
     Args:
         demonstrations: The experts' (`Demonstrations`).
-        updates: Minibatches an `update`.
-        batch_size: Live transitions of each side, expert and policy, a minibatch and agent; drawn with replacement.
-        buffer_size: An agent's newest live transitions to draw the policy's side from.
-        gradient_penalty: Weight of the gradient penalty.
-        learning_rate: Adam's.
+        updates: Minibatches per `update`.
+        batch_size: Live transitions per side (expert and policy), minibatch and agent; drawn with replacement.
+        buffer_size: How many of an agent's newest live transitions the policy's side is drawn from.
+        gradient_penalty: Weight of the gradient penalty, at most 1e6.
+        learning_rate: Adam's, at most 1.
         hidden: Widths of the discriminators' tanh layers.
         reward: "logit" (log D - log(1 - D)), "-log(1-D)" or "log D".
-        center: Pay the reward less an offset: its mean, after an update, over the agent's live transitions recorded
-            since the update before (of more than ``buffer_size``, over those kept). Before the first update the
-            offset is 0; an update without new live transitions of an agent leaves its offset as it is.
+        center: Subtract an offset from the reward: its mean, after an update, over the agent's live transitions recorded
+            since the previous update (if these exceed ``buffer_size``, over those kept). The offset is 0 before the
+            first update, and an update without new live transitions of an agent does not change that agent's offset.
         keep_buffer: Keep policy transitions across updates; False empties the buffer after each.
-        module: ``module(agent, size)`` makes an agent's network instead of ``hidden``; trained with autograd.
-        seed: Of weights and minibatches; an agent's depend on the seed and its name only.
-        device: Where discriminators, demonstrations and buffer live.
+        module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
+            trained with autograd, and pays in evaluation mode (no dropout, fixed batch normalization).
+        seed: Of weights, minibatches and dropout; an agent's depend on the seed and its name only.
+        device: Where discriminators, demonstrations and buffer are kept.
 
     Attributes:
         demonstrations: As given.
-        options: The other arguments but ``module`` and ``device``, as JSON can hold them.
+        options: The other arguments except ``module`` and ``device``, in types that JSON can store.
         custom_networks: Whether ``module`` was given.
+        metrics: What the newest `update` returned; empty before the first one.
 
     Raises:
+        TypeError: ``demonstrations`` are no `Demonstrations`, or ``module`` does not make networks.
         ValueError: An option that cannot work, or an agent without a live observation in the demonstrations.
     """
 
+    @standard_modes
     def __init__(
         self,
         demonstrations: Demonstrations,
@@ -92,15 +92,15 @@ class DistributionMatcher(Matcher):
                 "read a file with Demonstrations.load(path)"
             )
         self.demonstrations = demonstrations
-        # Everything that, with the demonstrations, makes a matcher like this one; numbers and strings only.
+        # Everything that makes an equal matcher from the same demonstrations; numbers and strings only.
         self.options: dict[str, Any] = {
             "updates": _checks.integer("updates", updates, least=1),
             "batch_size": _checks.integer("batch_size", batch_size, least=1),
             "buffer_size": _checks.integer("buffer_size", buffer_size, least=1),
-            "gradient_penalty": _checks.number("gradient_penalty", gradient_penalty, least=0),
-            "learning_rate": _checks.number("learning_rate", learning_rate, above=0),
+            "gradient_penalty": checked_gradient_penalty(gradient_penalty),
+            "learning_rate": checked_learning_rate(learning_rate),
             "hidden": list(_checks.widths("hidden", hidden)),
-            "reward": _checks.choice("reward", reward, tuple(_REWARDS)),
+            "reward": _checks.choice("reward", reward, tuple(FUNCTIONS)),
             "center": _checks.flag("center", center),
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
             "seed": _checks.integer("seed", seed, none=True),
@@ -124,19 +124,24 @@ class DistributionMatcher(Matcher):
         self._device = self.discriminators.device
         self._inputs = AgentInputs(self.agents, self.sizes, self._device)
         observations = [demonstrations.observations(agent) for agent in self.agents]
-        self._experts = self._inputs.stacked(observations)
-        self._expert_counts = [len(rows) for rows in observations]
-        self._buffer = TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)
-        self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # live transitions since the last update, an agent
-        self._offsets = torch.zeros(self.num_agents, dtype=torch.float64)
-        self._streams = [np.random.default_rng(derive_seed(seed, "minibatches", agent)) for agent in self.agents]
+        experts = self._inputs.stacked(observations)
+        self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
+        self._buffer = self._empty_buffer()
+        self._pay = GailReward(self.discriminators, reward)
+        self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
+        self.metrics: dict[str, float] = {}
+        self._process = os.getpid()
 
     @classmethod
     def paper(cls, demonstrations: Demonstrations, scenario: str, **overrides: Any) -> DistributionMatcher:
         """The paper's settings for one of its SMAC scenarios (its c is in ``matching.paper.COEFFICIENTS``).
 
-        120 minibatches of 64 whole episodes a side, here of as many transitions as an agent lives through in 64
+        120 minibatches of 64 whole episodes per side, here of as many transitions as an agent lives through in 64
         episodes of the demonstrations; policy data of the last rollout only; the raw logit.
+
+        One thing differs from the paper's code: that code also trains on, and pays for, the observations of dead agents
+        and the padding after an episode's end, so that all episodes have equally many paid steps. Here only live
+        observations count. A constant in the logit therefore rewards or penalizes long episodes here, but not there.
 
         Raises:
             ValueError: Not one of the paper's scenarios.
@@ -148,117 +153,180 @@ class DistributionMatcher(Matcher):
         """K, the number of agents."""
         return len(self.agents)
 
+    @standard_modes
     def record(self, observations: ArrayLike | Tensor, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
-        """Keep what the agents saw before their actions: the data of line 6.
+        """Keep what the agents saw before their actions (line 6).
 
         Args:
             observations: Float32 [T, N, K, D], padded to the widest agent.
-            alive: Bool [T, N, K]; what the dead see trains no discriminator.
-            broken: Bool [T, N]; steps to forget, because the simulator broke their episode.
+            alive: Bool [T, N, K]; observations of dead agents train no discriminator.
+            broken: Bool [T, N]; steps to ignore, because the simulator broke their episode.
 
         Raises:
-            ValueError: A shape that does not fit, or a live observation that is not finite. Nothing is kept then.
+            ValueError: A shape that does not fit, or a live observation that is not finite or beyond 1e18. Nothing is
+                kept then.
+            RuntimeError: Another process made this matcher.
         """
+        self._check_process()
         rows, live = self._inputs.joint(observations, alive, broken)
         if rows.ndim != 4:
             raise ValueError(f"expected observations [T, N, K, D], got {tuple(rows.shape)}; add axes of length 1")
         self._buffer.add(rows, live)
         self._new += live.sum((0, 1)).cpu()
 
+    @standard_modes
     def update(self) -> dict[str, float]:
-        """Train every agent's discriminator (lines 8 and 9) on what was recorded; nothing new, no training.
+        """Train every agent's discriminator (lines 8 and 9) on what was recorded; without new data, train nothing.
 
         Returns:
-            "trained", 1 or 0; "transitions", the new live ones of all agents; "offset/<agent>"; and if it trained, as
-            means over minibatches, "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy", "expert_logit"
-            and "policy_logit", of all trained agents together and as "<name>/<agent>". An agent of which the buffer
-            holds nothing is not trained and has none of the latter.
+            "trained", 1 or 0; "transitions", the new live ones of all agents; "offset/<agent>". If it trained: the mean
+            over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy", "expert_logit" and
+            "policy_logit", both over all trained agents and as "<name>/<agent>"; and "gail_reward_std/<agent>", the
+            standard deviation of r_gail over the agent's new live transitions. Agents without transitions in the buffer
+            are not trained.
+
+        Raises:
+            ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
+                all discriminators are as before the update.
+            RuntimeError: Another process made this matcher.
         """
+        self._check_process()
         metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
         if self._new.any():
-            metrics |= self._train()
-            if self.center:
-                self._offsets = self._means_since_last_update()
+            before = self.discriminators.state_dict(), self._minibatches.state()
+            try:
+                metrics |= self._train()
+                metrics |= self._measure()
+            except BaseException:  # an interrupt must not leave them half trained either
+                self.discriminators.load_state_dict(before[0])
+                self._minibatches.load_state(before[1])
+                raise
             self._new.zero_()
             if not self.keep_buffer:
                 self._buffer.clear()
-        return metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._offsets, strict=True)}
+        self.metrics = metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._pay.offsets, strict=True)}
+        return dict(self.metrics)
 
     @overload
     def rewards(self, observations: Mapping[str, Any], alive: None = None) -> dict[str, float]: ...
     @overload
     def rewards(self, observations: ArrayLike | Tensor, alive: ArrayLike | None = None) -> NDArray[np.float32]: ...
+    @standard_modes
     def rewards(self, observations: Any, alive: Any = None) -> dict[str, float] | NDArray[np.float32]:
-        """r_gail of each agent's observations under the discriminators as they are now (line 10).
+        """r_gail of each agent's observations under the present discriminators (line 10). It changes nothing.
 
         Args:
             observations: Float32 [..., K, D]; or ``{agent: observation}`` of some or all agents, each an array of the
                 agent's own features or PettingZoo's ``{"observation": ..., "action_mask": ...}``.
-            alive: Bool [..., K], all by default; the reward of the dead is 0.
+            alive: Bool [..., K], all by default; the reward of dead agents is 0.
 
         Returns:
             Float32 [..., K]; or ``{agent: reward}`` of the agents given.
 
         Raises:
-            ValueError: A shape that does not fit, an unknown agent, a live observation that is not finite.
+            ValueError: A shape that does not fit, an unknown agent, a live observation that is not finite or beyond
+                1e18, or a reward that is not finite.
+            RuntimeError: Another process made this matcher.
         """
+        self._check_process()
         if isinstance(observations, Mapping):
             joint, given = self._inputs.by_name(observations)
             of_all = self.rewards(joint, given)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
         rows, live = self._inputs.joint(observations, alive)
-        paid = _REWARDS[self.reward](self.discriminators.logits(rows)) - self._offsets.to(rows)
-        return torch.where(live, paid, 0.0).cpu().numpy()
+        paid = torch.where(live, self._pay.of(rows), 0.0)
+        if not paid.isfinite().all():
+            agent = self.agents[int((~paid.isfinite()).nonzero()[0, -1])]
+            raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
+        return paid.cpu().numpy()
 
+    def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
+        """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.
+
+        This is the hook for learners that collect rollouts by themselves: call it between collecting a rollout and
+        computing advantages, then add ``coefficient * reward`` to the environment's rewards (line 11). `metrics` has
+        what the update returned.
+
+        Args:
+            chunks: Pairs of an agent and its observations before each action, [n, D_agent]. Chunks may have any length
+                and order, an agent may have several (the older first) or none. Leave out steps at which the agent was
+                dead and episodes that the simulator broke.
+
+        Returns:
+            r_gail of each chunk's observations, float32 [n], in the order of the chunks.
+
+        Raises:
+            ValueError: An unknown agent, observations of another size, not finite or beyond 1e18 (nothing is recorded
+                then), or those of `update`.
+            RuntimeError: Another process made this matcher.
+
+        Example:
+            >>> rewards = matcher.algorithm1([("a", observations_of_a), ("b", observations_of_b)])
+            >>> for chunk, gail_rewards in zip(rollout, rewards):
+            ...     chunk.rewards += 0.3 * gail_rewards
+        """
+        observations, given, places = self._inputs.from_chunks(chunks)
+        self.record(observations, given)
+        self.update()
+        paid = self.rewards(observations, given)
+        return [paid[steps, 0, k].copy() for steps, k in places]
+
+    @standard_modes
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all that changes (not the demonstrations), of what ``torch.load(weights_only=True)`` takes."""
+        """A copy of all that changes (not the demonstrations), in types that ``torch.load(weights_only=True)`` accepts."""
         return {
             "discriminators": self.discriminators.state_dict(),
             "buffer": self._buffer.state_dict(),
             "new": self._new.clone(),
-            "offsets": self._offsets.clone(),
-            "streams": [json.dumps(stream.bit_generator.state) for stream in self._streams],
+            "offsets": self._pay.offsets.clone(),
+            "streams": self._minibatches.state(),
         }
 
+    @standard_modes
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned; everything goes on bit for bit.
+        """Restore what `state_dict` returned; everything continues bit for bit.
 
         Raises:
-            ValueError: It is of other agents, sizes, networks or ``buffer_size``. Nothing has changed then.
+            ValueError: It is of other agents, sizes, networks or ``buffer_size``, or damaged. Nothing has changed then.
         """
-        self.discriminators.check_state(state["discriminators"])
-        self._buffer.load_state_dict(state["buffer"])
-        self.discriminators.load_state_dict(state["discriminators"])
-        self._new, self._offsets = state["new"].clone(), state["offsets"].clone()
-        for stream, saved in zip(self._streams, state["streams"], strict=True):
-            stream.bit_generator.state = json.loads(saved)
+        buffer, streams = self._empty_buffer(), self._minibatches.state()
+        try:
+            self.discriminators.check_state(state["discriminators"])
+            buffer.load_state_dict(state["buffer"])
+            new, offsets = state["new"].clone(), state["offsets"].clone()
+            if new.shape != self._new.shape or offsets.shape != new.shape or not offsets.isfinite().all():
+                raise ValueError(f"expected one finite offset for each of {self.num_agents} agents, got {offsets}")
+            self._minibatches.load_state(state["streams"])
+            self.discriminators.load_state_dict(state["discriminators"])
+        except Exception as error:
+            self._minibatches.load_state(streams)
+            if isinstance(error, ValueError):
+                raise
+            raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
+        self._buffer, self._new, self._pay.offsets = buffer, new, offsets
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a DistributionMatcher cannot be copied or pickled, because each copy would silently train on a slice of "
-            "the data: share the one matcher (wrap after vectorising, with DM2VectorEnv) or save its state_dict()"
+            "the data: share the one matcher (wrap after vectorizing, with DM2VectorEnv) or save its state_dict()"
         )
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise RuntimeError(
+                f"this DistributionMatcher was made in process {self._process} but is used in process {os.getpid()}, where "
+                "training would not reach it: keep it in the process that made it, wrap after vectorizing (DM2VectorEnv), "
+                "or make a matcher in this process"
+            )
+
+    def _empty_buffer(self) -> TransitionBuffer:
+        return TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)
 
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
-        counts = self._buffer.counts.tolist()
-        active = [count > 0 for count in counts]
-        shape = (self.updates, self.batch_size)
-        experts, policies = np.zeros((2, self.num_agents, *shape), dtype=np.int64)
-        alphas = np.zeros((self.num_agents, *shape), dtype=np.float32)
-        first = 0
-        for k, stream in enumerate(self._streams):  # agent k draws the same alone or among others
-            if active[k]:
-                experts[k] = first + stream.integers(self._expert_counts[k], size=shape)
-                policies[k] = stream.integers(counts[k], size=shape)
-                alphas[k] = stream.random(shape, dtype=np.float32)
-            first += self._expert_counts[k]
-        indices = [torch.from_numpy(array).to(self._device).unbind(1) for array in (experts, policies, alphas)]
-        history = []
-        for expert_rows, policy_rows, alpha in zip(*indices, strict=True):
-            expert = self._experts.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)  # line 8
-            policy = self._buffer.gather(policy_rows)
-            history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
+        active = [count > 0 for count in self._buffer.counts.tolist()]
+        minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
+        history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
         metrics: dict[str, float] = {}
         for name in history[0]:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
@@ -266,14 +334,17 @@ class DistributionMatcher(Matcher):
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
         return metrics
 
-    def _means_since_last_update(self) -> Tensor:
-        """Each agent's mean reward, without offset, over what was recorded since the last update: float64 [K]."""
-        counts = self._buffer.counts.cpu()
-        new = self._new.minimum(counts)
-        age = torch.arange(int(new.max()))  # 0: an agent's newest transition
-        total = torch.zeros_like(self._offsets)
-        for some in age.split(_ROWS):
-            rows = self._buffer.gather((counts[:, None] - 1 - some).clamp(min=0).to(self._device))
-            paid = _REWARDS[self.reward](self.discriminators.logits(rows.transpose(0, 1))).T.cpu()
-            total += torch.where(some < new[:, None], paid.double(), 0.0).sum(1)
-        return torch.where(new > 0, total / new.clamp(min=1), self._offsets)
+    def _measure(self) -> dict[str, float]:
+        """The new offsets, and the standard deviation of each agent's reward since the last update."""
+        new = self._new.minimum(self._buffer.counts.cpu())
+        means, deviations = self._pay.moments(self._buffer, new)
+        for agent, mean in zip(self.agents, means.tolist(), strict=True):
+            if not np.isfinite(mean):
+                raise ValueError(f"the discriminator of agent {agent!r} pays rewards that are not finite; check its network")
+        if self.center:
+            self._pay.offsets = torch.where(new > 0, means, self._pay.offsets)
+        return {
+            f"gail_reward_std/{agent}": float(deviation)
+            for agent, deviation, count in zip(self.agents, deviations, new, strict=True)
+            if count > 0
+        }

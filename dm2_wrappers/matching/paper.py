@@ -10,8 +10,8 @@ from dm2_wrappers.demonstrations import Demonstrations
 
 # The reward mixture coefficients c, by scenario.
 COEFFICIENTS = {"3s_vs_3z": 0.3, "3s_vs_4z": 0.05, "3s_vs_5z": 0.1, "5m_vs_6m": 0.3, "8m_vs_9m": 0.4}
-# Episodes between two updates (1,024, the size of the discriminators' buffer, where the paper names no other number)
-# and SMAC's time limits in steps.
+# Episodes between two updates, and SMAC's time limits in steps. Where the paper does not give the number of episodes, it
+# is 1,024, the size of the paper's buffer of policy episodes.
 ROLLOUTS = {
     "3s_vs_3z": (1024, 150),
     "3s_vs_4z": (1024, 200),
@@ -24,8 +24,8 @@ ROLLOUTS = {
 def settings(demonstrations: Demonstrations, scenario: str) -> dict[str, Any]:
     """The options of a `DistributionMatcher`: 120 minibatches of 64 episodes per side, the raw logit.
 
-    A minibatch has as many transitions as an agent lives through in 64 episodes of the demonstrations, and the policy's
-    side comes from the last rollout only.
+    A minibatch has as many transitions as an agent lives through in 64 episodes of the demonstrations. The policy's side
+    comes from the last rollout only. `DistributionMatcher.paper` says how this differs from the paper's code.
 
     Raises:
         ValueError: Not one of the paper's scenarios.

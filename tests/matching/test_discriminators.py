@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dm2_wrappers.matching.autograd_networks import AutogradNetworks
 from dm2_wrappers.matching.discriminators import Discriminators
-from dm2_wrappers.matching.networks import AutogradNetworks, StackedMLPs
+from dm2_wrappers.matching.stacked_mlps import StackedMLPs
 
 AGENTS = ("ally_0", "ally_1", "medic")
 
@@ -154,6 +155,14 @@ def test_an_agent_is_the_same_alone_or_among_others(hidden):
         alone.update(expert[1:2, :, :3].contiguous(), policy[1:2, :, :3].contiguous(), alpha[1:2])
     for name, tensor in alone.state_dict()["weights"][0].items():
         torch.testing.assert_close(tensor, team.state_dict()["weights"][1][name], atol=1e-5, rtol=1e-4)
+
+
+def test_agents_of_equal_size_start_unlike_because_of_their_names():
+    same_size = Discriminators((4, 4), agents=("a", "b"), seed=0)
+    one, other = same_size.state_dict()["weights"]
+    assert not any(torch.equal(one[name], other[name]) for name in one)
+    swapped = Discriminators((4, 4), agents=("b", "a"), seed=0).state_dict()["weights"]
+    assert all(torch.equal(one[name], swapped[1][name]) for name in one)
 
 
 def test_agents_start_unlike_and_within_their_own_bounds():

@@ -17,37 +17,7 @@ from dm2_wrappers.matching.discriminators import Discriminators
 from dm2_wrappers.matching.matcher import DistributionMatcher
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 from dm2_wrappers.rng_state import derive_seed
-
-AGENTS, SIZES = ("a", "b"), (3, 2)
-
-
-class Experts:
-    """What a matcher needs of demonstrations: agent k's observations around k + 1."""
-
-    def __init__(self, agents=AGENTS, sizes=SIZES, rows=(40, 30), episodes=5):
-        self.agents, self.sizes, self._episodes = agents, sizes, episodes
-        self._observations = {
-            agent: (np.random.default_rng(k).normal(k + 1, 0.3, (n, size))).astype(np.float32)
-            for k, (agent, size, n) in enumerate(zip(agents, sizes, rows, strict=True))
-        }
-
-    def __len__(self):
-        return self._episodes
-
-    def observations(self, agent):
-        return self._observations[agent]
-
-
-def rollout(steps=10, copies=2, seed=0, dead=0.3):
-    """Observations [T, N, K, D] around -1, padded with 0, and who was alive."""
-    rng = np.random.default_rng(seed)
-    observations = rng.normal(-1, 0.3, (steps, copies, 2, 3)).astype(np.float32)
-    observations[..., 1, 2:] = 0
-    return observations, rng.random((steps, copies, 2)) >= dead
-
-
-def make(**options):
-    return DistributionMatcher(Experts(), **{"updates": 3, "batch_size": 16, "buffer_size": 100, "seed": 0, **options})
+from tests.helpers.tiny_matchers import AGENTS, SIZES, Experts, make, rollout, same
 
 
 def logits(matcher, observations):
@@ -119,6 +89,26 @@ def test_centred_rewards_have_mean_zero_over_what_was_recorded_since():
         assert abs(rewards[..., k].sum() / alive[..., k].sum()) < 1e-6
 
 
+@pytest.mark.parametrize("center", [True, False])
+@pytest.mark.parametrize("reward", ["logit", "log D"])
+def test_the_standard_deviation_of_the_reward_is_logged_for_each_agent(center, reward):
+    matcher = make(center=center, reward=reward, updates=10)
+    matcher.record(*rollout(seed=0))
+    matcher.update()
+    observations, alive = rollout(seed=1)
+    alive[..., 1] = False
+    alive[0, 0, 1] = True  # agent b has one new transition only
+    matcher.record(observations, alive)
+    metrics = matcher.update()
+    rewards = matcher.rewards(observations, alive).astype(np.float64)
+    assert metrics["gail_reward_std/a"] == pytest.approx(rewards[..., 0][alive[..., 0]].std(), rel=1e-4)
+    assert metrics["gail_reward_std/a"] > 0.001
+    assert metrics["gail_reward_std/b"] == pytest.approx(0, abs=1e-6)
+    alive[..., 1] = False
+    matcher.record(observations, alive)
+    assert "gail_reward_std/b" not in matcher.update()
+
+
 def test_the_mean_is_over_the_newest_that_fit_into_the_buffer():
     matcher = make(buffer_size=8)
     observations, alive = rollout(steps=10, copies=2, dead=0)
@@ -130,14 +120,15 @@ def test_the_mean_is_over_the_newest_that_fit_into_the_buffer():
 
 
 def test_means_of_many_transitions(monkeypatch):
-    monkeypatch.setattr("dm2_wrappers.matching.matcher._ROWS", 4)  # more than one block
+    monkeypatch.setattr("dm2_wrappers.matching.gail_reward._ROWS", 4)  # more than one block
     matcher = make()
     observations, alive = rollout()
     matcher.record(observations, alive)
     matcher.update()
     rewards = matcher.rewards(observations, alive)
-    for k in range(2):
+    for k, agent in enumerate(AGENTS):
         assert abs(rewards[..., k].sum() / alive[..., k].sum()) < 1e-6
+        assert matcher.metrics[f"gail_reward_std/{agent}"] == pytest.approx(rewards[..., k][alive[..., k]].std(), rel=1e-4)
 
 
 def test_an_agent_with_nothing_new_keeps_its_offset():
@@ -205,7 +196,8 @@ def test_update_is_lines_8_and_9_for_each_agent():
         assert metrics[name] == pytest.approx((expected[f"{name}/a"] + expected[f"{name}/b"]) / 2, abs=1e-5)
     assert metrics["trained"] == 1
     assert metrics["transitions"] == alive.sum()
-    assert set(metrics) == {"trained", "transitions", "offset/a", "offset/b", *names, *expected}
+    per_agent = {f"{name}/{agent}" for name in ("offset", "gail_reward_std") for agent in AGENTS}
+    assert set(metrics) == {"trained", "transitions", *names, *expected, *per_agent}
     assert all(type(value) is float for value in metrics.values())
 
 
@@ -273,17 +265,6 @@ def test_it_learns():
         expert = [matcher.rewards({agent: row})[agent] for row in Experts().observations(agent)[:5]]
         assert min(expert) > own[..., k].max() + 1
     assert matcher.update()["trained"] == 0
-
-
-def same(one, other):
-    """Whether two states are equal bit for bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
 
 
 def test_same_seed_same_run():
@@ -356,6 +337,38 @@ def test_a_state_of_another_matcher_is_refused_and_changes_nothing(other, match)
     assert same(matcher.state_dict(), before)
 
 
+@pytest.mark.parametrize(
+    ("damage", "match"),
+    [
+        (lambda state: state.pop("offsets"), "damaged: KeyError: 'offsets'"),
+        (lambda state: state["discriminators"].pop("weights"), "damaged"),
+        (
+            lambda state: state["discriminators"]["weights"][1]["w2"].fill_(np.nan),
+            "agent 'b' has weights that are not finite",
+        ),
+        (lambda state: state["discriminators"]["adam"][0].pop("exp_avg"), "damaged"),
+        (lambda state: state["discriminators"]["adam"][1]["exp_avg_sq"].fill_(np.inf), "exp_avg_sq of parameter 1"),
+        (lambda state: state["discriminators"]["adam"][1].update(exp_avg=torch.zeros(2)), "exp_avg of parameter 1"),
+        (lambda state: state["offsets"].fill_(np.nan), "finite offset"),
+        (lambda state: state.update(new=torch.zeros(3)), "offset"),
+        (lambda state: state.update(buffer=None), "damaged"),
+        (lambda state: state.update(streams=state["streams"][:1]), "random states"),
+        (lambda state: state.update(streams=["{}", "{}"]), "random states"),
+        (lambda state: state.update(streams=[state["streams"][0], 5]), "random states"),
+    ],
+)
+def test_a_damaged_state_is_refused_and_changes_nothing(damage, match):
+    saved, matcher = make(seed=1), make()
+    for one in (saved, matcher):
+        one.record(*rollout())
+        one.update()
+    state, before = saved.state_dict(), matcher.state_dict()
+    damage(state)
+    with pytest.raises(ValueError, match=match):
+        matcher.load_state_dict(state)
+    assert same(matcher.state_dict(), before)
+
+
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, pickle.dumps, lambda m: pickle.dumps(m, protocol=0)])
 def test_copies_are_refused(duplicate):
     with pytest.raises(TypeError, match=r"share the one matcher.*DM2VectorEnv.*state_dict"):
@@ -387,7 +400,7 @@ def test_demonstrations_that_cannot_work_are_refused():
         DistributionMatcher(Experts(rows=(40, 0)))
     experts = Experts()
     experts._observations["a"][3, 1] = np.inf
-    with pytest.raises(ValueError, match=r"finite.*'a'"):
+    with pytest.raises(ValueError, match=r"feature 1 .*'a' is inf.*correct the demonstrations"):
         DistributionMatcher(experts)
     experts = Experts()
     experts.sizes = (3, 5)
@@ -411,9 +424,9 @@ def test_records_that_do_not_fit_are_refused_and_not_kept():
     for value in (np.nan, np.inf, -np.inf):
         bad = observations.copy()
         bad[np.argwhere(alive[..., 1])[0][0], np.argwhere(alive[..., 1])[0][1], 1, 0] = value
-        with pytest.raises(ValueError, match="'b' holds NaN"):
+        with pytest.raises(ValueError, match=rf"feature 0 of an observation of agent 'b' is {value}"):
             matcher.record(bad, alive)
-        with pytest.raises(ValueError, match="'b' holds NaN"):
+        with pytest.raises(ValueError, match=rf"feature 0 of an observation of agent 'b' is {value}"):
             matcher.rewards(bad, alive)
     assert matcher.update()["transitions"] == 0
 
@@ -427,7 +440,7 @@ def test_rewards_that_do_not_fit_are_refused():
         matcher.rewards({"z": np.zeros(3)})
     with pytest.raises(ValueError, match=r"2 features of agent 'b'.*got 3"):
         matcher.rewards({"b": np.zeros(3)})
-    with pytest.raises(ValueError, match="'a' holds NaN"):
+    with pytest.raises(ValueError, match="agent 'a' is nan"):
         matcher.rewards({"a": np.full(3, np.nan)})
 
 
@@ -455,5 +468,17 @@ def test_paper_settings():
         DistributionMatcher.paper(experts, "2s3z")
     assert PAPER_COEFFICIENTS["5m_vs_6m"] == 0.3
     assert PAPER_COEFFICIENTS["3s_vs_4z"] == 0.05
-    for scenario in PAPER_COEFFICIENTS:
-        DistributionMatcher.paper(experts, scenario)
+
+
+def test_paper_coefficients_and_rollouts_of_every_scenario():
+    # c, episodes between two updates, SMAC's time limit
+    table = {
+        "3s_vs_3z": (0.3, 1024, 150),
+        "3s_vs_4z": (0.05, 1024, 200),
+        "3s_vs_5z": (0.1, 1024, 250),
+        "5m_vs_6m": (0.3, 256, 70),
+        "8m_vs_9m": (0.4, 1024, 120),
+    }
+    assert {name: c for name, (c, _, _) in table.items()} == PAPER_COEFFICIENTS
+    for scenario, (_, episodes, limit) in table.items():
+        assert DistributionMatcher.paper(Experts(), scenario).buffer_size == episodes * limit

@@ -1,0 +1,65 @@
+"""The GAIL reward (line 10 of Algorithm 1): a function of the discriminators' logits, less an offset for each agent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dm2_wrappers.matching.discriminators import Discriminators
+from dm2_wrappers.matching.transition_buffer import TransitionBuffer
+
+# Logit -> reward. D is sigmoid(logit), so -log(1 - D) is softplus(logit) and log D is -softplus(-logit).
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logit": lambda logit: logit,
+    "-log(1-D)": F.softplus,
+    "log D": F.logsigmoid,
+}
+_ROWS = 4096  # transitions of each agent per block in `moments`: bounds the memory
+
+
+class GailReward:
+    """What the discriminators pay for observations.
+
+    Args:
+        discriminators: Of K agents.
+        reward: A key of `FUNCTIONS`.
+
+    Attributes:
+        offsets: What is subtracted from each agent's reward, float64 [K].
+    """
+
+    def __init__(self, discriminators: Discriminators, reward: str) -> None:
+        self._discriminators = discriminators
+        self._function = FUNCTIONS[reward]
+        self.offsets = torch.zeros(len(discriminators.agents), dtype=torch.float64)
+
+    def of(self, observations: Tensor) -> Tensor:
+        """Each agent's reward: [..., K, D] -> [..., K]."""
+        return self._function(self._discriminators.logits(observations)) - self.offsets.to(observations)
+
+    def moments(self, buffer: TransitionBuffer, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each agent's reward without offset, over its newest transitions.
+
+        Args:
+            buffer: Where the transitions are.
+            new: How many of them count, at most as many as the buffer holds, int64 [K].
+
+        Returns:
+            Float64 [K] each; 0 for agents without new transitions.
+        """
+        counts = buffer.counts.cpu()
+        age = torch.arange(int(new.max()))  # 0: an agent's newest transition
+        total, squares = torch.zeros(2, len(new), dtype=torch.float64)
+        for block in age.split(_ROWS):
+            indices = (counts[:, None] - 1 - block).clamp(min=0)
+            rows = buffer.gather(indices.to(self._discriminators.device))
+            paid = self._function(self._discriminators.logits(rows.transpose(0, 1))).T.cpu()
+            paid = torch.where(block < new[:, None], paid.double(), 0.0)
+            total += paid.sum(1)
+            squares += paid.square().sum(1)
+        number = new.clamp(min=1)
+        mean = total / number
+        return mean, (squares / number - mean.square()).clamp(min=0).sqrt()

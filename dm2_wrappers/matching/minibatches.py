@@ -1,0 +1,73 @@
+"""The minibatches of one update (line 8 of Algorithm 1): expert and policy transitions, and interpolation weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dm2_wrappers.matching.transition_buffer import TransitionBuffer
+from dm2_wrappers.rng_state import derive_seed
+
+
+class Minibatches:
+    """Draws with replacement; an agent's draws depend on the seed and its name only, not on the other agents.
+
+    Args:
+        experts: All agents' demonstrations, one agent after the other, [sum of n_k, D].
+        counts: How many of them belong to each agent, n_k.
+        agents: Names.
+        seed: Of the draws.
+    """
+
+    def __init__(self, experts: Tensor, counts: Sequence[int], agents: Sequence[str], seed: int | None) -> None:
+        self._experts = experts
+        self._counts = counts
+        self._streams = [np.random.default_rng(derive_seed(seed, "minibatches", agent)) for agent in agents]
+
+    def draw(self, buffer: TransitionBuffer, updates: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
+
+        Agents without transitions in the buffer draw nothing; their rows mean nothing.
+
+        Args:
+            buffer: The policy's side.
+            updates: How many minibatches.
+            batch_size: B, transitions of each agent per side.
+        """
+        shape = (updates, batch_size)
+        experts, policies = np.zeros((2, len(self._streams), *shape), dtype=np.int64)
+        alphas = np.zeros((len(self._streams), *shape), dtype=np.float32)
+        first = 0
+        for k, (stream, own, recorded) in enumerate(zip(self._streams, self._counts, buffer.counts.tolist(), strict=True)):
+            if recorded:
+                experts[k] = first + stream.integers(own, size=shape)
+                policies[k] = stream.integers(recorded, size=shape)
+                alphas[k] = stream.random(shape, dtype=np.float32)
+            first += own
+        drawn = [torch.from_numpy(array).to(self._experts.device).unbind(1) for array in (experts, policies, alphas)]
+        for expert_rows, policy_rows, alpha in zip(*drawn, strict=True):
+            expert = self._experts.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)
+            yield expert, buffer.gather(policy_rows), alpha
+
+    def state(self) -> list[str]:
+        """Each agent's random state, as JSON."""
+        return [json.dumps(stream.bit_generator.state) for stream in self._streams]
+
+    def load_state(self, state: Sequence[str]) -> None:
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: It is not the state of as many agents. Nothing has changed then.
+        """
+        before = [stream.bit_generator.state for stream in self._streams]
+        try:
+            for stream, saved in zip(self._streams, state, strict=True):
+                stream.bit_generator.state = json.loads(saved)
+        except (ValueError, TypeError, KeyError) as error:
+            for stream, own in zip(self._streams, before, strict=True):
+                stream.bit_generator.state = own
+            raise ValueError(f"the saved random states of the minibatches are damaged: {error}") from None
