@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(
-    r"(?:<!-- test: (?P<changes>[^>]*(?:->[^>]*)*?) -->\n)?^(?P<fence>```)(?P<language>\w*)\n(?P<code>.*?)^```", re.DOTALL | re.MULTILINE
+    r"(?:<!-- test: (?P<changes>[^>]*(?:->[^>]*)*?) -->\n)?^(?P<fence>```)(?P<language>\w*)\n(?P<code>.*?)^```",
+    re.DOTALL | re.MULTILINE,
 )
 
 

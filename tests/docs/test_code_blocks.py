@@ -22,7 +22,7 @@ from dm2_wrappers.matching.paper import COEFFICIENTS
 from tests.docs.pages import ROOT, Block, blocks, pages
 
 sys.path.insert(0, str(ROOT / "examples"))
-from ippo_sb3 import Args, LearnerArgs, MatcherArgs  # noqa: E402
+from ippo_sb3 import Args, LearnerArgs, MatcherArgs
 
 PROGRAMS = {page: [block for block in blocks(page) if block.language == "python"] for page in pages()}
 COMMANDS = {page: [block for block in blocks(page) if block.language in ("", "bash", "console")] for page in pages()}
@@ -43,7 +43,13 @@ def test_the_readme_has_the_settings_of_the_picture():
     learner, matcher = LearnerArgs().settled("smax:5m_vs_6m"), MatcherArgs()
     programs = PROGRAMS["README.md"]
     assert len(programs) == 2
-    assert [long for long, _ in programs[1].changes] == ["steps = 1_000_000", "num_envs=64", "batch_size=1024"]
+    assert [long for long, _ in programs[1].changes] == [
+        "steps = 1_000_000",
+        "num_envs=64",
+        "batch_size=1024",
+        '6m", 32',
+        "episodes=512",
+    ]
     assert learner.activation == "relu"
     for setting in (
         f"steps = {Args().steps:_}\n",
@@ -76,8 +82,11 @@ def _commands() -> list[tuple[str, str]]:
 
 
 def _python_arguments(line: str) -> list[str] | None:
-    """What a Python interpreter is called with in a command, if it is one."""
-    words = shlex.split(line, comments=True)
+    """What a command passes to a Python interpreter; None for other commands."""
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # not a command but, for example, a diagram
+        return None
     while words and re.fullmatch(r"[A-Z_0-9]+=.*", words[0]):
         words = words[1:]
     if words and re.fullmatch(r"(.*/)?python[\d.]*", words[0]):
