@@ -14,7 +14,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-smac lint benchmark clean
+.PHONY: help install demo test test-smac lint docs benchmark clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ install: $(INSTALLED)  ## set up .venv with every extra, in the versions of cons
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing into $(VENV): a few minutes the first time"
-	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[all,dev,docs]'
 	@touch $@
 
 demo: install  ## DM2 beside IPPO on 5m_vs_6m, with a table and a learning curve
@@ -45,9 +45,12 @@ lint: install  ## check style, formatting and types
 	@$(RUN) -m ruff format --check .
 	@$(RUN) -m mypy
 
+docs: install  ## build the documentation site into site/
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 benchmark: install  ## print the measured speeds
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
 
 clean:  ## remove caches and build outputs (not .venv, runs and results)
-	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist
+	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist site
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
