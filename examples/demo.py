@@ -7,24 +7,26 @@ Two processes with the same seed, steps and settings. At the end: a table, runs/
 
 from __future__ import annotations
 
-import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import _runs
+import numpy as np
 import tyro
-from ippo_sb3 import plot, read_curve
+from ippo_sb3 import plot
 
-import dm2_wrappers as dm2
+ALGORITHMS = ("dm2", "ippo")
 
 
 @dataclass
 class Args:
     env: str = "smax:5m_vs_6m"
-    """backend:scenario"""
+    """smax:SCENARIO, smac:MAP, or module:function for an environment of yours"""
     demos: Path = Path("demos_data/smax_5m_vs_6m_win30.npz")
-    """the demonstrators' file"""
+    """the experts' demonstrations"""
     steps: int = 800_000
     """environment steps of each run"""
     seed: int = 0
@@ -37,10 +39,32 @@ class Args:
 
 def main(args: Args) -> None:
     """Run both, wait, compare."""
-    demos = dm2.Demonstrations.load(args.demos)
+    with _runs.running(args.out):
+        demos = _runs.demonstrations(args.demos, args.env)
+        train_both(args)
+        finals = {name: _runs.read_json(args.out / name / "final.json", dict) for name in ALGORITHMS}
+        wins = all("win_rate" in final for final in finals.values())
+        measure, words = ("win_rate", "episodes won") if wins else ("return", "mean return")
+        curves, lines = {}, [f"| {args.env}, seed {args.seed} | {words} | standard error |", "|---|---|---|"]
+        for name, final in finals.items():
+            curves[name.upper()] = _runs.read_curve(args.out / name / "evaluations.csv", up_to=final["step"])
+            label = f"{name.upper()}, {final['step']:,} steps ({final['episodes']:.0f} episodes)"
+            lines.append(f"| {label} | {final[measure]:.3f} | {final[f'{measure}_se']:.3f} |")
+        scores = demos.won if wins else np.add.reduceat(demos.rewards, demos.offsets[:-1])
+        error = scores.std(ddof=1) / len(demos) ** 0.5
+        lines.append(f"| experts ({len(demos)} episodes) | {scores.mean():.3f} | {error:.3f} |")
+        plot(curves, args.out / "curve.png", title=args.env, demos=demos, logs=args.out / "dm2" / "agents")
+        table = "\n".join(lines)
+        (args.out / "table.md").write_text(table + "\n")
+    print(f"\n\n{table}\n\npicture: {args.out}/curve.png, curves: {args.out}/*/evaluations.csv")
+
+
+def train_both(args: Args) -> None:
+    """Train with and without DM2, in a process each."""
     script = Path(__file__).with_name("ippo_sb3.py")
     processes = {}
-    for position, algorithm in enumerate(("dm2", "ippo")):
+    on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes ignore Ctrl-C: this program ends them
+    for position, algorithm in enumerate(ALGORITHMS):
         options = {
             "algorithm": algorithm,
             "env": args.env,
@@ -51,33 +75,17 @@ def main(args: Args) -> None:
             "run": args.out / algorithm,
             "bar-position": position,
         }
-        command = [
-            sys.executable,
-            str(script),
-            *(word for key, value in options.items() for word in (f"--{key}", str(value))),
-        ]
-        processes[algorithm] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = [sys.executable, script, *(word for key, value in options.items() for word in (f"--{key}", value))]
+        processes[algorithm] = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         failed = [name for name, process in processes.items() if process.wait() != 0]
     finally:
         for process in processes.values():
-            process.kill()
+            process.terminate()
+            process.wait()
     if failed:
         raise SystemExit(f"{' and '.join(failed)} failed: see the messages above")
-
-    curves = {name.upper(): read_curve(args.out / name / "evaluations.csv") for name in processes}
-    plot(curves, args.out / "curve.png", title=args.env, demos=demos)
-    lines = [f"| {args.env}, seed {args.seed} | battles won | standard error |", "|---|---|---|"]
-    for name in processes:
-        final = json.loads((args.out / name / "final.json").read_text())
-        label = f"{name.upper()}, {final['step']:,} steps ({final['episodes']:.0f} episodes)"
-        lines.append(f"| {label} | {final['win_rate']:.3f} | {final['win_rate_se']:.3f} |")
-    rate = demos.win_rate or 0.0
-    error = (rate * (1 - rate) / len(demos)) ** 0.5
-    lines.append(f"| demonstrators ({len(demos)} episodes) | {rate:.3f} | {error:.3f} |")
-    table = "\n".join(lines)
-    (args.out / "table.md").write_text(table + "\n")
-    print(f"\n\n{table}\n\npicture: {args.out}/curve.png, curves: {args.out}/*/evaluations.csv")
 
 
 if __name__ == "__main__":

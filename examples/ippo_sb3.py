@@ -1,31 +1,34 @@
-"""Independent PPO with and without DM2: one Stable-Baselines3 learner per agent, which share nothing.
+"""Independent PPO with and without DM2: one Stable-Baselines3 learner per agent. The learners share nothing.
 
     python examples/ippo_sb3.py                                  # DM2 on 5m_vs_6m with the demonstrations in the repo
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
+    python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or a function of yours
 
 Every run has a folder: config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and
-TensorBoard), checkpoint.zip and, at the end, final.json (a larger evaluation). Killed and started again with the same
-options, it goes on from its checkpoint.
+TensorBoard), checkpoint.zip and, at the end, final.json (a larger evaluation). To continue a run that was stopped, run the
+same command again: it continues from the checkpoint, with the same numbers as if it had never stopped. Ctrl-C also saves
+the team as it is then, to stopped.zip. examples/watch.py shows what a team does.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import _runs
 import torch
 import tyro
 from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
+from dm2_wrappers._files import replacing
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
-
-COLUMNS = ["step", "win_rate", "win_rate_se", "return", "return_se", "length", "length_se", "episodes"]
 
 
 @dataclass
@@ -33,36 +36,36 @@ class LearnerArgs:
     """One agent's PPO; all agents have the same."""
 
     num_envs: int | None = None
-    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
+    """sub-environments to play at once; default: 64 of SMAX, 4 of SMAC, 8 of an environment of yours"""
     n_steps: int | None = None
-    """steps of each copy per rollout; 4,096 over all copies if not given"""
+    """steps of each sub-environment per rollout; default: 4,096 in all"""
     n_epochs: int = 4
     """passes over each rollout"""
     minibatches: int = 4
-    """minibatches per pass, if nobody were dead"""
+    """minibatches per pass; steps after an agent's death are left out, so there may be fewer"""
     learning_rate: float = 1e-3
-    """Adam's step size"""
+    """step size of Adam"""
     gamma: float = 0.99
     """discount"""
     clip_range: float = 0.2
-    """PPO's clipping"""
+    """PPO's clip range"""
     ent_coef: float = 0.01
     """entropy bonus"""
     activation: Literal["tanh", "relu"] = "relu"
-    """activation of actor and critic, each 64-64"""
+    """activation function of actor and critic, each with two layers of 64"""
     recurrent: bool = False
-    """an LSTM of 64 before those layers; sb3-contrib's RecurrentPPO knows no action masks: an illegal action is a stop"""
+    """put an LSTM of 64 before those layers; RecurrentPPO has no action masks, so an unavailable action becomes a no-op"""
     max_grad_norm: float = 10.0
-    """gradient clipping; SB3's 0.5 lets the critic's large gradients drown the policy's"""
+    """gradient clipping; with SB3's default of 0.5, the critic's large gradients drown the policy's"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
-    """what a death is followed by, for its learner: see dm2_wrappers/sb3/buffers.py"""
+    """how rewards after an agent's death are credited: see dm2_wrappers.sb3.rollout_buffers"""
     device: str = "cpu"
-    """where the networks live; small ones are fastest on the CPU"""
+    """device of the networks; small networks are fastest on the CPU"""
 
     def settled(self, env: str) -> LearnerArgs:
-        """The same with numbers for what the environment decides."""
-        num_envs = self.num_envs or dm2.envs.default_num_envs(env)
-        return replace(self, num_envs=num_envs, n_steps=self.n_steps or 4096 // num_envs)
+        """The same options, with the environment's defaults filled in."""
+        num_envs = self.num_envs or _runs.default_num_envs(env)
+        return replace(self, num_envs=num_envs, n_steps=self.n_steps or max(1, 4096 // num_envs))
 
     @property
     def env_options(self) -> dict[str, str]:
@@ -72,18 +75,18 @@ class LearnerArgs:
 
 @dataclass
 class MatcherArgs:
-    """The discriminators, one an agent."""
+    """The discriminators, one per agent."""
 
     updates: int = 30
     """minibatches per rollout"""
     batch_size: int = 256
-    """transitions of each side in a minibatch"""
+    """transitions per side in a minibatch"""
     reward: Literal["logit", "-log(1-D)", "log D"] = "logit"
-    """what function of the discriminator is paid"""
+    """r_gail as a function of the discriminator D"""
     center: bool = True
-    """pay the reward less its mean over the newest rollout"""
+    """subtract the mean over the newest rollout from r_gail"""
     keep_buffer: bool = True
-    """draw the policy's side from the newest 32,768 transitions of an agent; else from the newest rollout alone"""
+    """sample the policy's side from an agent's newest 32,768 transitions, not from the newest rollout alone"""
 
 
 @dataclass
@@ -91,22 +94,22 @@ class Args:
     algorithm: Literal["dm2", "ippo"] = "dm2"
     """dm2: distribution matching on top of independent PPO; ippo: independent PPO alone"""
     env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
+    """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     demos: Path | None = None
-    """demonstrations (.npz); demos_data/<env>_win30.npz if not given"""
+    """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
     coefficient: float | None = None
-    """the paper's c: paid is r_env + c * r_gail; if not given, the paper's own for its scenarios, and for others 0.3 that
-    falls to 0, a guess from what docs/results.md recommends"""
+    """the paper's c: agents learn from r_env + c * r_gail; default: the paper's value for its scenarios, and for others 0.3
+    that falls to 0 over the run"""
     anneal: bool = False
-    """let c fall linearly to 0 over the run, in steps of one evaluation"""
+    """let c fall linearly to 0 over the run; it changes at each evaluation"""
     unmatched: list[str] = field(default_factory=list)
-    """agents that get no r_gail"""
+    """names of agents that get no r_gail"""
     env_coefficient: float = 1.0
-    """factor on the environment's reward; 0 is GAIL alone"""
+    """factor on r_env; 0 is GAIL alone"""
     steps: int = 1_000_000
-    """environment steps, summed over copies"""
+    """environment steps, summed over sub-environments"""
     seed: int = 0
-    """seed of learners, environment and discriminators"""
+    """seed of learners, environments and discriminators"""
     learner: tyro.conf.OmitArgPrefixes[LearnerArgs] = field(default_factory=LearnerArgs)
     matcher: tyro.conf.OmitArgPrefixes[MatcherArgs] = field(default_factory=MatcherArgs)
     eval_every: int = 50_000
@@ -116,20 +119,38 @@ class Args:
     final_episodes: int = 512
     """test episodes after training, for final.json"""
     greedy_eval: bool = False
-    """evaluate the most likely actions instead of sampled ones"""
+    """evaluate with the most likely actions instead of sampled ones"""
     run: Path | None = None
-    """folder of the run; runs/<algorithm>_<env>_seed<seed> if not given"""
+    """folder of the run; default: runs/<algorithm>_<env>_seed<seed>"""
     bar_position: int = 0
-    """line of the progress bar, for several runs in one terminal"""
+    """line of the progress bar when several runs share a terminal"""
+
+
+class Rollouts(BaseCallback):
+    """Moves the progress bar after each rollout, and ends training when the user pressed Ctrl-C.
+
+    One agent has it: when its training loop ends, all end. A rollout that is under way then is dropped, so all agents
+    have learned from the same whole rollouts.
+    """
+
+    def __init__(self, bar: tqdm, stop: _runs.Stop) -> None:
+        super().__init__()
+        self.bar, self.stop = bar, stop
+
+    def _on_rollout_end(self) -> None:
+        self.bar.update(self.num_timesteps - self.bar.n)
+
+    def _on_step(self) -> bool:
+        return not self.stop.requested
 
 
 def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.IndependentLearners:
-    """One MaskablePPO, or RecurrentPPO, per agent."""
+    """One MaskablePPO per agent; RecurrentPPO if wanted, PPO for continuous actions."""
     policy_kwargs: dict = {"activation_fn": torch.nn.ReLU if args.activation == "relu" else torch.nn.Tanh}
     if args.recurrent:
         policy_kwargs["lstm_hidden_size"] = 64
     return dm2.sb3.IndependentLearners(
-        RecurrentPPO if args.recurrent else MaskablePPO,
+        RecurrentPPO if args.recurrent else MaskablePPO if venv.discrete else PPO,
         venv,
         policy="MlpLstmPolicy" if args.recurrent else "MlpPolicy",
         seed=seed,
@@ -148,8 +169,30 @@ def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.Indep
     )
 
 
+def restore(team: dm2.sb3.IndependentLearners, checkpoint: Path) -> None:
+    """Continue from a checkpoint, or end the program if it is damaged or of another team. Nothing is unpickled."""
+    try:
+        team.restore(checkpoint)
+    except ValueError as error:
+        raise SystemExit(f"Cannot continue from {checkpoint}: {error}") from None
+
+
+def learn(team: dm2.sb3.IndependentLearners, steps: int, bar: tqdm, run: Path) -> None:
+    """Train for so many environment steps, rounded up to whole rollouts.
+
+    Raises:
+        KeyboardInterrupt: The user pressed Ctrl-C. The team as it is then is in stopped.zip; the checkpoint stays as it
+            was, so that a run continued from it has the numbers of one that was never stopped.
+    """
+    with _runs.ctrl_c_waits() as stop:
+        team.learn(steps, {team.agents[0]: Rollouts(bar, stop)}, reset_num_timesteps=team.num_timesteps == 0)
+    if stop.requested:
+        team.save(run / "stopped.zip")
+        raise KeyboardInterrupt(f"The team after {team.num_timesteps:,} steps is in {run / 'stopped.zip'}.")
+
+
 def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, float]:
-    """The paper's c of each agent when a share ``done`` of the run is done."""
+    """Each agent's c when a share ``done`` of the run is done."""
     c = args.coefficient or 0.0
     c = c * (1 - done) if args.anneal else c
     return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
@@ -161,46 +204,41 @@ def main(args: Args) -> Path:
     if args.algorithm == "dm2" and args.coefficient is None:
         papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
         args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
-    name = args.env.replace(":", "_")
-    run = args.run or Path("runs") / f"{args.algorithm}_{name}_seed{args.seed}"
-    begin(run, args, free=("run", "bar_position") if args.anneal else ("steps", "run", "bar_position"))  # c falls over them
-    test_envs = min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env))
-    options = args.learner.env_options
-    with (
-        dm2.envs.vector_env(args.env, args.learner.num_envs, **options) as venv,
-        dm2.envs.vector_env(args.env, test_envs, **options) as test_env,
-    ):
-        train(args, run, name, venv, test_env)
+    run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
+    free, why = ("steps", "run", "bar_position"), ""
+    if args.anneal:
+        free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
+    with _runs.running(run):
+        _runs.begin(run, args, free, why)
+        demos = _runs.demonstrations(args.demos, args.env) if args.algorithm == "dm2" else None
+        options = args.learner.env_options
+        test_envs = min(32, args.eval_episodes, _runs.default_num_envs(args.env))
+        with (
+            _runs.vector_env(args.env, args.learner.num_envs, **options) as venv,
+            _runs.vector_env(args.env, test_envs, **options) as test_env,
+        ):
+            train(args, run, demos, venv, test_env)
     return run
 
 
-def train(args: Args, run: Path, name: str, venv, test_env) -> None:
+def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_env) -> None:
     """Train, evaluate and plot into the folder of the run."""
-    demos = None
-    if args.algorithm == "dm2":
-        demos = dm2.Demonstrations.load(args.demos or Path("demos_data") / f"{name}_win30.npz")
-        if unknown := set(args.unmatched) - set(venv.possible_agents):
-            agents = ", ".join(venv.possible_agents)
-            raise SystemExit(f"unmatched has {', '.join(sorted(unknown))}, but the agents of {args.env} are {agents}")
-
-    checkpoint, device = run / "checkpoint.zip", args.learner.device
+    if unknown := set(args.unmatched) - set(venv.possible_agents):
+        agents = ", ".join(venv.possible_agents)
+        raise SystemExit(f"unmatched has {', '.join(sorted(unknown))}, but the agents of {args.env} are {agents}")
+    matching = {}
+    if demos is not None:
+        matching = {
+            "matcher": dm2.DistributionMatcher(demos, seed=args.seed, device=args.learner.device, **asdict(args.matcher)),
+            "coefficient": coefficient(args, venv.possible_agents, done=0.0),
+            "env_coefficient": args.env_coefficient,
+        }
+    team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
+    checkpoint, curve, rows = run / "checkpoint.zip", run / "evaluations.csv", []
     if checkpoint.exists():
-        team = dm2.sb3.IndependentLearners.load(checkpoint, venv, device=device, log_dir=run / "agents")
-    elif demos is None:
-        team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents")
-    else:
-        team = make_team(
-            args.learner,
-            venv,
-            seed=args.seed,
-            matcher=dm2.DistributionMatcher(demos, seed=args.seed, device=device, **asdict(args.matcher)),
-            coefficient=coefficient(args, venv.possible_agents, done=0.0),
-            env_coefficient=args.env_coefficient,
-            log_dir=run / "agents",
-        )
+        restore(team, checkpoint)
+        rows = _runs.read_curve(curve, up_to=team.num_timesteps)
 
-    curve = run / "evaluations.csv"
-    rows = read_curve(curve, up_to=team.num_timesteps) if checkpoint.exists() else []
     bar = tqdm(
         total=args.steps,
         initial=team.num_timesteps,
@@ -213,111 +251,131 @@ def train(args: Args, run: Path, name: str, venv, test_env) -> None:
     def evaluate() -> None:
         result = team.evaluate(test_env, args.eval_episodes, seed=10_000, deterministic=args.greedy_eval)
         rows.append({"step": team.num_timesteps, **result})
-        write_curve(curve, rows)
-        bar.set_postfix(win_rate=f"{result.get('win_rate', float('nan')):.2f}", episode_return=f"{result['return']:.1f}")
+        _runs.write_curve(curve, rows)
+        wins = {"win_rate": f"{result['win_rate']:.2f}"} if "win_rate" in result else {}
+        bar.set_postfix(**wins, episode_return=f"{result['return']:.1f}")
 
-    if not rows:
-        evaluate()
-    while team.num_timesteps < args.steps:
-        before = team.num_timesteps
-        if demos is not None:
-            team.coefficient = coefficient(args, team.agents, done=before / args.steps)
-        team.learn(min(args.eval_every, args.steps - before), reset_num_timesteps=before == 0)
-        bar.update(team.num_timesteps - before)
-        evaluate()
-        team.save(checkpoint)
-        team.restart_episodes()  # as after loading: an interrupted run ends with the same numbers
-    bar.close()
+    with bar:
+        if not rows:
+            evaluate()
+        while team.num_timesteps < args.steps:
+            before = team.num_timesteps
+            if demos is not None:
+                team.coefficient = coefficient(args, team.agents, done=before / args.steps)
+            learn(team, min(args.eval_every, args.steps - before), bar, run)
+            evaluate()
+            team.save(checkpoint)
+            team.restart_episodes()  # as `restore` does: an interrupted run ends with the same numbers
     final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
-    plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos)
-    write_json(run / "final.json", {"step": team.num_timesteps, **final})  # last: the run is done
+    plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos, logs=run / "agents")
+    _runs.write_json(run / "final.json", {"step": team.num_timesteps, **final})  # last: the run is done
+    (run / "stopped.zip").unlink(missing_ok=True)
 
 
-def begin(run: Path, args, free: tuple[str, ...] = ("steps", "run", "bar_position")) -> None:
-    """Make the run's folder and write down its options; one that was begun with others is refused.
+def plot(
+    curves: dict[str, list[dict[str, float]]],
+    path: Path,
+    *,
+    title: str,
+    demos: dm2.Demonstrations | None,
+    logs: Path | None = None,
+) -> None:
+    """Draw learning curves and, beside them, what the discriminators did.
 
     Args:
-        run: The folder.
-        args: A dataclass.
-        free: Options that may change when a run is taken up again.
+        curves: ``{label: rows of evaluations.csv}``: win rate (or return, where the environment reports no wins) over
+            steps, with the standard errors of the evaluations.
+        path: The picture.
+        title: Its title.
+        demos: The experts, for a line at their win rate or return.
+        logs: The folder of the agents' logs, for the second panel: how often each discriminator is right about who made
+            an observation, and how far r_gail spreads within a rollout.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    path, options = run / "config.json", json.loads(json.dumps(asdict(args), default=str))
-    if path.exists() and any(run.glob("checkpoint.*")):
-        # An option that is younger than the run had its default then.
-        default = _flat(json.loads(json.dumps(asdict(type(args)()), default=str)))
-        before, now = default | _flat(json.loads(path.read_text())), _flat(options)
-        changed = [key for key in now if key not in free and before[key] != now[key]]
-        if changed:
-            was, wanted = ({key: each[key] for key in changed} for each in (before, now))
-            raise SystemExit(f"{run} holds a run with {was}, not {wanted}: choose another folder with --run, or remove it")
-    write_json(path, options)
-
-
-def _flat(options: dict) -> dict:
-    """``{"learner": {"gamma": 0.99}}`` as ``{"learner.gamma": 0.99}``."""
-    flat = {}
-    for key, value in options.items():
-        flat.update(
-            {f"{key}.{name}": each for name, each in _flat(value).items()} if isinstance(value, dict) else {key: value}
-        )
-    return flat
-
-
-def write_json(path: Path, facts: dict | list) -> None:
-    """Whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(facts, indent=1) + "\n")
-    temporary.replace(path)
-
-
-def write_curve(path: Path, rows: list[dict[str, float]]) -> None:
-    """One line per evaluation; whoever reads it meanwhile, or kills this process, leaves or finds a whole file."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
-
-
-def read_curve(path: Path, up_to: float = float("inf")) -> list[dict[str, float]]:
-    """The evaluations in a CSV, as far as step ``up_to``."""
-    with path.open(newline="") as file:
-        rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return [{**row, "step": int(row["step"])} for row in rows if row["step"] <= up_to]
-
-
-def plot(curves: dict[str, list[dict[str, float]]], path: Path, *, title: str, demos: dm2.Demonstrations | None) -> None:
-    """Win rate (or return, where the environment knows no wins) over steps, with standard errors of the evaluations."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
+    agents = {} if logs is None or demos is None else read_logs(logs)
+    layout = [["curve", "accuracy"], ["curve", "spread"]] if agents else [["curve"]]
+    size = (10, 4) if agents else (6, 4)
+    figure, panels = plt.subplot_mosaic(layout, figsize=size, layout="constrained", width_ratios=[5, 4][: len(layout[0])])
+
+    axes = panels["curve"]
     measure = "win_rate" if all("win_rate" in rows[-1] for rows in curves.values()) else "return"
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    colours = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # told apart by colour-blind readers, too
-    for (label, rows), colour in zip(curves.items(), colours, strict=False):
-        steps = [row["step"] / 1e6 for row in rows]
+    colors = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"]  # color-blind readers can tell these apart
+    for (label, rows), color in zip(curves.items(), colors, strict=False):
+        steps = [row["step"] for row in rows]
         mean = [row[measure] for row in rows]
         low = [row[measure] - row[f"{measure}_se"] for row in rows]
         high = [row[measure] + row[f"{measure}_se"] for row in rows]
-        axes.plot(steps, mean, label=label, color=colour, linewidth=2)
-        axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(steps, mean, label=label, color=color, linewidth=2)
+        axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
     level = None if demos is None else demos.win_rate if measure == "win_rate" else demos.mean_return
     if level is not None:
-        axes.axhline(level, color="#555555", linestyle="--", linewidth=1.2, label=f"demonstrators ({level:.2f})")
-    axes.set(title=title, xlabel="environment steps (millions)")
-    axes.set_ylabel("battles won" if measure == "win_rate" else "mean return of an episode")
+        axes.axhline(level, color="#555555", linestyle="--", linewidth=1.2, label=f"experts ({level:.2f})")
+    axes.set(title=title, ylabel="episodes won" if measure == "win_rate" else "mean return of an episode")
     if measure == "win_rate":
         axes.set_ylim(0, 1)
-    axes.set_xlim(left=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
+    axes.set_xlabel("environment steps")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+
+    if agents:
+        shades = plt.colormaps["viridis"]([0.9 * k / max(1, len(agents) - 1) for k in range(len(agents))])
+        for (agent, log), color in zip(agents.items(), shades, strict=True):
+            panels["accuracy"].plot(log["step"], log["accuracy"], color=color, linewidth=1.2, label=agent)
+            panels["spread"].plot(log["step"], log["spread"], color=color, linewidth=1.2)
+        panels["accuracy"].axhline(0.5, color="#555555", linestyle="--", linewidth=1)
+        panels["accuracy"].set(ylim=(0.4, 1.02), ylabel="accuracy", title="discriminators (dashed: guessing)")
+        panels["accuracy"].tick_params(labelbottom=False)
+        panels["spread"].set(ylabel="spread of r_gail", xlabel="environment steps")
+        panels["spread"].set_ylim(bottom=0)
+        if len(agents) <= 8:
+            panels["accuracy"].legend(frameon=False, fontsize="x-small", ncols=2)
+    for axes in panels.values():
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 200k, 1M
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format="png")
     plt.close(figure)
+
+
+def read_logs(folder: Path) -> dict[str, dict[str, list[float]]]:
+    """What each agent's discriminator did at each rollout, from the agents' logs.
+
+    A continued run has several logs per agent; from the step at which a later one starts, it replaces the earlier ones.
+
+    Returns:
+        ``{agent: {"step", "accuracy", "spread"}}``: accuracy over both sides (0.5 is guessing), and the standard deviation
+        of r_gail within the rollout.
+    """
+    agents = {}
+    for agent in sorted(path.name for path in folder.glob("*") if path.is_dir()):
+        points: dict[float, tuple[float, float]] = {}
+        for path in sorted((folder / agent).glob("progress*.csv"), key=_first_step):
+            points = {step: point for step, point in points.items() if step <= _first_step(path)}
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    try:
+                        expert, policy, spread, step = (float(row[name]) for name in _LOGGED)
+                    except (KeyError, TypeError, ValueError):
+                        continue  # a rollout without an update, or a line cut off by a kill
+                    points[step] = ((expert + policy) / 2, spread)
+        if points:
+            accuracy, spread = zip(*points.values(), strict=True)
+            agents[agent] = {"step": [*points], "accuracy": [*accuracy], "spread": [*spread]}
+    return agents
+
+
+_LOGGED = ("dm2/expert_accuracy", "dm2/policy_accuracy", "dm2/gail_reward_std", "time/total_timesteps")
+
+
+def _first_step(path: Path) -> int:
+    """Where a log starts: progress.csv at 0, progress_from_8192.csv at 8192."""
+    return int(path.stem.removeprefix("progress").removeprefix("_from_") or 0)
 
 
 if __name__ == "__main__":

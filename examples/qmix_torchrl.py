@@ -1,32 +1,33 @@
-"""QMIX from TorchRL on the batched environments: centralised training, the baseline that DM2 is measured against.
+"""QMIX from TorchRL on the batched environments: centralized training, the baseline that DM2 is compared with.
 
     python examples/qmix_torchrl.py                                  # 5m_vs_6m
     python examples/qmix_torchrl.py --extra-layer                    # the agents' network of the paper's Figure 5
     python examples/qmix_torchrl.py --env smax:3s_vs_4z --n-steps 3 --record 1000    # and record demonstrations
 
-One network for all agents, told apart by a one-hot number appended to the observation; TorchRL's `QMixer` of the global
-state; double Q-learning from replayed joint steps under epsilon-greedy play. The paper's agents are recurrent (a layer of
-64 and a GRU of 64; with the extra layer, two layers before the GRU). Here a layer of 64 stands for the GRU: joint steps
-can then be replayed singly, which is what two cores can do. Needs the extras smax, sb3, torchrl and examples.
+All agents share one network, which sees a one-hot agent number after the observation. TorchRL's `QMixer` mixes their Q
+values by the global state. Training is double Q-learning from replayed joint steps under epsilon-greedy play. The paper's
+agents are recurrent (a layer of 64 and a GRU of 64; with the extra layer, two layers before the GRU). Here a layer of 64
+replaces the GRU, so that single joint steps can be replayed, which two cores can do. Needs the extras smax, sb3, torchrl
+and examples.
 
-A run's folder is like that of ippo_sb3.py: config.json, evaluations.csv, curve.png, checkpoint.pt, final.json. The
-environment, the random streams and thus everything after a checkpoint depend only on it and on the seed: a run that was
-killed and started again with the same options goes on from its checkpoint as if nothing had happened.
+A run's folder is like that of ippo_sb3.py: config.json, evaluations.csv, curve.png, checkpoint.pt, final.json. Everything
+after a checkpoint depends only on the checkpoint and the seed: to continue a run that was stopped, run the same command
+again, and it ends with the same numbers as if it had never stopped.
 """
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import _runs
 import numpy as np
 import torch
 import tyro
-from ippo_sb3 import begin, plot, read_curve, write_curve, write_json
+from ippo_sb3 import plot
 from record_demos import closeness
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
@@ -39,6 +40,7 @@ from torchrl.objectives.multiagent import QMixerLoss
 from tqdm import tqdm
 
 import dm2_wrappers as dm2
+from dm2_wrappers._files import replacing
 from dm2_wrappers.evaluation import evaluate
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.vector import MultiAgentVectorEnv
@@ -47,44 +49,44 @@ from dm2_wrappers.vector import MultiAgentVectorEnv
 @dataclass
 class Args:
     env: str = "smax:5m_vs_6m"
-    """backend:scenario; smax:NAME for any SMAX scenario, smac:NAME for a map of SMAC's"""
+    """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     steps: int = 1_000_000
-    """environment steps, summed over copies"""
+    """environment steps, summed over sub-environments"""
     seed: int = 0
-    """seed of networks, environment and exploration"""
+    """seed of networks, environments and exploration"""
     num_envs: int | None = None
-    """battles played at once; 64 of SMAX or 4 of SMAC if not given"""
+    """sub-environments to play at once; default: 64 of SMAX, 4 of SMAC, 8 of an environment of yours"""
     extra_layer: bool = False
-    """one more fully connected layer in the agents' network"""
+    """add a fully connected layer to the agents' network"""
     hidden: int = 64
     """width of its layers"""
     share_params: bool = True
-    """one network for all agents; else one each"""
+    """share one network among all agents"""
     mixing_embed: int = 32
     """width of the mixing network"""
     updates: int = 2
-    """gradient steps after each joint step of all copies"""
+    """gradient steps after each joint step of all sub-environments"""
     batch_size: int = 512
-    """joint steps in each"""
+    """joint steps per gradient step"""
     buffer_size: int = 100_000
-    """newest joint steps kept"""
+    """newest joint steps to keep"""
     learning_starts: int = 5_000
     """environment steps before the first gradient step"""
     learning_rate: float = 5e-4
-    """Adam's step size"""
+    """step size of Adam"""
     gamma: float = 0.99
     """discount"""
     n_steps: int = 1
-    """rewards of so many joint steps before the target network's value; the QMIX paper has 1. One seed each: 3 learned
-    3s_vs_4z much faster, but never left the losing rush that 1 left on 5m_vs_6m"""
+    """joint steps whose rewards come before the target network's value; 1 in the QMIX paper. With one seed each, 3 learned
+    3s_vs_4z much faster, but on 5m_vs_6m it kept rushing and losing where 1 learned to win"""
     tau: float = 0.005
-    """share of the networks that goes into the target networks at each gradient step"""
+    """how far the target networks move toward the networks at each gradient step"""
     max_grad_norm: float = 10.0
     """gradient clipping"""
     epsilon_end: float = 0.05
-    """exploration at the end; at the start it is 1"""
+    """final epsilon; it starts at 1"""
     epsilon_steps: int = 50_000
-    """environment steps on which it falls, in a straight line"""
+    """environment steps over which epsilon falls linearly"""
     eval_every: int = 50_000
     """environment steps between two evaluations and checkpoints, rounded up to whole joint steps"""
     eval_episodes: int = 32
@@ -92,19 +94,19 @@ class Args:
     final_episodes: int = 512
     """test episodes after training, for final.json"""
     record: int = 0
-    """demonstrations: so many episodes of the greedy policy after training, and at each of the levels"""
+    """episodes of the greedy policy to record after training and at each level; 0 records none"""
     record_path: Path | None = None
-    """their file; demos.npz in the run's folder if not given"""
+    """file of the recorded episodes; default: demos.npz in the run's folder"""
     levels: list[float] = field(default_factory=list)
-    """win rates at which to record on the way, too, in files named after them; evaluate often enough to meet them"""
+    """win rates at which to record during training, in files named after them; evaluate often enough to meet them"""
     only_levels: bool = False
-    """end as soon as all levels are recorded, without recording the last team"""
+    """stop when all levels are recorded, and do not record the last team"""
     run: Path | None = None
-    """folder of the run; runs/qmix_<env>_seed<seed> if not given"""
+    """folder of the run; default: runs/qmix_<env>_seed<seed>"""
     device: str = "cpu"
-    """where the networks live; small ones are fastest on the CPU"""
+    """device of the networks; small networks are fastest on the CPU"""
     bar_position: int = 0
-    """line of the progress bar, for several runs in one terminal"""
+    """line of the progress bar when several runs share a terminal"""
 
 
 class AgentNetwork(nn.Module):
@@ -131,7 +133,7 @@ class AgentNetwork(nn.Module):
 
 
 class QMIX:
-    """Networks, replay buffer and training step. N copies, K agents, D features, A actions, S numbers in a state."""
+    """Networks, replay buffer and training step. K agents, D features, A actions, S numbers in a state."""
 
     def __init__(self, venv: MultiAgentVectorEnv, state_size: int, args: Args) -> None:
         if not venv.discrete:
@@ -142,8 +144,8 @@ class QMIX:
         num_actions = max(int(space.n) for space in venv.action_spaces.values())
         self.network = AgentNetwork(max(venv.observation_sizes), num_actions, venv.num_agents, args)
         values = TensorDictModule(self.network, [("agents", "observation")], [("agents", "action_value")])
-        # QMixerLoss lets the target network choose the next actions that it values. Here a value is always that of the
-        # action in the batch, and `learn` writes the online network's choice there: double Q-learning.
+        # In QMixerLoss the target network chooses the next actions. Here the value is always that of the action in the
+        # batch, and `learn` writes the online network's choice there: double Q-learning.
         chosen = TensorDictModule(
             lambda value, action: value.gather(-1, action[..., None]),
             [("agents", "action_value"), ("agents", "action")],
@@ -165,13 +167,13 @@ class QMIX:
 
     @torch.no_grad()
     def act(self, observations: Any, masks: Any) -> Tensor:
-        """The best legal actions [..., K]."""
+        """The best available actions [..., K]."""
         values = self.network(torch.as_tensor(observations, device=self.args.device))
         return values.masked_fill(~torch.as_tensor(masks, device=self.args.device), -torch.inf).argmax(dim=-1)
 
     def learn(self) -> float:
         """One gradient step on replayed joint steps; the loss."""
-        if self.state_scale is None:  # SMAX's state is in units of the map, far from what a layer likes
+        if self.state_scale is None:  # SMAX's state is in units of the map: too large for a layer
             states = self.buffer[:]["state"]
             self.state_scale = states.mean(0).to(self.args.device), states.std(0).clamp(min=1e-3).to(self.args.device)
         batch = self.buffer.sample().to(self.args.device)
@@ -213,24 +215,24 @@ class Policy:
         return self.qmix.act(observations, infos["action_mask"]).cpu().numpy()
 
     def start_episode(self, started: np.ndarray) -> None:
-        """Nothing to forget."""
+        """The networks have no memory."""
 
 
 def explore(greedy: np.ndarray, masks: np.ndarray, epsilon: float, rng: np.random.Generator) -> np.ndarray:
-    """Each agent's greedy action, or with probability ``epsilon`` a legal one at random [N, K]."""
+    """Each agent's greedy action, or with probability ``epsilon`` a random available one [N, K]."""
     at_random = np.argmax(rng.random(masks.shape) * masks, axis=-1)
     return np.where(rng.random(greedy.shape) < epsilon, at_random, greedy)
 
 
 def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.ndarray, result: tuple) -> TensorDict:
-    """A joint step of all copies as TorchRL's losses want it [N].
+    """A joint step of all sub-environments as TorchRL's losses expect it [N].
 
-    What follows is what followed the action, not the next episode's start. After a termination nothing counts any more;
-    a time limit is no termination. Steps that the simulator broke are marked, to be left out.
+    "next" is what followed the action, never the next episode's start. A time limit is not a termination. Steps of
+    episodes that the simulator broke are marked, and left out later.
     """
     _, rewards, terminations, truncations, after = result
     done = (terminations | truncations).all(axis=1)
-    # Environments that do not say what would be legal after a time limit: what was so a step before.
+    # Where the environment does not say which actions are available after a time limit, use those of the step before.
     last_mask = np.where(done[:, None, None], infos["action_mask"], after["action_mask"])
     step = {
         "agents": {"observation": observations, "action": actions, "action_mask": infos["action_mask"]},
@@ -249,9 +251,9 @@ def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.nda
 
 
 def look_ahead(window: Sequence[TensorDict], gamma: float) -> TensorDict:
-    """The first of successive joint steps with the rewards of all, or of those up to its episode's end [N].
+    """The first of several joint steps, with the rewards of all of them up to its episode's end [N].
 
-    TorchRL's `MultiStep` leaves "terminated" as it was after the first step, so that values would go on after the end.
+    TorchRL's `MultiStep` keeps "terminated" as it was after the first step, which would add values after the end.
     """
     *earlier, result = window
     for step in reversed(earlier):
@@ -261,7 +263,7 @@ def look_ahead(window: Sequence[TensorDict], gamma: float) -> TensorDict:
 
 
 def continued(step: TensorDict, later: TensorDict, gamma: float) -> TensorDict:
-    """``step`` followed by what ``later``, which begins where it ends, has gathered."""
+    """``step`` extended by ``later``, which begins where ``step`` ends."""
     joined = step.copy()
     joined["next"] = later["next"].copy()
     joined["next", "reward"] = step["next", "reward"] + gamma * later["next", "reward"]
@@ -271,31 +273,37 @@ def continued(step: TensorDict, later: TensorDict, gamma: float) -> TensorDict:
 
 
 def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
-    """What the mixer sees [N, S]: the environment's state, or all observations where it has none."""
+    """What the mixer sees [N, S]: the environment's state, or all observations if it has no state."""
     return infos["state"] if "state" in infos else observations.reshape(len(observations), -1)
 
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
-    args.num_envs = args.num_envs or dm2.envs.default_num_envs(args.env)
-    run = args.run or Path("runs") / f"qmix_{args.env.replace(':', '_')}_seed{args.seed}"
+    args.num_envs = args.num_envs or _runs.default_num_envs(args.env)
+    run = args.run or Path("runs") / f"qmix_{_runs.file_name(args.env)}_seed{args.seed}"
     if args.only_levels and not (args.levels and args.record):
-        raise ValueError("only_levels ends when all levels are recorded: give levels, and record, the episodes of each")
-    begin(run, args, free=("steps", "run", "bar_position", "levels", "only_levels"))
+        raise SystemExit("--only-levels stops when all levels are recorded: give --levels, and --record EPISODES")
+    with _runs.running(run):
+        _runs.begin(run, args, free=("steps", "run", "bar_position", "levels", "only_levels"))
+        test_envs = min(32, args.eval_episodes, _runs.default_num_envs(args.env))
+        with _runs.vector_env(args.env, args.num_envs) as venv, _runs.vector_env(args.env, test_envs) as test_env:
+            train(args, run, venv, test_env)
+    return run
 
-    logger.setLevel("WARNING")  # TorchRL tells of its storage in the middle of the bar
+
+def train(args: Args, run: Path, venv: MultiAgentVectorEnv, test_env: MultiAgentVectorEnv) -> None:
+    """Train, evaluate and plot into the folder of the run."""
+    logger.setLevel("WARNING")  # TorchRL would write about its storage into the progress bar
     torch.manual_seed(derive_seed(args.seed, "networks"))
-    venv = dm2.envs.vector_env(args.env, args.num_envs)
-    test_env = dm2.envs.vector_env(args.env, min(32, args.eval_episodes, dm2.envs.default_num_envs(args.env)))
     observations, infos = venv.reset(seed=0)
     qmix = QMIX(venv, global_state(observations, infos).shape[1], args)
     policy = Policy(qmix)
     step, levels, curve, checkpoint = 0, sorted(args.levels), run / "evaluations.csv", run / "checkpoint.pt"
+    rows = []
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=args.device)
-        qmix.load_state_dict(saved["qmix"])
+        saved = load(checkpoint, qmix)
         step, levels = saved["step"], [level for level in levels if level not in saved["passed"]]
-    rows = read_curve(curve, up_to=step) if checkpoint.exists() else []
+        rows = _runs.read_curve(curve, up_to=step)
     bar = tqdm(total=args.steps, initial=step, desc="qmix", unit="step", unit_scale=True, position=args.bar_position)
     record_path = args.record_path or run / "demos.npz"
 
@@ -307,7 +315,7 @@ def main(args: Args) -> Path:
     def test() -> None:
         result = evaluate(policy, test_env, args.eval_episodes, seed=10_000)
         rows.append({"step": step, **result})
-        write_curve(curve, rows)
+        _runs.write_curve(curve, rows)
         rate = result.get("win_rate", float("nan"))
         bar.set_postfix(win_rate=f"{rate:.2f}", episode_return=f"{result['return']:.1f}")
         if args.record and levels and rate >= levels[0] - closeness(levels[0]):
@@ -315,7 +323,7 @@ def main(args: Args) -> Path:
 
     def record_level() -> None:
         demos = record()
-        # A small evaluation may be lucky: what counts is the recorded episodes' own rate.
+        # A small evaluation may be lucky: the recorded episodes' own win rate decides.
         won = demos.win_rate or 0.0
         if passed := [level for level in levels if won >= level - closeness(level)]:
             level = min(passed, key=lambda level: abs(level - won))
@@ -325,30 +333,30 @@ def main(args: Args) -> Path:
             tqdm.write(f"{path}: {len(demos)} episodes, win rate {won:.3f}, {step:,} steps of training")
             del levels[: len(passed)]
 
-    if not rows:
-        test()
-    while step < args.steps and (levels or not args.only_levels):
-        # Everything at random until the next checkpoint follows from seed and step, so that a resumed run is the same.
-        torch.manual_seed(derive_seed(args.seed, "replay", str(step)))
-        rng = np.random.default_rng(derive_seed(args.seed, "exploration", str(step)))
-        observations, infos = venv.reset(seed=derive_seed(args.seed, "environment", str(step)))
-        window: deque[TensorDict] = deque(maxlen=args.n_steps)
-        for _ in range(-(-min(args.eval_every, args.steps - step) // args.num_envs)):
-            epsilon = max(args.epsilon_end, 1 - (1 - args.epsilon_end) * step / args.epsilon_steps)
-            actions = explore(policy(observations, infos), infos["action_mask"], epsilon, rng)
-            result = venv.step(actions)
-            window.append(transitions(observations, infos, actions, result))
-            if len(window) == args.n_steps:
-                qmix.buffer.extend(look_ahead(window, args.gamma))
-            observations, infos = result[0], result[-1]
-            step += args.num_envs
-            bar.update(args.num_envs)
-            for _ in range(args.updates if step >= args.learning_starts and len(qmix.buffer) else 0):
-                qmix.learn()
-        test()
-        passed = [level for level in args.levels if level not in levels]
-        save(checkpoint, {"qmix": qmix.state_dict(), "step": step, "passed": passed})
-    bar.close()
+    with bar:
+        if not rows:
+            test()
+        while step < args.steps and (levels or not args.only_levels):
+            # All randomness until the next checkpoint follows from seed and step, so that a continued run is the same.
+            torch.manual_seed(derive_seed(args.seed, "replay", str(step)))
+            rng = np.random.default_rng(derive_seed(args.seed, "exploration", str(step)))
+            observations, infos = venv.reset(seed=derive_seed(args.seed, "environment", str(step)))
+            window: deque[TensorDict] = deque(maxlen=args.n_steps)
+            for _ in range(-(-min(args.eval_every, args.steps - step) // args.num_envs)):
+                epsilon = max(args.epsilon_end, 1 - (1 - args.epsilon_end) * step / args.epsilon_steps)
+                actions = explore(policy(observations, infos), infos["action_mask"], epsilon, rng)
+                result = venv.step(actions)
+                window.append(transitions(observations, infos, actions, result))
+                if len(window) == args.n_steps:
+                    qmix.buffer.extend(look_ahead(window, args.gamma))
+                observations, infos = result[0], result[-1]
+                step += args.num_envs
+                bar.update(args.num_envs)
+                for _ in range(args.updates if step >= args.learning_starts and len(qmix.buffer) else 0):
+                    qmix.learn()
+            test()
+            passed = [level for level in args.levels if level not in levels]
+            save(checkpoint, {"qmix": qmix.state_dict(), "step": step, "passed": passed})
     final = evaluate(policy, test_env, args.final_episodes, seed=20_000)
     plot({"QMIX": rows}, run / "curve.png", title=args.env, demos=None)
     if levels:
@@ -357,16 +365,23 @@ def main(args: Args) -> Path:
         demos = record()
         demos.save(record_path)
         print(f"{record_path}: {len(demos)} episodes, win rate {demos.win_rate}")
-    write_json(run / "final.json", {"step": step, **final})  # last: the run is done
-    venv.close()
-    test_env.close()
-    return run
+    _runs.write_json(run / "final.json", {"step": step, **final})  # last: the run is done
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint: whole or not at all."""
-    torch.save(state, partial := path.with_suffix(".partial"))
-    os.replace(partial, path)
+    with replacing(path) as file:
+        torch.save(state, file)
+
+
+def load(path: Path, qmix: QMIX) -> dict[str, Any]:
+    """Give the networks and the buffer what a checkpoint holds; the rest of it is returned. Nothing is unpickled."""
+    try:
+        saved = torch.load(path, weights_only=True, map_location=qmix.args.device)
+        qmix.load_state_dict(saved["qmix"])
+        return {"step": int(saved["step"]), "passed": list(saved["passed"])}
+    except Exception as error:  # what torch raises depends on the damage
+        raise SystemExit(f"Cannot continue from {path}, which is damaged: restore it, or remove {path.parent}.") from error
 
 
 if __name__ == "__main__":

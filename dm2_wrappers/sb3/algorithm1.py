@@ -50,6 +50,7 @@ class MixRewards(BaseCallback):
         buffer.recompute()
         self.logger.record("dm2/env_reward", float(env_reward))
         self.logger.record("dm2/gail_reward", float(gail[live].mean()) if live.any() else 0.0)
+        self.logger.record("dm2/gail_reward_std", float(gail[live].std()) if live.any() else 0.0)
         suffix = f"/{self.agent}"
         for name, value in self.rollout.metrics.items():
             if name.endswith(suffix):

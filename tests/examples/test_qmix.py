@@ -25,11 +25,8 @@ SMALL += ["--n-steps", "3"]
 
 @pytest.fixture(scope="module")
 def q():
-    sys.path.insert(0, str(EXAMPLES))
-    try:
-        import qmix_torchrl
-    finally:
-        sys.path.remove(str(EXAMPLES))
+    import qmix_torchrl
+
     return qmix_torchrl
 
 
@@ -278,9 +275,14 @@ def test_a_run_trains_evaluates_plots_records_and_resumes_as_if_undisturbed(q, t
     for key, value in saved[0].items():
         assert torch.equal(value, saved[1][key]), key
 
+    damaged = (parts / "checkpoint.pt").read_bytes()[:-5000]
+    (parts / "checkpoint.pt").write_bytes(damaged)
+    with pytest.raises(SystemExit, match=r"Cannot continue from .*checkpoint.pt, which is damaged"):
+        run(q, "--steps", 256, "--run", parts)
+
 
 def test_only_levels_ends_when_all_are_recorded(q, tmp_path):
-    with pytest.raises(ValueError, match="give levels, and record"):
+    with pytest.raises(SystemExit, match="give --levels, and --record EPISODES"):
         q.main(q.Args(only_levels=True, levels=[0.5], run=tmp_path / "none"))
     args = {"env": "smax:3m", "num_envs": 4, "eval_episodes": 4, "final_episodes": 4, "record": 3}
     run = q.main(q.Args(**args, only_levels=True, levels=[0.0], record_path=tmp_path / "x.npz", run=tmp_path / "run"))
