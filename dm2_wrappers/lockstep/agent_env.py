@@ -16,13 +16,13 @@ from dm2_wrappers.vector import Infos
 
 
 class AgentView:
-    """One agent's slice of the joint environment, for any kind of single-agent interface to build on."""
+    """One agent's slice of the joint environment, on which any single-agent interface can be built."""
 
     def __init__(self, lockstep: Lockstep, agent: str) -> None:
         env = lockstep.env
         self.lockstep, self.agent, self.num_envs = lockstep, agent, env.num_envs
         self.index = env.possible_agents.index(agent)
-        # Copies: learners seed and sample the spaces that they are given, and must not share that.
+        # Copies, because learners seed and sample the spaces that they are given, and must not share their streams.
         self.observation_space = copy.deepcopy(env.observation_spaces[agent])
         self.action_space = copy.deepcopy(env.action_spaces[agent])
         self.size = int(np.prod(self.observation_space.shape))
@@ -38,12 +38,12 @@ class AgentView:
 
     @property
     def observations(self) -> NDArray[np.float32]:
-        """The agent's own present observations [N, D], unpadded; a copy."""
+        """The agent's current observations [N, D], unpadded; a copy."""
         assert self.lockstep.observations is not None
         return self.lockstep.observations[:, self.index, : self.size].copy()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """The agent's present legal actions [N, A]; all true where the environment has no masks."""
+        """The agent's available actions now, bool [N, A]; all true where the environment has no masks."""
         width = int(self.action_space.n)  # type: ignore[attr-defined]
         return self.lockstep.infos["action_mask"][:, self.index, :width]
 
@@ -68,7 +68,7 @@ class AgentVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Wait for all agents' reset. The seed is the lockstep's: one given here must not reseed the joint world."""
+        """Wait for all agents' reset. A seed given here is ignored: the lockstep seeds the joint environment."""
         observations = self.view.reset()
         return observations, self._infos(self.view.lockstep.infos)
 

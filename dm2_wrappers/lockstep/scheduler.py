@@ -4,9 +4,8 @@ Each loop runs as a coroutine (a greenlet). Its environment is an agent's view o
 hand the agent's request over and wait. When all K loops wait, the joint environment steps once and every loop goes on
 with its own slice, in the order of the agents. The loops need no change: they call ``step`` and get a result.
 
-What the loops cannot see: each has random streams of its own (Python's, NumPy's and torch's global ones are exchanged
-at every switch), and so has the joint environment. A run is therefore reproducible, and no agent's draws depend on
-another's.
+Each loop has its own random streams, and so does the joint environment: Python's, NumPy's and torch's global states are
+exchanged at every switch. A run is therefore reproducible, and no agent's draws depend on another's.
 """
 
 from __future__ import annotations
@@ -59,8 +58,8 @@ class Lockstep:
     """Runs one loop per agent on a joint environment.
 
     Args:
-        env: The joint environment. Whoever made it closes it.
-        seed: Seeds every agent's streams, each unlike, and the environment's at the first reset. None: random.
+        env: The joint environment. The caller closes it.
+        seed: Seeds every agent's streams, each differently, and the environment at the first reset. None: random.
 
     Attributes:
         streams: Each agent's random streams as they are between two of its turns.
@@ -80,9 +79,10 @@ class Lockstep:
         self.seed_env(seed)
         self._greenlet = require("greenlet", "sb3")
         self._hub: Any = None
+        self._turn: str | None = None  # the agent whose loop is running
 
     def seed_env(self, seed: int | None, step: int = 0) -> None:
-        """Seed the environment at its next reset: with ``seed``, or later in a run with one made of seed and step."""
+        """Seed the environment at its next reset: with ``seed``, or after ``step`` steps of a run with one derived from both."""
         self._env_seed = seed if seed is None or step == 0 else derive_seed(seed, "environment", str(step)) % 2**31
 
     @contextmanager
@@ -108,52 +108,82 @@ class Lockstep:
         Raises:
             ValueError: ``loops`` are not exactly the environment's agents.
             RuntimeError: This lockstep runs already, or one loop resets while another steps.
-            Exception: Whatever a loop raised, with a note that names the agent.
+            Exception: Whatever a loop raised, with a note that names the agent. Also after an error or a
+                ``KeyboardInterrupt`` the process's random streams are restored and the next run may begin.
         """
-        if self._hub is not None:
+        if self.running:
             raise RuntimeError("these loops run already: one run at a time")
         agents = self.env.possible_agents
         if set(loops) != set(agents):
             raise ValueError(f"expected one loop for each of {list(agents)}, got loops for {list(loops)}")
-        self._hub = self._greenlet.getcurrent()
-        workers = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
         outer = GlobalRNGState.capture()
+        workers: dict[str, Any] = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
         results: dict[str, Any] = dict.fromkeys(agents)
-        error: BaseException | None = None
+        ended = False
         try:
-            replies: dict[str, Any] = dict.fromkeys(agents)
-            started: set[str] = set()
-            while True:
-                requests = {}
-                for agent, worker in workers.items():
-                    # The first switch starts the loop, which takes no argument; later ones answer its request.
-                    answer = (replies[agent],) if agent in started else ()
-                    started.add(agent)
-                    message = self._resume(agent, worker.switch, *answer)
-                    if worker.dead:
-                        results[agent] = message
-                    else:
-                        requests[agent] = message
-                if len(requests) < len(agents):
-                    break  # a loop has ended: the others must not step without it
-                replies = self._answer(requests)
-            for agent in requests:
-                results[agent] = self._stop(agent, workers[agent])
-        except BaseException as raised:
-            error = raised
-        for agent, worker in workers.items():  # all of them, whatever one of them raises
+            try:
+                self._hub = self._greenlet.getcurrent()
+                self._take_turns(workers, results)
+                ended = True
+            finally:
+                self._end(workers, outer, raises=ended)
+        finally:
+            # Again, because a KeyboardInterrupt may have cut the first call short. Nothing is done twice.
+            self._end(workers, outer, raises=False)
+        return results
+
+    @property
+    def running(self) -> bool:
+        """Whether `run` is under way."""
+        return self._hub is not None
+
+    def current_streams(self) -> dict[str, GlobalRNGState]:
+        """Each agent's random streams as they are now, also in the middle of an agent's turn."""
+        now = {} if self._turn is None else {self._turn: GlobalRNGState.capture()}
+        return {**self.streams, **now}
+
+    def _take_turns(self, workers: Mapping[str, Any], results: dict[str, Any]) -> None:
+        """Let the loops take turns until one ends, then stop the others."""
+        replies: dict[str, Any] = dict.fromkeys(workers)
+        started: set[str] = set()
+        while True:
+            requests = {}
+            for agent, worker in workers.items():
+                # The first switch starts the loop, which takes no argument; later ones answer its request.
+                answer = (replies[agent],) if agent in started else ()
+                started.add(agent)
+                message = self._resume(agent, worker.switch, *answer)
+                if worker.dead:
+                    results[agent] = message
+                else:
+                    requests[agent] = message
+            if len(requests) < len(workers):
+                break  # a loop has ended: the others must not step without it
+            replies = self._answer(requests)
+        for agent in requests:
+            results[agent] = self._stop(agent, workers[agent])
+
+    def _end(self, workers: Mapping[str, Any], outer: GlobalRNGState, *, raises: bool) -> None:
+        """Stop all loops that still wait, restore the process's random streams and allow the next run.
+
+        Args:
+            workers: The loops.
+            outer: The process's random streams before the run.
+            raises: Whether to raise the first error of a loop that was stopped here.
+        """
+        error: BaseException | None = None
+        for agent, worker in workers.items():  # all of them, even if stopping one raises an error
             try:
                 self._stop(agent, worker)
             except BaseException as raised:
                 error = error or raised
         outer.restore()
-        self._hub = None
-        if error is not None:
+        self._turn = self._hub = None
+        if raises and error is not None:
             raise error
-        return results
 
     def request_reset(self, agent: str) -> JointStep | None:
-        """Called by a view inside its loop: wait until all agents want a reset."""
+        """Called by a view inside its loop: wait until all agents reset."""
         return self._wait(agent, _Reset())
 
     def request_step(self, agent: str, actions: NDArray[Any]) -> JointStep:
@@ -170,6 +200,7 @@ class Lockstep:
     def _resume(self, agent: str, switch: Callable[..., Any], *args: Any) -> Any:
         """Switch to a loop, on its own random streams, until it asks for something or ends."""
         self.streams[agent].restore()
+        self._turn = agent
         try:
             return switch(*args)
         except LoopStopped:
@@ -179,6 +210,7 @@ class Lockstep:
             raise
         finally:
             self.streams[agent] = GlobalRNGState.capture()
+            self._turn = None
 
     def _stop(self, agent: str, worker: Any) -> Any:
         """End a loop that waits; one that has ended or never started is left alone."""
@@ -188,7 +220,7 @@ class Lockstep:
         return result
 
     def _answer(self, requests: Mapping[str, _Reset | _Act]) -> dict[str, Any]:
-        """Reset or step the joint environment, as all agents want."""
+        """Reset or step the joint environment, as all agents ask for."""
         resetting = [agent for agent, request in requests.items() if isinstance(request, _Reset)]
         if resetting and len(resetting) < len(requests):
             stepping = [agent for agent in requests if agent not in resetting]
@@ -235,12 +267,12 @@ class Lockstep:
         return self.last_step
 
     def _check_finite(self, what: str, values: NDArray[np.float32]) -> None:
-        """Raise ``ValueError`` if an agent's values [N, K, ...] hold NaN or infinity: its learner would be lost."""
+        """Raise ``ValueError`` if an agent's values [N, K, ...] hold NaN or infinity, which would ruin its learner."""
         if not np.isfinite(values).all():
-            copy, k, *_ = np.argwhere(~np.isfinite(values))[0]
+            i, k, *_ = np.argwhere(~np.isfinite(values))[0]
             agent = self.env.possible_agents[k]
             raise ValueError(
-                f"the {what} of agent {agent!r} in copy {copy} holds NaN or infinity; mend the environment's output"
+                f"the {what} of agent {agent!r} in sub-environment {i} holds NaN or infinity; correct the environment's output"
             )
 
     def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:

@@ -55,6 +55,36 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "
     set_after_death(model, env, after_death)
 
 
+def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv) -> None:
+    """Check that a learner still has its environment and buffer; connect a replay buffer that the user has loaded.
+
+    Args:
+        agent: The agent's name, for the error.
+        model: Its learner.
+        env: Its environment.
+
+    Raises:
+        ValueError: The learner was given another environment, or a buffer that no `IndependentLearners` made.
+    """
+    if model.get_env() is not env:
+        raise ValueError(
+            f"the learner of agent {agent!r} was given the environment {type(model.get_env()).__name__} with set_env(), but "
+            "it can only learn in the team's: put wrappers around the multi-agent environment"
+        )
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is None or getattr(buffer, "env", None) is env:
+        return
+    if not isinstance(buffer, LiveReplayBuffer):
+        raise ValueError(
+            f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that was not saved by a team, so it does not "
+            "know which steps the agent was alive at; load one that model.save_replay_buffer() wrote in a team"
+        )
+    spaces = ("observation_space", "action_space")
+    if any(getattr(buffer, name).shape != getattr(model, name).shape for name in spaces) or buffer.n_envs != 1:
+        raise ValueError(f"the replay buffer loaded for agent {agent!r} holds other observations or actions than its own")
+    buffer.env, buffer.gamma = env, model.gamma  # type: ignore[attr-defined]
+
+
 def set_after_death(model: BaseAlgorithm, env: AgentVecEnv, after_death: str) -> None:
     """Set how rewards after the agent's death are credited; off-policy learners have only one way."""
     if hasattr(model, "rollout_buffer"):

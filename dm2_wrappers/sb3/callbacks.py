@@ -1,4 +1,4 @@
-"""The callbacks of one agent's training loop: the user's in all of SB3's forms, and our own."""
+"""The callbacks of one agent's training loop: the user's, in each of SB3's forms, and the library's."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
-from stable_baselines3.common.logger import Logger, make_output_format
 
 from dm2_wrappers.lockstep import Lockstep
+from dm2_wrappers.sb3.vec_env import AgentVecEnv, innermost
 from dm2_wrappers.wrapper import DM2VectorEnv
 
 # What SB3 takes for one learner: a callback, a list of them, a function of (locals, globals), or None.
@@ -41,7 +40,7 @@ class AgentCallbacks(CallbackList):
 class LogOnline(BaseCallback):
     """Logs one agent's discriminator metrics and mean rewards in an online run, under the names that an exact run has.
 
-    The means are over the agent's live steps since the last log.
+    The means are taken over the agent's live steps since the last log.
 
     Args:
         env: The wrapper that pays the rewards.
@@ -72,6 +71,27 @@ class LogOnline(BaseCallback):
         for name, value in self.env.metrics.items():
             if name.endswith(suffix):
                 self.logger.record(f"dm2/{name.removesuffix(suffix)}", value)
+        return True
+
+
+class CountWins(BaseCallback):
+    """Completes ``rollout/success_rate`` with the episodes that the agent had left before they ended.
+
+    SB3 counts a win or defeat where the agent is done, which was before the outcome was known.
+
+    Args:
+        env: The agent's environment.
+    """
+
+    def __init__(self, env: AgentVecEnv) -> None:
+        super().__init__()
+        self.env = env
+
+    def _on_step(self) -> bool:
+        step, infos = self.env.last_step, self.locals["infos"]
+        if step.won is not None:
+            left = step.joint_end & (step.steps_to_discard == 0) & [not info for info in infos]
+            self.model.ep_success_buffer.extend(step.won[left].astype(float))  # type: ignore[union-attr]
         return True
 
 
@@ -149,12 +169,24 @@ def user_callbacks(callback: Callbacks, agents: Sequence[str]) -> dict[str, list
     owners: dict[int, str] = {}
     for agent, each in lists.items():
         for one in each:
+            _refuse_training_env(agent, one)
             if owners.setdefault(id(one), agent) != agent:
                 raise ValueError(
                     f"the same callback object was given to {owners[id(one)]!r} and {agent!r}, but an SB3 callback belongs "
                     "to one learner: make a new one for each agent"
                 )
     return lists
+
+
+def _refuse_training_env(agent: str, callback: BaseCallback) -> None:
+    if isinstance(innermost(getattr(callback, "eval_env", None)), AgentVecEnv):
+        raise ValueError(
+            f"the {type(callback).__name__} of agent {agent!r} would evaluate in the environment that the agent learns in, "
+            "and alone: call team.evaluate(other_env) in a callback of one agent, or between two calls of learn()"
+        )
+    for inner in (*getattr(callback, "callbacks", ()), getattr(callback, "callback", None)):
+        if isinstance(inner, BaseCallback):
+            _refuse_training_env(agent, inner)
 
 
 def _takes_locals(function: Any) -> bool:
@@ -181,11 +213,3 @@ def _as_list(agent: str, callback: Any) -> list[BaseCallback]:
         f"the callback of agent {agent!r} must be an SB3 callback, a list of them, a function of (locals, globals) or None, "
         f"got {callback!r}"
     )
-
-
-def log_into(model: BaseAlgorithm, folder: str) -> None:
-    """Let a learner without a logger of its own log into a folder, as CSV and for TensorBoard."""
-    if not model._custom_logger:
-        # A loaded team's log begins a file of its own: SB3 would overwrite the one that is there.
-        suffix = f"_from_{model.num_timesteps}" if model.num_timesteps else ""
-        model.set_logger(Logger(folder, [make_output_format(kind, folder, suffix) for kind in ("csv", "tensorboard")]))

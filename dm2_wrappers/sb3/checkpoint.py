@@ -4,12 +4,13 @@
 entry                   what it is
 ======================  ==========================================================================================
 ``team.json``           format version, agents, observation sizes, algorithm classes, options, counters
-``agents/<i>.zip``      the agent's learner as SB3 saves it (SB3 unpickles a part of it: load only files you trust)
+``agents/<i>.zip``      the agent's learner as SB3 saves it
 ``state.pt``            tensors and numbers (``weights_only=True``): random streams, discriminators, replay buffers
 ``demonstrations.npz``  a copy of the demonstrations, if there is a matcher
 ======================  ==========================================================================================
 
-A checkpoint is written under a temporary name and renamed, so killing the process leaves the previous one whole.
+A checkpoint is written to a temporary file and renamed, so a killed process leaves the previous one whole. Reading one
+unpickles nothing; only ``IndependentLearners.load`` lets SB3 unpickle a part of the learners.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,12 +31,26 @@ import torch
 
 from dm2_wrappers._files import replacing
 from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.sb3.checkpoint_checks import check_facts, check_state
+from dm2_wrappers.sb3.learner_state import short
 
 VERSION = 2
 FORMAT = "dm2_wrappers team"
 # The keys of TeamState.facts but for "format" and "version", and those of TeamState.tensors.
-FACTS = ("env_id", "agents", "sizes", "algorithms", "options", "matcher", "custom_networks", "num_timesteps", "counters")
+FACTS = (
+    "env_id",
+    "agents",
+    "sizes",
+    "algorithms",
+    "options",
+    "masked_agents",
+    "matcher",
+    "custom_networks",
+    "num_timesteps",
+    "counters",
+)
 TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")
+_LARGEST_JSON = 4 * 2**20  # bytes of team.json
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,8 @@ def write(state: TeamState, path: str | os.PathLike[str]) -> None:
             archive.writestr(f"agents/{i}.zip", model)
         tensors = io.BytesIO()
         torch.save(dict(state.tensors), tensors)
-        archive.writestr("state.pt", tensors.getvalue())
+        # Mostly observations, which have many equal numbers; the quickest compression makes them several times smaller.
+        archive.writestr("state.pt", tensors.getvalue(), zipfile.ZIP_DEFLATED, compresslevel=1)
         if state.demonstrations is not None:
             archive.writestr("demonstrations.npz", _packed(state.demonstrations))
 
@@ -85,32 +102,65 @@ def read(path: str | os.PathLike[str]) -> TeamState:
     file = file_of(path)
     if not file.is_file():
         raise FileNotFoundError(f"there is no checkpoint {str(file)!r}; IndependentLearners.save(path) writes one")
-    try:
-        archive = zipfile.ZipFile(file)
-        facts = json.loads(archive.read("team.json"))
-        if facts["format"] != FORMAT:
-            raise ValueError(facts["format"])
-        broken = archive.testzip()
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{str(file)!r} is not a checkpoint that IndependentLearners.save wrote, or is damaged") from error
-    with archive:
-        if broken is not None:
-            raise ValueError(f"the checkpoint {str(file)!r} is damaged: its entry {broken!r} fails its checksum")
-        if facts["version"] != VERSION:
+    with file.open("rb") as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+            facts = _facts(archive)
+        except Exception as error:  # a damaged file can make zipfile and json raise anything
             raise ValueError(
-                f"{str(file)!r} has format version {facts['version']}, but this version of dm2_wrappers reads {VERSION}; "
-                "train again, or load it with the version that wrote it"
-            )
-        tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
-        missing = [name for name in FACTS if name not in facts] + [name for name in TENSORS if name not in tensors]
-        if missing:
-            raise ValueError(f"the checkpoint {str(file)!r} lacks {', '.join(missing)}; train again")
-        demos = None
-        if facts["matcher"] is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                demos = Demonstrations.load(archive.extract("demonstrations.npz", folder))
-        models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
+                f"{str(file)!r} is not a checkpoint that IndependentLearners.save wrote, or is damaged ({short(error)})"
+            ) from error
+        with naming(path), archive:
+            if facts.get("version") != VERSION:
+                raise ValueError(
+                    f"it has format version {str(facts.get('version'))[:20]}, but this version of dm2_wrappers reads "
+                    f"{VERSION}; train again, or load it with the version that wrote it"
+                )
+            _check_keys(facts, FACTS)
+            check_facts(facts)
+            models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
+            tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
+            _check_keys(tensors, TENSORS)
+            check_state(tensors, facts)
+            demos = _unpacked(archive) if facts["matcher"] is not None else None
     return TeamState({name: facts[name] for name in FACTS}, tensors, models, demos)
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever the body raises becomes one ``ValueError`` that names the checkpoint's file."""
+    try:
+        yield
+    except Exception as error:  # a damaged file can make the libraries that read it raise anything
+        reason = str(error) if type(error) is ValueError else short(error)
+        raise ValueError(f"the checkpoint {str(file_of(path))!r} cannot be used or is damaged: {reason}") from error
+
+
+def _facts(archive: zipfile.ZipFile) -> dict[str, Any]:
+    entry = archive.getinfo("team.json")
+    if entry.file_size > _LARGEST_JSON:
+        raise ValueError(f"team.json has {entry.file_size} bytes")
+    facts = json.loads(archive.read(entry))
+    if not isinstance(facts, dict) or facts.get("format") != FORMAT:
+        raise ValueError("team.json is of something else")
+    return facts
+
+
+def _check_keys(found: Any, expected: Sequence[str]) -> None:
+    missing = [name for name in expected if not isinstance(found, Mapping) or name not in found]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}; train again")
+
+
+def _unpacked(archive: zipfile.ZipFile) -> Demonstrations:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "demonstrations.npz"
+        file.write_bytes(archive.read("demonstrations.npz"))
+        try:
+            return Demonstrations.load(file)
+        except ValueError as error:
+            # Not the temporary file's name: it is gone by the time someone reads this.
+            raise ValueError(f"its demonstrations: {str(error).replace(str(file), file.name)}") from error
 
 
 @lru_cache(maxsize=1)

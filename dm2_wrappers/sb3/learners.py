@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers import _checks, evaluation
 from dm2_wrappers._extras import require
-from dm2_wrappers.lockstep import JointStep, Lockstep, LoopStopped
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
-from dm2_wrappers.matching.coefficient import as_array
-from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
-from dm2_wrappers.sb3 import checkpoint, learner_state
-from dm2_wrappers.sb3.algorithm1 import MixRewards
-from dm2_wrappers.sb3.buffers import set_after_death, use_live_buffer
-from dm2_wrappers.sb3.callbacks import (
-    AgentCallbacks,
-    Callbacks,
-    LogOnline,
-    PauseWithoutSteps,
-    log_into,
-    user_callbacks,
-)
-from dm2_wrappers.sb3.checkpoint import TeamState
+from dm2_wrappers.lockstep import Lockstep
+from dm2_wrappers.matching import Coefficient, DistributionMatcher
+from dm2_wrappers.rng_state import derive_seed
+from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
+from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
+from dm2_wrappers.sb3.callbacks import Callbacks, CountWins, PauseWithoutSteps, user_callbacks
+from dm2_wrappers.sb3.logs import TeamLogs
 from dm2_wrappers.sb3.options import (
+    check_train_freq,
     checked_algorithm,
     checked_coefficient,
     checked_policy,
@@ -42,11 +31,10 @@ from dm2_wrappers.sb3.options import (
 )
 from dm2_wrappers.sb3.policy import TeamPolicy
 from dm2_wrappers.sb3.replay_buffer import LiveReplayBuffer
+from dm2_wrappers.sb3.training import run_loops
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
-from dm2_wrappers.vector.base import joint_ends
-from dm2_wrappers.wrapper import DM2VectorEnv
 
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
 
@@ -55,37 +43,39 @@ class IndependentLearners:
     """K unmodified SB3 (or sb3-contrib) learners, one per agent, which share nothing.
 
     Each has its own networks, optimizer, buffer, logger and random streams. With a ``matcher`` they follow the paper's
-    Algorithm 1: see ``mode``. How an agent's steps after its death are treated: `dm2_wrappers.sb3.rollout_buffers`.
+    Algorithm 1; see ``mode``.
 
     Args:
-        algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``; a ``functools.partial`` of a class
-            carries arguments for one agent alone.
+        algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``. A ``functools.partial`` of a class carries
+            arguments for one agent alone.
         env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. One already in ``DM2ParallelEnv`` or ``DM2VectorEnv`` brings
-            its matcher, coefficients and ``update_every`` along; giving them here as well is an error.
-        policy: SB3's policy name or class, for all or ``{agent: policy}``.
+            its matcher, coefficients and ``update_every`` along; passing them here as well is an error.
+        policy: SB3's policy name or class, for all agents or ``{agent: policy}``.
         matcher: The discriminators; None is plain independent learning.
-        coefficient: The paper's c: paid is r_env + c * r_gail; for all agents or ``{agent: c}``. Needed with a matcher.
+        coefficient: The paper's c in r_env + c * r_gail, for all agents or ``{agent: c}``. Required with a matcher.
         env_coefficient: Factor on r_env, 1 by default; 0 is GAIL alone.
-        mode: "exact" is Algorithm 1 to the letter, for on-policy algorithms of equal ``n_steps``: after a rollout the
-            discriminators are updated, then its rewards and advantages computed under the updated ones. "online" pays
-            at each step under the present discriminators and updates them every ``update_every`` steps. "auto" is exact
-            where all algorithms are on-policy, else online.
-        after_death: "earned", "mean" or "critic": what on-policy learners take a death to be followed by; see
-            `dm2_wrappers.sb3.rollout_buffers`.
-        update_every: Online mode: joint environment steps, summed over copies, between two updates; 4,096 by default.
-        seed: Seeds learners (each unlike), environment and streams. None: random.
-        log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team goes on in
-            ``progress_from_<step>.csv``) and TensorBoard. Instead of ``tensorboard_log``.
+        mode: "exact" is Algorithm 1 as written, for on-policy algorithms with equal ``n_steps``: when a rollout is
+            complete, the discriminators are updated, and the rollout's rewards and advantages are computed with the
+            updated ones. "online" pays at each step with the current discriminators and updates them every
+            ``update_every`` steps. "auto" is exact if all algorithms are on-policy, and online otherwise.
+        after_death: How rewards received after an agent's death are credited (on-policy learners only): "earned",
+            "mean" or "critic"; see `dm2_wrappers.sb3.rollout_buffers`.
+        update_every: Online mode: joint environment steps, summed over sub-environments, between two updates; 4,096 by
+            default.
+        seed: Seeds learners (each differently), environment and random streams. None: random.
+        log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team to
+            ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents. Use it
+            instead of ``tensorboard_log``.
         **algorithm_kwargs: Passed to every algorithm: ``n_steps``, ``learning_rate``, ``device``, ``tensorboard_log``
-            (a folder below it per agent), ...
+            (each agent gets a folder below it), ...
 
     Attributes:
         models: The K learners, ``{agent: SB3 algorithm}``.
-        coefficient: The paper's c; may be changed at any time. An exact run reads it at the end of a rollout, an online
-            run at each step.
 
     Raises:
-        ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, unlike ``n_steps``.
+        TypeError: ``env`` is not a multi-agent environment, or ``matcher`` not a `DistributionMatcher`.
+        ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, different
+            ``n_steps``.
         ImportError: ``log_dir`` without the package tensorboard.
     """
 
@@ -121,11 +111,12 @@ class IndependentLearners:
             if self.seed is not None:
                 kwargs["seed"] = derive_seed(self.seed, "learner", agent) % 2**31
             make = checked_algorithm(agent, algorithms[agent])
+            chosen_policy = checked_policy(agent, make, policies[agent])
             with self._lockstep.as_agent(agent):
-                self.models[agent] = make(checked_policy(agent, make, policies[agent]), self._views[agent], **kwargs)
+                self.models[agent] = make(chosen_policy, self._views[agent], **kwargs)
             if self.log_dir is not None and self.models[agent].tensorboard_log is not None:
                 raise ValueError("log_dir writes TensorBoard's files, too: pass log_dir or tensorboard_log, not both")
-        self._choose_mode()
+        self._connect()
 
     def _prepare(
         self,
@@ -153,51 +144,41 @@ class IndependentLearners:
         self.matcher, self.log_dir = matcher, log_dir
         self.models: dict[str, Any] = {}
         self.after_death = after_death
-        self._rollout: JointRollout | None = None
-        self._own_callbacks: dict[str, BaseCallback] = {}
-        self._learning = False
+        self._logs = TeamLogs(log_dir)
         self._lockstep = Lockstep(self.env, seed=self.seed)
+        self._matching = modes.NoMatcher()
         self.coefficient = coefficient
+        self._goes_on = False  # whether learn() continues to count by default: the team comes from a checkpoint
+        self._in_step = True  # whether every learner is at the environment's current step, or at none
+        self._known_masks: set[str] = set()
         self._views = {
             agent: AgentVecEnv(self._lockstep, agent, env_coefficient=self.env_coefficient)
             for agent in self.env.possible_agents
         }
 
-    def _choose_mode(self) -> None:
-        """Exact or online; then connect learners, matcher and environment accordingly."""
-        on_policy = all(isinstance(model, OnPolicyAlgorithm) for model in self.models.values())
-        if self.mode == "exact" and not on_policy:
-            names = sorted({type(m).__name__ for m in self.models.values() if not isinstance(m, OnPolicyAlgorithm)})
-            raise ValueError(f"mode='exact' needs on-policy algorithms, and {names} are not: use mode='online'")
-        if self.mode == "auto":
-            self.mode = "exact" if on_policy else "online"
-        if self.matcher is not None and self.mode == "exact":
-            n_steps = {agent: model.n_steps for agent, model in self.models.items()}
-            if len(set(n_steps.values())) > 1:
-                raise ValueError(f"an exact run needs the same n_steps for all agents, got {n_steps}")
-            self._rollout = JointRollout(self.matcher)
-            self._lockstep.listeners.append(self._append_to_rollout)
-            for k, agent in enumerate(self.agents):
-                self._own_callbacks[agent] = MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
-        elif self.matcher is not None:
-            # The shaped rewards carry env_coefficient already.
-            wrapper = self._lockstep.env = DM2VectorEnv(
-                self.env,
-                self.matcher,
-                coefficient=self._c,
-                env_coefficient=self.env_coefficient,
-                update_every=self.update_every,
-            )
-            for k, agent in enumerate(self.agents):
-                self._views[agent].env_coefficient = 1.0
-                self._own_callbacks[agent] = LogOnline(wrapper, self._lockstep, k, agent)
+    def _connect(self) -> None:
+        """Connect the learners, the matcher and the environment, as the mode requires."""
+        for agent, model in self.models.items():
+            check_train_freq(agent, model)
+        self.mode = modes.chosen(self.mode, self.models, self.matcher)
+        if self.matcher is not None and self.coefficient is not None:
+            if self.mode == "exact":
+                self._matching = modes.ExactMode(self._lockstep, self.matcher, self.coefficient)
+            else:
+                options = (self.matcher, self.coefficient, self.env_coefficient, self.update_every)
+                self._matching = modes.OnlineMode(self._lockstep, self._views, *options)
         for agent, model in self.models.items():
             use_live_buffer(model, self._views[agent], self.after_death)
 
-    def _append_to_rollout(self, step: JointStep) -> None:
-        assert self._rollout is not None
-        ended = joint_ends(step.terminations, step.truncations)
-        self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"))
+    def __repr__(self) -> str:
+        names = {agent: type(model).__name__ for agent, model in self.models.items()}
+        same = set(names.values())
+        algorithms = same.pop() if len(same) == 1 else ", ".join(f"{agent}: {name}" for agent, name in names.items())
+        text = f"{algorithms} for {len(self.agents)} agents on {self.env.env_id} ({self.env.num_envs} sub-environments)"
+        if self.matcher is not None:
+            text += f", {self.mode} distribution matching with c={self.coefficient}"
+            text += f" and {len(self.matcher.demonstrations)} expert episodes"
+        return f"<IndependentLearners: {text}, {self.num_timesteps:,} steps>"
 
     @property
     def agents(self) -> tuple[str, ...]:
@@ -206,7 +187,7 @@ class IndependentLearners:
 
     @property
     def after_death(self) -> str:
-        """What on-policy learners take a death to be followed by; may be changed between two calls of ``learn``."""
+        """How rewards received after an agent's death are credited; may be changed between two calls of ``learn``."""
         return self._after_death
 
     @after_death.setter
@@ -217,101 +198,108 @@ class IndependentLearners:
 
     @property
     def coefficient(self) -> Coefficient | None:
-        """The paper's c; None where there is no matcher."""
+        """The paper's c; None without a matcher.
+
+        It may be changed at any time. An exact run reads it at the end of a rollout, an online run at each step.
+        """
         return self._coefficient
 
     @coefficient.setter
     def coefficient(self, value: Coefficient | None) -> None:
         self._coefficient = checked_coefficient(value, self.agents, self.matcher)
-        if isinstance(self._lockstep.env, DM2VectorEnv):
-            self._lockstep.env.coefficient = self._c
-
-    def _coefficient_of(self, k: int) -> float:
-        return float(as_array(self._c, self.agents)[k])
-
-    @property
-    def _c(self) -> Coefficient:
-        return 0.0 if self.coefficient is None else self.coefficient
+        self._matching.set_coefficient(self._coefficient)
 
     @property
     def num_timesteps(self) -> int:
-        """Environment steps so far, summed over copies, as one SB3 learner counts them."""
+        """Environment steps so far, summed over sub-environments, as one SB3 learner counts them."""
         return int(next(iter(self.models.values())).num_timesteps)
 
     def learn(
-        self, total_timesteps: int, callback: Callbacks = None, progress_bar: bool = False, **learn_kwargs: Any
+        self,
+        total_timesteps: int,
+        callback: Callbacks = None,
+        progress_bar: bool = False,
+        *,
+        reset_num_timesteps: bool | None = None,
+        **learn_kwargs: Any,
     ) -> IndependentLearners:
-        """Train all agents; when one agent's loop ends, all end: at its last whole rollout or by its callback.
+        """Train all agents. When one agent's loop ends, after its last whole rollout or by its callback, all end.
 
-        Where that is in another agent's rollout, as with unlike ``n_steps``, the unfinished rollout teaches nothing. Then
-        and after a callback's stop the next ``learn`` begins with new episodes.
+        If that is in the middle of another agent's rollout, as with different ``n_steps``, nothing is learned from the
+        unfinished rollout. The next ``learn`` then begins with new episodes, as it does after a callback's stop.
 
         Args:
-            total_timesteps: Environment steps, summed over copies, as one SB3 learner would count; SB3 rounds up to
-                whole rollouts.
+            total_timesteps: Environment steps, summed over sub-environments, as one SB3 learner counts them; SB3 rounds
+                up to whole rollouts.
             callback: ``{agent: callback}`` or a function from an agent's name to its callback.
             progress_bar: Show one bar of environment steps.
-            **learn_kwargs: Passed to every ``model.learn``: ``log_interval``, ``reset_num_timesteps=False`` to go on.
+            reset_num_timesteps: Count steps from 0 again, and begin new episodes, as in SB3. By default False for a team
+                that was loaded or restored, else True.
+            **learn_kwargs: Passed to every ``model.learn``, such as ``log_interval``.
 
         Raises:
+            RuntimeError: Called by a callback of this team's ``learn``.
+            ValueError: Callbacks that do not fit, or a learner that was given another environment or buffer.
             Exception: Whatever one agent's loop raised, with a note that names the agent.
 
         Warns:
             UserWarning: An agent would not train, because its first rollout would not be finished.
         """
-        warn_of_idle_learners(self.models, int(total_timesteps))
-        if self._rollout is not None:
-            self._rollout.clear()
-        callbacks: dict[str, AgentCallbacks] = {}
-        of_user = user_callbacks(callback, self.agents)
-        for agent in self.agents:
-            # Ours first, so that the user's see the mixed rewards.
-            chosen: list[BaseCallback] = [self._own_callbacks[agent]] if agent in self._own_callbacks else []
-            chosen += [PauseWithoutSteps(), *of_user[agent]]
-            if progress_bar and agent == self.agents[0]:
-                chosen.append(ProgressBarCallback())
-            callbacks[agent] = AgentCallbacks(chosen)
-        loops = {
-            agent: partial(self._learn_one, agent, callbacks[agent], int(total_timesteps), learn_kwargs)
-            for agent in self.agents
-        }
-        finished, self._learning = False, True
+        self._refuse_while_learning("learn()")
+        total_timesteps = int(total_timesteps)
+        if reset_num_timesteps is None:
+            reset_num_timesteps = not self._goes_on
+        warn_of_idle_learners(self.models, total_timesteps)
+        callbacks = self._callbacks(user_callbacks(callback, self.agents), progress_bar)
+        for agent, model in self.models.items():
+            reconnect(agent, model, self._views[agent])
+            self._views[agent].allow_reset()
+        name = learn_kwargs.get("tb_log_name")
+        self._logs.attach(self.models, tb_log_name=name, reset_num_timesteps=reset_num_timesteps)
+        self._matching.begin()
+        if not self._in_step:
+            self._forget_episodes()
+        self._in_step = False
+        learn_kwargs["reset_num_timesteps"] = reset_num_timesteps
         try:
-            ended = self._lockstep.run(loops)
-            finished = all(ended.values()) and not any(each.stopped for each in callbacks.values())
+            # False: some learners stopped in the middle of a rollout, and their last observations are of different steps.
+            self._in_step = run_loops(self._lockstep, self.models, callbacks, total_timesteps, **learn_kwargs)
         finally:
-            self._learning = False
-            if not finished:
-                # Stopped amid a rollout: the learners' last observations are of unlike steps. All reset next time.
+            if not self._in_step:
                 self._forget_episodes()
         return self
 
-    def _learn_one(self, agent: str, callback: AgentCallbacks, total_timesteps: int, learn_kwargs: dict[str, Any]) -> bool:
-        """One agent's loop; true if it came to its own end."""
-        model = self.models[agent]
-        if self.log_dir is not None:
-            log_into(model, os.path.join(self.log_dir, agent))
-        try:
-            model.learn(total_timesteps, callback=callback, **learn_kwargs)
-        except LoopStopped:
-            if callback.started:
-                callback.on_training_end()
-            raise
-        return True
+    def _callbacks(self, of_user: Mapping[str, list[BaseCallback]], progress_bar: bool) -> dict[str, list[BaseCallback]]:
+        """Each agent's callbacks: ours first, so that the user's see the mixed rewards."""
+        callbacks: dict[str, list[BaseCallback]] = {}
+        for agent in self.agents:
+            of_mode = self._matching.callback(agent)
+            callbacks[agent] = [] if of_mode is None else [of_mode]
+            callbacks[agent] += [PauseWithoutSteps(), CountWins(self._views[agent]), *of_user[agent]]
+        if progress_bar:
+            callbacks[self.agents[0]].append(ProgressBarCallback())
+        return callbacks
+
+    def _refuse_while_learning(self, what: str) -> None:
+        if self._lockstep.running:
+            raise RuntimeError(f"{what} was called while learn() is under way: call it between two calls of learn()")
 
     def restart_episodes(self) -> None:
-        """Let the next `learn` begin with new episodes, from a seed made of the run's seed and its steps so far.
+        """Let the next `learn` begin with new episodes, from a seed derived from the run's seed and its steps so far.
 
-        It is what `load` does, since environments cannot be saved: a run that calls this at each checkpoint goes on the
-        same whether it was interrupted there or not.
+        `load` does the same, since environments cannot be saved. A run that calls this at each checkpoint continues
+        identically whether it was interrupted there or not.
+
+        Raises:
+            RuntimeError: Called by a callback while `learn` is under way.
         """
-        if isinstance(self._lockstep.env, DM2VectorEnv):
-            self._lockstep.env.flush()
+        self._refuse_while_learning("restart_episodes()")
+        self._matching.flush()
         self._forget_episodes()
         self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def _forget_episodes(self) -> None:
-        """Nobody goes on with the episodes that are under way: the next `learn` resets."""
+        """Abandon the episodes under way: the next `learn` resets the environment."""
         for model in self.models.values():
             model._last_obs = None
             if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer):
@@ -319,27 +307,48 @@ class IndependentLearners:
 
     def policy(self, *, deterministic: bool = False) -> TeamPolicy:
         """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
-        return TeamPolicy(self.models, deterministic=deterministic)
+        return TeamPolicy(self.models, deterministic=deterministic, masked=self._masked_agents())
+
+    def _masked_agents(self) -> set[str]:
+        """The agents whose environment is known to have action masks."""
+        native = getattr(getattr(self.env, "layout", None), "native_observation_spaces", {})
+        declared = {agent for agent, space in native.items() if "action_mask" in (getattr(space, "spaces", None) or ())}
+        return declared | self._known_masks | {agent for agent, view in self._views.items() if view.has_masks}
 
     def predict(
-        self, observations: Mapping[str, Any], deterministic: bool = False, policy: TeamPolicy | None = None
+        self,
+        observations: Mapping[str, Any],
+        deterministic: bool = False,
+        policy: TeamPolicy | None = None,
+        *,
+        infos: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Actions for a ``ParallelEnv``'s observations, both as that environment has them.
+        """Actions for a ``ParallelEnv``'s observations, both in the form that the environment uses.
 
         Args:
-            observations: ``{agent: observation}``, with or without action masks; agents that have left may be missing. Of
-                a team on `vectorize`'s copies or on a ``ParallelEnv`` they are of the environment's own spaces.
-            deterministic: The most likely action instead of a sampled one.
-            policy: What ``policy()`` gave, to carry recurrent states from step to step; a new one otherwise.
+            observations: ``{agent: observation}`` of the agents that are present. An observation may be
+                ``{"observation": ..., "action_mask": ...}``.
+            deterministic: Choose the most likely action instead of sampling one.
+            policy: What ``policy()`` returned. Recurrent learners need it: pass the same one at each step, and call its
+                ``start_episode(np.ones(1, bool))`` at each reset.
+            infos: ``{agent: info}``; an ``"action_mask"`` in them counts where the observation has none.
 
         Returns:
             ``{agent: action}`` of those agents, in their own action spaces.
 
         Raises:
-            ValueError: An unknown agent, or an observation of another size.
+            ValueError: An unknown agent, an observation of another size, a mask that is wrong or missing for
+                MaskablePPO in an environment with masks, or recurrent learners without ``policy``.
         """
-        policy = policy or self.policy(deterministic=deterministic)
-        return policy.native_actions(observations, getattr(self.env, "layout", None))
+        if policy is None:
+            policy = self.policy(deterministic=deterministic)
+            if policy.recurrent:
+                raise ValueError(
+                    "recurrent learners carry a state from step to step: make policy = team.policy() once, call "
+                    "policy.start_episode(np.ones(1, bool)) at each reset and team.predict(observations, policy=policy) at "
+                    "each step; to record, use Demonstrations.record(vectorize(make_env, 1), team.policy(), episodes)"
+                )
+        return policy.native_actions(observations, getattr(self.env, "layout", None), infos)
 
     def evaluate(
         self,
@@ -351,14 +360,14 @@ class IndependentLearners:
     ) -> dict[str, float]:
         """Play test episodes with the environment's own rewards; see `dm2_wrappers.evaluation.evaluate`.
 
-        Best in an environment of its own: after test episodes in the training environment the next `learn` begins with
-        new episodes.
+        Use a separate environment: after test episodes in the training environment, the next `learn` begins with new
+        episodes.
 
         Raises:
             RuntimeError: The training environment, while `learn` is under way.
         """
         own = not evaluation.simulators(env).isdisjoint(evaluation.simulators(self.env))
-        if own and self._learning:
+        if own and self._lockstep.running:
             raise RuntimeError("learn() is playing in this environment: evaluate in another one, made alike")
         try:
             return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
@@ -368,8 +377,13 @@ class IndependentLearners:
                 self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint, ``<path>.zip``: everything a run needs to go on. The previous one stays whole until then."""
-        checkpoint.write(self._state(), path)
+        """Write a checkpoint, ``<path>.zip``, with everything a run needs to go on.
+
+        The previous file stays whole until the new one is complete. A checkpoint that a callback saves is of the middle of
+        a rollout: some agents may have learned from the rollout already, and a run that loads it begins new episodes.
+        """
+        self._matching.flush()  # what was seen since the last update belongs to the matcher's state
+        checkpoint.write(team_state.collect(self), path)
 
     @classmethod
     def load(
@@ -381,144 +395,65 @@ class IndependentLearners:
         device: str = "auto",
         log_dir: str | os.PathLike[str] | None = None,
     ) -> IndependentLearners:
-        """Read a checkpoint; ``learn(..., reset_num_timesteps=False)`` then goes on with it.
+        """Make a team from a checkpoint; ``learn`` then goes on from its step.
 
-        An agent's model in it is SB3's own file, parts of which SB3 unpickles: load only checkpoints that you trust, and
+        SB3 unpickles a part of each agent's learner, which can run any code: load only checkpoints that you trust, and
         use `restore` for others.
 
         Args:
             path: What ``save`` was given.
-            env: An environment with the agents of the checkpoint.
-            matcher: Needed where the discriminators are networks of your own; their weights are read from the checkpoint.
+            env: An environment with the agents of the checkpoint. The matcher, coefficients and ``update_every`` of a
+                ``DM2ParallelEnv`` or ``DM2VectorEnv`` replace the saved options.
+            matcher: Required if the discriminators are networks of your own; their weights come from the checkpoint.
             device: Where networks go.
             log_dir: As in the constructor.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: Not a checkpoint, or one of other agents.
+            ValueError: Not a checkpoint, a damaged one, or one of other agents.
         """
         state = checkpoint.read(path)
         options = dict(state.facts["options"])
         if owns_matcher(env):  # then the wrapper's matcher and coefficients are the ones that are meant
             env, matcher, c, env_coefficient, update_every = take_over(env, matcher, None, None, None)
             options.update(coefficient=c, env_coefficient=env_coefficient, update_every=update_every)
+        else:
+            take_over(env, matcher, None, None, None)
         venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
-        cls._check_state(state, venv)
+        team_state.check_agents(state, venv)
+        matcher = team_state.matcher_of(state, matcher, device)
         team = cls.__new__(cls)
-        team._prepare(venv, team._matcher_from(state, matcher, device), log_dir=log_dir, **options)
-        for i, agent in enumerate(team.agents):
-            algorithm = learner_state.class_of(state.facts["algorithms"][i])
-            with team._lockstep.as_agent(agent):
-                team.models[agent] = algorithm.load(io.BytesIO(state.models[i]), env=team._views[agent], device=device)
-        team._choose_mode()
-        team._load_tensors(state)
+        with checkpoint.naming(path):
+            team._prepare(venv, matcher, log_dir=log_dir, **options)
+            for i, agent in enumerate(team.agents):
+                with team._lockstep.as_agent(agent):
+                    view, name = team._views[agent], state.facts["algorithms"][i]
+                    team.models[agent] = learner_state.loaded(state.models[i], name, view, device)
+            team._connect()
+            team_state.apply(state, team)
+        team._goes_on = True
         return team
 
     def restore(self, path: str | os.PathLike[str]) -> IndependentLearners:
-        """Take over a checkpoint into this team, which your program built with the same options; nothing is unpickled.
+        """Take over a checkpoint into this team, which the program built with the same options; nothing is unpickled.
 
-        Weights, optimizers, counters, buffers, discriminators and random streams are replaced; ``learn(...,
-        reset_num_timesteps=False)`` then goes on as after `load`. Safe with a stranger's checkpoint.
+        Weights, optimizers, counters, replay buffers, discriminators, random streams and the seed are replaced.
+        ``coefficient``, ``after_death`` and the algorithms' own options stay as they are. ``learn`` then goes on as after
+        `load`. This is safe with a stranger's checkpoint.
 
         Args:
             path: What ``save`` was given.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: Not a checkpoint, or one of other agents, algorithms, networks or options.
+            ValueError: Not a checkpoint, a damaged one, or one of other agents, algorithms, networks or options. Nothing
+                has changed then.
+            RuntimeError: Called by a callback while `learn` is under way.
         """
+        self._refuse_while_learning("restore()")
         state = checkpoint.read(path)
-        self._check_state(state, self.env)
-        names = [learner_state.class_name(model) for model in self.models.values()]
-        if names != list(state.facts["algorithms"]):
-            raise ValueError(f"the checkpoint is of the algorithms {state.facts['algorithms']}, this team has {names}")
-        if (self.matcher is None) != (state.facts["matcher"] is None):
-            has, lacks = ("the checkpoint", "this team") if self.matcher is None else ("this team", "the checkpoint")
-            raise ValueError(f"{has} has a matcher and {lacks} has none; build the team as the saved one was built")
-        for i, (agent, model) in enumerate(self.models.items()):
-            learner_state.restore(model, state.models[i], state.facts["counters"][agent])
-        self._load_tensors(state)
+        team_state.check_agents(state, self.env)
+        with checkpoint.naming(path):
+            team_state.restore(state, self)
+        self._goes_on = True
         return self
-
-    def _state(self) -> TeamState:
-        """Everything that a run needs to go on."""
-        if isinstance(self._lockstep.env, DM2VectorEnv):
-            self._lockstep.env.flush()  # what was seen since the last update belongs to the matcher's state
-        models, matcher = self.models, self.matcher
-        options = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
-        return TeamState(
-            facts={
-                "env_id": self.env.env_id,
-                "agents": list(self.agents),
-                "sizes": list(self.env.observation_sizes),
-                "algorithms": [learner_state.class_name(model) for model in models.values()],
-                "options": {name: getattr(self, name) for name in options},
-                "matcher": None if matcher is None else matcher.options,
-                "custom_networks": matcher is not None and matcher.custom_networks,
-                "num_timesteps": self.num_timesteps,
-                "counters": {agent: learner_state.counters(model) for agent, model in models.items()},
-            },
-            tensors={
-                "streams": {agent: stream.state_dict() for agent, stream in self._lockstep.streams.items()},
-                "env_stream": self._lockstep.env_stream.state_dict(),
-                "matcher": None if matcher is None else matcher.state_dict(),
-                "action_streams": {agent: learner_state.action_stream(model) for agent, model in models.items()},
-                "dead_values": {
-                    agent: model.rollout_buffer.dead_value
-                    for agent, model in models.items()
-                    if hasattr(model, "rollout_buffer")
-                },
-                "replay_buffers": {
-                    agent: model.replay_buffer.state_dict()
-                    for agent, model in models.items()
-                    if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer)
-                },
-            },
-            models=[learner_state.saved(model) for model in models.values()],
-            demonstrations=None if matcher is None else matcher.demonstrations,
-        )
-
-    @staticmethod
-    def _matcher_from(state: TeamState, matcher: DistributionMatcher | None, device: str) -> DistributionMatcher | None:
-        """The saved matcher, or ``matcher`` with its weights."""
-        if state.facts["matcher"] is None:
-            if matcher is not None:
-                raise ValueError(
-                    "this checkpoint was saved without a matcher, so the one that was given would be ignored: load it "
-                    "without, or build a new team with the matcher and take over the weights of the checkpoint's models"
-                )
-            return None
-        if matcher is not None:
-            return matcher
-        if state.facts["custom_networks"]:
-            raise ValueError(
-                "the discriminators of this checkpoint are networks of your own, whose code is not in it: pass matcher=, "
-                "made as it was made then"
-            )
-        assert state.demonstrations is not None
-        on = "cpu" if device == "auto" else device
-        return DistributionMatcher(state.demonstrations, device=on, **state.facts["matcher"])
-
-    @staticmethod
-    def _check_state(state: TeamState, env: MultiAgentVectorEnv) -> None:
-        expected = dict(zip(state.facts["agents"], state.facts["sizes"], strict=True))
-        found = dict(zip(env.possible_agents, env.observation_sizes, strict=True))
-        if list(found.items()) != list(expected.items()):
-            raise ValueError(
-                f"the checkpoint is of agents and observation sizes {expected}, but the environment has {found}"
-            )
-
-    def _load_tensors(self, state: TeamState) -> None:
-        tensors = state.tensors
-        if self.matcher is not None:
-            self.matcher.load_state_dict(tensors["matcher"])
-        for agent, buffer in tensors["replay_buffers"].items():
-            self.models[agent].replay_buffer.load_state_dict(buffer)
-        for agent, stream in tensors["action_streams"].items():
-            learner_state.set_action_stream(self.models[agent], stream)
-        for agent, value in tensors["dead_values"].items():
-            self.models[agent].rollout_buffer.dead_value = value
-        lockstep = self._lockstep
-        lockstep.streams = {a: GlobalRNGState.from_state_dict(stream) for a, stream in tensors["streams"].items()}
-        self.restart_episodes()
-        lockstep.env_stream = GlobalRNGState.from_state_dict(tensors["env_stream"])

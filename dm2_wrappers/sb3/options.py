@@ -1,16 +1,20 @@
-"""The options of `IndependentLearners`, checked once, as plain numbers that JSON (and so a checkpoint) can hold."""
+"""Checks of the options of `IndependentLearners`. They become plain numbers and strings, which a checkpoint's JSON holds."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
+from stable_baselines3.common.vec_env import VecEnv
 
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, coefficient
 from dm2_wrappers.unwrap import owns_matcher
@@ -29,9 +33,14 @@ def take_over(
     """The environment without its DM2 wrapper, and the options, some of which are the wrapper's.
 
     Raises:
-        TypeError: A matcher that is none.
+        TypeError: ``env`` is one of SB3's, or ``matcher`` is not a `DistributionMatcher`.
         ValueError: An option that the wrapper has, too, or a DM2 wrapper under another wrapper.
     """
+    if isinstance(env, VecEnv):
+        raise TypeError(
+            f"IndependentLearners takes a PettingZoo ParallelEnv or a MultiAgentVectorEnv, got SB3's {type(env).__name__}, "
+            "which has one agent; instead of VecNormalize, scale observations in a MultiAgentVectorWrapper"
+        )
     if isinstance(env, DM2ParallelEnv | DM2VectorEnv):
         own: dict[str, Any] = {"matcher": matcher, "coefficient": c, "env_coefficient": env_coefficient}
         if env.update_every is not None:
@@ -84,7 +93,9 @@ def per_agent(value: Any, agents: tuple[str, ...], what: str) -> dict[str, Any]:
 
 
 def checked_algorithm(agent: str, algorithm: Any) -> Any:
-    """An SB3 algorithm class, or a ``functools.partial`` or function that makes one's instance.
+    """An SB3 algorithm class, or a ``functools.partial`` or function that makes its instance.
+
+    A partial's arguments are copied: two agents must not share an action noise object.
 
     Raises:
         ValueError: It is something else.
@@ -96,6 +107,8 @@ def checked_algorithm(agent: str, algorithm: Any) -> Any:
             f"the algorithm of agent {agent!r} must be a Stable-Baselines3 algorithm class, such as "
             f"stable_baselines3.PPO, got {name}"
         )
+    if isinstance(algorithm, partial):
+        return partial(algorithm.func, *copy.deepcopy(algorithm.args), **copy.deepcopy(algorithm.keywords))
     return algorithm
 
 
@@ -103,17 +116,37 @@ def checked_policy(agent: str, algorithm: Any, policy: Any) -> Any:
     """The policy's name or class. "MlpPolicy", the default, becomes "MlpLstmPolicy" for RecurrentPPO.
 
     Raises:
-        ValueError: A policy for observations that are not flat.
+        ValueError: Not a policy, one that the algorithm does not have, or one for observations that are not flat.
     """
-    recurrent = getattr(algorithm, "func", algorithm) is RecurrentPPO
+    made_by = getattr(algorithm, "func", algorithm)
+    recurrent = made_by is RecurrentPPO
     if policy == "MlpPolicy":
         return "MlpLstmPolicy" if recurrent else policy
+    known = [name for name in getattr(made_by, "policy_aliases", ()) if name.startswith("Mlp")]
     if policy in ("MultiInputPolicy", "MultiInputLstmPolicy", "CnnPolicy", "CnnLstmPolicy"):
         raise ValueError(
             f"the policy of agent {agent!r} is {policy!r}, but its observations are flattened into one vector: use "
             f"{'MlpLstmPolicy' if recurrent else 'MlpPolicy'!r}"
         )
+    is_class = inspect.isclass(policy) and issubclass(policy, BasePolicy)
+    if not is_class and not (isinstance(policy, str) and (policy in known or not known)):
+        names = " or ".join(map(repr, known)) or "a name that its algorithm has"
+        raise ValueError(f"the policy of agent {agent!r} must be {names}, or a class of SB3's BasePolicy, got {policy!r}")
     return policy
+
+
+def check_train_freq(agent: str, model: Any) -> None:
+    """Check that a learner which trains after episodes has one sub-environment.
+
+    Raises:
+        ValueError: It has several.
+    """
+    frequency = getattr(model, "train_freq", None)
+    if getattr(frequency, "unit", None) == TrainFrequencyUnit.EPISODE and model.n_envs > 1:
+        raise ValueError(
+            f"train_freq of agent {agent!r} is in episodes, which SB3 allows in a single sub-environment, but there are "
+            f"{model.n_envs}; give it in steps, or use num_envs=1"
+        )
 
 
 def warn_of_idle_learners(models: Mapping[str, Any], total_timesteps: int) -> None:

@@ -2,93 +2,183 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from dm2_wrappers.vector import Infos
 from dm2_wrappers.vector.layout import Layout
-from dm2_wrappers.vector.spaces import action_mask, flatten
+from dm2_wrappers.vector.spaces import MASK, action_mask, flatten
 
 
 class TeamPolicy:
     """Joint policy: ``policy(observations [N, K, D], infos) -> actions [N, K]`` (or [N, K, A], padded with 0).
 
-    Keeps the recurrent states of recurrent policies: call ``start_episode`` where episodes begin, as
-    ``Demonstrations.record`` and ``evaluate`` do.
+    It keeps the recurrent states of recurrent policies. Call ``start_episode`` where episodes begin, as
+    ``Demonstrations.record`` and ``evaluate`` do. An agent that joins, or comes back, begins with a new state.
+
+    Learners that explore with random actions in ``predict`` (DQN) draw them from streams seeded by NumPy's global one, so
+    their training's own exploration streams are left alone.
+
+    Args:
+        models: The K learners.
+        deterministic: Choose the most likely action instead of sampling one.
+        masked: Agents in whose environment some actions are not always available; their masks may not be missing.
     """
 
-    def __init__(self, models: Mapping[str, BaseAlgorithm], *, deterministic: bool = False) -> None:
-        self.models, self.deterministic = models, deterministic
+    def __init__(
+        self, models: Mapping[str, BaseAlgorithm], *, deterministic: bool = False, masked: Collection[str] = ()
+    ) -> None:
+        self.models, self.deterministic, self.masked = models, deterministic, frozenset(masked)
         self._states: dict[str, Any] = {}
+        self._exploration: dict[str, Any] = {}
         self._starts: NDArray[np.bool_] | None = None
+        self._present: NDArray[np.bool_] | None = None
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether some policy has a state that must be carried from step to step."""
+        return any(isinstance(model, RecurrentPPO) for model in self.models.values())
 
     def start_episode(self, started: NDArray[np.bool_]) -> None:
-        """Forget the recurrent states of the copies in which an episode begins, [N]."""
+        """Forget the recurrent states of the sub-environments in which an episode begins, [N]."""
         self._starts = np.asarray(started, dtype=bool)
 
     def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
         """Every agent's action for its own slice of the arrays."""
+        present = infos.get("present", np.ones(observations.shape[:2], bool))
+        starts = self._episode_starts(present)
+        masks = infos.get(MASK)
         actions = [
-            self.act(agent, observations[:, k], infos["action_mask"][:, k] if "action_mask" in infos else None)
+            self.act(agent, observations[:, k], None if masks is None else masks[:, k], starts[:, k])
             for k, agent in enumerate(self.models)
         ]
-        self._starts = None
         if actions[0].ndim == 1:
             return np.stack(actions, axis=1)
         width = max(each.shape[1] for each in actions)
         return np.stack([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in actions], axis=1)
 
-    def native_actions(self, observations: Mapping[str, Any], layout: Layout | None) -> dict[str, Any]:
+    def native_actions(
+        self, observations: Mapping[str, Any], layout: Layout | None, infos: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Actions for the present agents of one ``ParallelEnv``; see ``IndependentLearners.predict``.
 
         Args:
             observations: ``{agent: observation}``.
             layout: How the ParallelEnv's spaces map to arrays; None where they are flat already.
+            infos: ``{agent: info}``, which may hold action masks.
 
         Raises:
-            ValueError: An unknown agent, or an observation of another size.
+            ValueError: An unknown agent, an observation of another size, or a mask that is missing or wrong.
         """
         agents = list(self.models)
         unknown = set(observations) - set(agents)
         if unknown:
-            raise ValueError(f"observations of unknown agents {sorted(unknown)}; the agents are {agents}")
+            raise ValueError(f"observations of unknown agents {sorted(map(str, unknown))}; the agents are {agents}")
+        present = np.array([[agent in observations for agent in agents]])
+        starts = self._episode_starts(present)
         actions: dict[str, Any] = {}
         for agent, observation in observations.items():
-            mask = action_mask(observation, {})
+            k = agents.index(agent)
+            rows = self._features(agent, observation, layout)
+            mask = self._mask(agent, action_mask(observation, (infos or {}).get(agent) or {}))
+            action = self.act(agent, rows, None if mask is None else mask[None], starts[:, k])[0]
             if layout is not None:
-                try:
-                    features = flatten(layout.native_observation_spaces[agent], observation)
-                except ValueError as error:
-                    raise ValueError(f"the observation of agent {agent!r} is not in its space: {error}") from None
-            else:
-                features = observation["observation"] if isinstance(observation, Mapping) else observation
-            rows = np.asarray(features, dtype=np.float32).reshape(1, -1)
-            size = int(np.prod(self.models[agent].observation_space.shape))  # type: ignore[arg-type]
-            if rows.shape[1] != size:
-                raise ValueError(f"agent {agent!r} learned from {size} features, but its observation has {rows.shape[1]}")
-            action = self.act(agent, rows, None if mask is None else np.asarray(mask)[None])[0]
-            if layout is not None:
-                actions[agent] = layout.native_action(agents.index(agent), action)
+                actions[agent] = layout.native_action(k, action)
             else:
                 actions[agent] = int(action) if np.ndim(action) == 0 else action
         return actions
 
-    def act(self, agent: str, observations: NDArray[np.float32], masks: NDArray[Any] | None) -> NDArray[Any]:
-        """One agent's actions [N] or [N, A] for its observations [N, >= D], masks [N, >= A]."""
+    def act(
+        self, agent: str, observations: NDArray[np.float32], masks: NDArray[Any] | None, starts: NDArray[np.bool_]
+    ) -> NDArray[Any]:
+        """One agent's actions [N] or [N, A].
+
+        Args:
+            agent: The agent.
+            observations: Its observations [N, >= D].
+            masks: Its available actions [N, >= A]; None where all are.
+            starts: Where an episode begins for it, bool [N].
+        """
         model: Any = self.models[agent]
         size = int(np.prod(model.observation_space.shape))
         options: dict[str, Any] = {"deterministic": self.deterministic}
         if isinstance(model, MaskablePPO):
+            if masks is None and agent in self.masked:
+                raise ValueError(
+                    f"agent {agent!r} was given no action mask, but its environment has masks: pass infos=infos, or its "
+                    f"observation as {{'observation': ..., {MASK!r}: ...}}"
+                )
             width = int(model.action_space.n)  # type: ignore[attr-defined]
             options["action_masks"] = np.ones((len(observations), width), bool) if masks is None else masks[:, :width]
         if isinstance(model, RecurrentPPO):
-            options["state"] = self._states.get(agent)
-            starts = np.zeros(len(observations), bool) if self._starts is None else self._starts
-            options["episode_start"] = starts
-        actions, self._states[agent] = model.predict(observations[:, :size], **options)
+            options["state"], options["episode_start"] = self._states.get(agent), starts
+        with self._own_exploration(agent, model):
+            actions, self._states[agent] = model.predict(observations[:, :size], **options)
         return np.asarray(actions)
+
+    def _features(self, agent: str, observation: Any, layout: Layout | None) -> NDArray[np.float32]:
+        """An observation of one ``ParallelEnv`` as one row [1, D]."""
+        try:
+            if layout is not None:
+                space = layout.native_observation_spaces[agent]
+                if _is_masked(observation) and MASK not in (getattr(space, "spaces", None) or ()):
+                    observation = observation["observation"]  # the environment has its masks in infos
+                features = flatten(space, observation)
+            else:
+                features = np.asarray(observation["observation"] if _is_masked(observation) else observation, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"the observation of agent {agent!r} is not in its space: {error}") from None
+        size = int(np.prod(self.models[agent].observation_space.shape))  # type: ignore[arg-type]
+        if features.size != size:
+            raise ValueError(f"agent {agent!r} learned from {size} features, but its observation has {features.size}")
+        return features.reshape(1, -1)
+
+    def _mask(self, agent: str, mask: Any) -> NDArray[np.bool_] | None:
+        model = self.models[agent]
+        if mask is None or not isinstance(model, MaskablePPO):
+            return None
+        available = np.asarray(mask).astype(bool)
+        width = int(model.action_space.n)  # type: ignore[union-attr,attr-defined]
+        if available.shape != (width,) or not available.any():
+            raise ValueError(
+                f"the action mask of agent {agent!r} must hold {width} numbers, not all of them 0, got {np.asarray(mask)!r}"
+            )
+        return available
+
+    def _episode_starts(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Where an episode begins for an agent, [N, K]: for all with the joint episode, for one when it joins."""
+        starts = np.zeros_like(present)
+        if self._present is not None and self._present.shape == present.shape:
+            starts = present & ~self._present
+        if self._starts is not None:
+            starts = starts | self._starts[:, None]
+        self._starts, self._present = None, present.copy()
+        return starts
+
+    @contextmanager
+    def _own_exploration(self, agent: str, model: BaseAlgorithm) -> Iterator[None]:
+        """Lend the learner's action space a random stream of this policy's, because DQN samples actions from it."""
+        if not isinstance(model, OffPolicyAlgorithm):
+            yield
+            return
+        bits: Any = model.action_space.np_random.bit_generator  # type: ignore[union-attr]
+        training = bits.state
+        if agent not in self._exploration:
+            self._exploration[agent] = type(bits)(np.random.randint(2**32, dtype=np.uint64)).state  # noqa: NPY002
+        bits.state = self._exploration[agent]
+        try:
+            yield
+        finally:
+            self._exploration[agent] = bits.state
+            bits.state = training
+
+
+def _is_masked(observation: Any) -> bool:
+    return isinstance(observation, Mapping) and set(observation) == {"observation", MASK}

@@ -1,11 +1,13 @@
 """An SB3 replay buffer of the steps at which its agent was alive.
 
-For off-policy algorithms (DQN, QR-DQN, SAC, ...) death ends the stored episode, and the discounted rewards that the team
-earns afterwards are added to the step of death as they come in. When the simulator breaks an episode, its steps are removed.
+For off-policy algorithms (DQN, QR-DQN, SAC, ...) an agent's death ends its stored episode. The discounted rewards that
+the team earns afterwards are added to the step of death as they come in. When the simulator breaks an episode, its steps
+are removed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,17 @@ from dm2_wrappers.sb3.vec_env import AgentVecEnv
 class LiveReplayBuffer(ReplayBuffer):
     """For DQN, QR-DQN, SAC, TD3, ...: a flat ring of the live steps of all sub-environments."""
 
-    env: AgentVecEnv
+    env: AgentVecEnv | None = None
     gamma = 0.99
     _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
     _death_row: NDArray[np.int64] | None = None
     _discount: NDArray[np.float64]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For SB3's ``save_replay_buffer``: everything but the environment, which ``learn`` connects again."""
+        # New numbers are given to episodes after loading, and their deaths are no longer pending.
+        left_out = ("env", "_death_row", "_discount", "_episode", "_episode_of")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def forget_pending_deaths(self) -> None:
         """Forget the deaths whose later rewards are still to come: new episodes begin in all sub-environments."""
@@ -39,6 +47,8 @@ class LiveReplayBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Store the live steps, and credit each step of death with what the team earns afterwards."""
+        if self.env is None:
+            raise RuntimeError("this replay buffer was loaded while learn() was under way: load it before learn()")
         step, copies = self.env.last_step, len(reward)
         live = step.alive
         if self._death_row is None:
@@ -91,12 +101,32 @@ class LiveReplayBuffer(ReplayBuffer):
         arrays = {name: torch.from_numpy(getattr(self, name)[:rows].copy()) for name in self._arrays}
         return {"pos": self.pos, "full": self.full, "arrays": arrays}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of ``state_dict``; a smaller buffer takes the newest rows."""
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Check what ``state_dict`` returned, without changing anything.
+
+        Raises:
+            ValueError: It is damaged, or of other observations or actions.
+        """
+        arrays, pos, full = state["arrays"], state["pos"], state["full"]
+        rows = len(arrays["rewards"])
+        fits = isinstance(pos, int) and isinstance(full, bool) and (0 <= pos < max(rows, 1) if full else pos == rows)
+        for name in self._arrays:
+            own = torch.from_numpy(getattr(self, name)[:0])
+            fits &= arrays[name].shape[1:] == own.shape[1:] and arrays[name].dtype == own.dtype and len(arrays[name]) == rows
+        if not fits or set(arrays) != set(self._arrays):
+            raise ValueError("the saved replay buffer is damaged, or holds other observations or actions than this one")
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of ``state_dict``; a smaller buffer takes the newest rows.
+
+        Raises:
+            ValueError: It is damaged, or of other observations or actions. Nothing has changed then.
+        """
+        self.check_state(state)
         saved = len(state["arrays"]["rewards"])
         if saved == self.buffer_size or not (state["full"] or saved > self.buffer_size):
             newest, self.pos, self.full = np.arange(saved), state["pos"], state["full"]
-        else:  # of another size, as with another number of copies
+        else:  # of another size, as with another number of sub-environments
             by_age = (np.arange(saved) + (state["pos"] if state["full"] else 0)) % saved
             newest = by_age[-self.buffer_size :]
             self.pos, self.full = len(newest) % self.buffer_size, len(newest) == self.buffer_size

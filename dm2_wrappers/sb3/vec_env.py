@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from dm2_wrappers.lockstep import AgentView, JointStep, Lockstep
@@ -30,6 +30,8 @@ class AgentStep:
             SB3 must not bootstrap with its critic's value of a dead observation; the rollout buffers have a better one.
         steps_to_discard: How many of the newest steps belong to an episode that the simulator broke with this step.
         env_rewards: The environment's own rewards.
+        won: Of the joint episodes that ended with this step, whether the team won. None where the environment does not
+            report wins.
     """
 
     present: NDArray[np.bool_]
@@ -39,6 +41,7 @@ class AgentStep:
     dead_at_time_limit: NDArray[np.bool_]
     steps_to_discard: NDArray[np.int64]
     env_rewards: NDArray[np.float32]
+    won: NDArray[np.bool_] | None
 
 
 class AgentVecEnv(VecEnv):
@@ -53,20 +56,27 @@ class AgentVecEnv(VecEnv):
 
     Attributes:
         last_step: What the last step meant for the agent.
+        has_masks: Whether the environment has ever reported that an action is not available.
         env_coefficient: Factor on the environment's reward in what the learner is paid.
         bootstrap_when_dead: Whether SB3 bootstraps with the critic's value of a dead observation after all.
     """
 
     last_step: AgentStep
+    has_masks = False
 
     def __init__(self, lockstep: Lockstep, agent: str, *, env_coefficient: float = 1.0) -> None:
         self.view = AgentView(lockstep, agent)
         self.env_coefficient = env_coefficient
         self.bootstrap_when_dead = False
-        self._masked = isinstance(self.view.action_space, spaces.Discrete)
+        self._discrete = isinstance(self.view.action_space, spaces.Discrete)
         self.render_mode = None
         super().__init__(self.view.num_envs, self.view.observation_space, self.view.action_space)
         self._start()
+        self.allow_reset()
+
+    def allow_reset(self) -> None:
+        """Allow `reset` until the next step: ``learn`` begins."""
+        self._may_reset = True
 
     def _start(self) -> None:
         n = self.num_envs
@@ -75,9 +85,19 @@ class AgentVecEnv(VecEnv):
         self._began = time.time()
 
     def reset(self) -> NDArray[np.float32]:
-        """Wait until all agents reset; observations [N, D]."""
+        """Wait until all agents reset; observations [N, D].
+
+        Raises:
+            RuntimeError: A callback resets the environment while the agent learns in it.
+        """
+        if not self._may_reset:
+            raise RuntimeError(
+                f"agent {self.view.agent!r} is learning in this environment, so a callback must not reset it: evaluate in "
+                "another environment, with team.evaluate(other_env)"
+            )
         observations = self.view.reset()
         self._start()
+        self._look_for_masks(self.view.lockstep.present)
         return observations
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -86,6 +106,7 @@ class AgentVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Hand in the actions, wait for all other agents', and return this agent's slice of the joint step."""
+        self._may_reset = False
         joint, k = self.view.step(self._actions), self.view.index
         present = joint.present[:, k]
         alive = joint.alive[:, k] & present
@@ -106,7 +127,9 @@ class AgentVecEnv(VecEnv):
             steps_to_discard=np.where(broken, self._joint_lengths, 0),
             # A wrapper that shapes rewards leaves the environment's own in infos.
             env_rewards=joint.infos.get("env_reward", joint.rewards)[:, k].copy(),
+            won=(joint.infos["battle_won"] & ends & ~broken) if "battle_won" in joint.infos else None,
         )
+        self._look_for_masks(joint.next_present)
         self._joint_lengths[ends] = 0
         # The next observation begins an episode for this agent: the joint episode is new, or the agent has just joined.
         self._starts = joint.next_present[:, k] & (ends | ~present)
@@ -139,6 +162,11 @@ class AgentVecEnv(VecEnv):
         self._returns[ended], self._lengths[ended] = 0.0, 0
         return infos
 
+    def _look_for_masks(self, present: NDArray[np.bool_] | None) -> None:
+        if self._discrete and not self.has_masks and present is not None:
+            # An absent agent has only its no-op in any environment.
+            self.has_masks = not self.view.action_masks()[present[:, self.view.index]].all()
+
     def mark_episode_starts(self) -> None:
         """Tell SB3 that the next observation of an agent that has just joined begins an episode.
 
@@ -149,7 +177,7 @@ class AgentVecEnv(VecEnv):
         self._dones |= self._starts
 
     def close(self) -> None:
-        """Do nothing: the joint environment belongs to its maker."""
+        """Do nothing: the caller who made the joint environment closes it."""
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Do nothing: SB3 calls this when a learner is built, and K learners must not reseed the joint environment."""
@@ -157,7 +185,7 @@ class AgentVecEnv(VecEnv):
 
     def has_attr(self, attr_name: str) -> bool:
         """Whether the sub-environments have the attribute; sb3-contrib asks for ``action_masks``."""
-        return self._masked if attr_name == "action_masks" else attr_name == "render_mode"
+        return self._discrete if attr_name == "action_masks" else attr_name == "render_mode"
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """The attribute of each sub-environment."""
@@ -172,7 +200,7 @@ class AgentVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         """Call a method of each sub-environment; the only one is ``action_masks()``."""
-        if method_name != "action_masks" or not self._masked:
+        if method_name != "action_masks" or not self._discrete:
             raise AttributeError(f"the environment of agent {self.view.agent!r} has no method {method_name!r}")
         return list(self.view.action_masks()[self._rows(indices)])
 
@@ -183,3 +211,10 @@ class AgentVecEnv(VecEnv):
     def _rows(self, indices: VecEnvIndices) -> Sequence[int]:
         chosen: Iterable[int] = self._get_indices(indices)
         return list(chosen)
+
+
+def innermost(env: Any) -> Any:
+    """What SB3's ``VecEnvWrapper``s wrap."""
+    while isinstance(env, VecEnvWrapper):
+        env = env.venv
+    return env

@@ -226,7 +226,7 @@ def test_learners_do_not_share_their_spaces_random_streams():
 
 
 @pytest.mark.parametrize(("what", "where"), [("reward", "reward"), ("observation", "observation")])
-def test_nan_is_one_sentence_that_names_agent_and_copy(what, where):
+def test_nan_is_one_sentence_that_names_agent_and_sub_environment(what, where):
     venv, lockstep = make(n=2, sizes=(3, 2))
     step = venv.step
 
@@ -241,7 +241,7 @@ def test_nan_is_one_sentence_that_names_agent_and_copy(what, where):
         env.reset()
         env.step(np.zeros(2, int))
 
-    with pytest.raises(ValueError, match=f"the {what} of agent 'agent_0' in copy 1 holds NaN or infinity"):
+    with pytest.raises(ValueError, match=f"the {what} of agent 'agent_0' in sub-environment 1 holds NaN or infinity"):
         lockstep.run(loops_of(lockstep, body))
 
 

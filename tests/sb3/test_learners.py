@@ -408,7 +408,7 @@ def test_a_coefficient_that_a_callback_changes_is_paid_from_the_next_step_on():
 
 def test_tensorboard_log_is_a_folder_per_agent(tmp_path):
     IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, tensorboard_log=str(tmp_path), **SMALL).learn(18)
-    assert {path.name for path in tmp_path.iterdir()} == {"agent_0", "agent_1"}
+    assert {path.name for path in tmp_path.iterdir()} == {"agent_0", "agent_1", "team"}
 
 
 def test_progress_bar_counts_environment_steps(capsys):

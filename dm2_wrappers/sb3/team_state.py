@@ -1,0 +1,153 @@
+"""A team as a `TeamState`, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dm2_wrappers.matching import DistributionMatcher
+from dm2_wrappers.rng_state import GlobalRNGState
+from dm2_wrappers.sb3 import learner_state
+from dm2_wrappers.sb3.checkpoint import TeamState
+from dm2_wrappers.sb3.replay_buffer import LiveReplayBuffer
+from dm2_wrappers.vector import MultiAgentVectorEnv
+
+if TYPE_CHECKING:
+    from dm2_wrappers.sb3.learners import IndependentLearners
+
+OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
+
+
+def collect(team: IndependentLearners) -> TeamState:
+    """Everything that a team needs to go on."""
+    models, matcher, lockstep = team.models, team.matcher, team._lockstep
+    return TeamState(
+        facts={
+            "env_id": team.env.env_id,
+            "agents": list(team.agents),
+            "sizes": list(team.env.observation_sizes),
+            "algorithms": [learner_state.class_name(model) for model in models.values()],
+            "options": {name: getattr(team, name) for name in OPTIONS},
+            "masked_agents": sorted(team._masked_agents()),
+            "matcher": None if matcher is None else matcher.options,
+            "custom_networks": matcher is not None and matcher.custom_networks,
+            "num_timesteps": team.num_timesteps,
+            "counters": {agent: learner_state.counters(model) for agent, model in models.items()},
+        },
+        tensors={
+            "streams": {agent: stream.state_dict() for agent, stream in lockstep.current_streams().items()},
+            "env_stream": lockstep.env_stream.state_dict(),
+            "matcher": None if matcher is None else matcher.state_dict(),
+            "action_streams": {agent: learner_state.action_stream(model) for agent, model in models.items()},
+            "dead_values": {
+                agent: float(model.rollout_buffer.dead_value)
+                for agent, model in models.items()
+                if hasattr(model, "rollout_buffer")
+            },
+            "replay_buffers": {agent: buffer.state_dict() for agent, buffer in _replay_buffers(team).items()},
+        },
+        models=[learner_state.saved(model) for model in models.values()],
+        demonstrations=None if matcher is None else matcher.demonstrations,
+    )
+
+
+def check_agents(state: TeamState, env: MultiAgentVectorEnv) -> None:
+    """Check that a state is of this environment's agents and observation sizes.
+
+    Raises:
+        ValueError: It is not.
+    """
+    expected = dict(zip(state.facts["agents"], state.facts["sizes"], strict=True))
+    found = dict(zip(env.possible_agents, env.observation_sizes, strict=True))
+    if list(found.items()) != list(expected.items()):
+        raise ValueError(f"the checkpoint is of agents and observation sizes {expected}, but the environment has {found}")
+
+
+def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: str) -> DistributionMatcher | None:
+    """The saved matcher, still without its weights; or ``matcher``, which takes over the saved weights.
+
+    Raises:
+        ValueError: A matcher for a team that has none, or none for discriminators that are the user's own networks.
+    """
+    if state.facts["matcher"] is None:
+        if matcher is not None:
+            raise ValueError(
+                "this checkpoint was saved without a matcher, so the one that was given would be ignored: load it "
+                "without, or build a new team with the matcher and take over the weights of the checkpoint's models"
+            )
+        return None
+    if matcher is not None:
+        return matcher
+    if state.facts["custom_networks"]:
+        raise ValueError(
+            "the discriminators of this checkpoint are networks of your own, whose code is not in it: pass matcher=, "
+            "made as it was made then"
+        )
+    assert state.demonstrations is not None
+    return DistributionMatcher(state.demonstrations, device="cpu" if device == "auto" else device, **state.facts["matcher"])
+
+
+def apply(state: TeamState, team: IndependentLearners) -> None:
+    """Give a team everything in a state but the learners' own files."""
+    tensors, lockstep = state.tensors, team._lockstep
+    if team.matcher is not None:
+        team.matcher.load_state_dict(tensors["matcher"])
+    for agent, buffer in _replay_buffers(team).items():
+        buffer.load_state_dict(tensors["replay_buffers"][agent])
+    for agent, model in team.models.items():
+        learner_state.set_action_stream(model, tensors["action_streams"][agent])
+        if hasattr(model, "rollout_buffer"):
+            model.rollout_buffer.dead_value = tensors["dead_values"][agent]
+    team._known_masks = set(state.facts["masked_agents"])
+    lockstep.streams = {agent: GlobalRNGState.from_state_dict(tensors["streams"][agent]) for agent in team.agents}
+    team.restart_episodes()
+    lockstep.env_stream = GlobalRNGState.from_state_dict(tensors["env_stream"])
+
+
+def restore(state: TeamState, team: IndependentLearners) -> None:
+    """Give a team everything in a state, without unpickling anything.
+
+    Raises:
+        ValueError: The state is damaged, or of other algorithms, networks or options. Nothing has changed then.
+    """
+    _check_options(state, team)
+    models = dict(zip(team.agents, state.models, strict=True))
+    parameters = {agent: learner_state.parameters_of(data, team.models[agent]) for agent, data in models.items()}
+    for agent, buffer in _replay_buffers(team).items():
+        buffer.check_state(state.tensors["replay_buffers"][agent])
+    before = None if team.matcher is None else team.matcher.state_dict()
+    try:
+        if team.matcher is not None:
+            team.matcher.load_state_dict(state.tensors["matcher"])
+    except Exception:
+        if team.matcher is not None and before is not None:
+            team.matcher.load_state_dict(before)
+        raise
+    for agent, model in team.models.items():
+        learner_state.restore(model, parameters[agent], state.facts["counters"][agent])
+    team.seed = state.facts["options"]["seed"]
+    apply(state, team)
+
+
+def _check_options(state: TeamState, team: IndependentLearners) -> None:
+    facts = state.facts
+    names = [learner_state.class_name(model) for model in team.models.values()]
+    if names != facts["algorithms"]:
+        raise ValueError(f"it is of the algorithms {facts['algorithms']}, but this team has {names}")
+    if (team.matcher is None) != (facts["matcher"] is None):
+        has, lacks = ("it", "this team") if team.matcher is None else ("this team", "it")
+        raise ValueError(f"{has} has a matcher and {lacks} has none; build the team as the saved one was built")
+    own: dict[str, Any] = {name: getattr(team, name) for name in ("mode", "env_coefficient", "update_every")}
+    saved: Mapping[str, Any] = facts["options"]
+    if team.matcher is not None:
+        own = {**own, **team.matcher.options, "custom_networks": team.matcher.custom_networks}
+        saved = {**saved, **facts["matcher"], "custom_networks": facts["custom_networks"]}
+    differing = [name for name, value in own.items() if name != "seed" and saved.get(name) != value]
+    if differing:
+        values = ", ".join(f"{name}={saved.get(name)!r} and not {own[name]!r}" for name in differing)
+        raise ValueError(f"it was saved with {values}; build the team with the saved options")
+
+
+def _replay_buffers(team: IndependentLearners) -> dict[str, LiveReplayBuffer]:
+    buffers = {agent: getattr(model, "replay_buffer", None) for agent, model in team.models.items()}
+    return {agent: buffer for agent, buffer in buffers.items() if isinstance(buffer, LiveReplayBuffer)}
