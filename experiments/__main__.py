@@ -229,10 +229,11 @@ def _results(name: str, experiment: Experiment, grid: list[Run]) -> list:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from experiments.compare import comparison_table, draw_comparison, read_run
+    from experiments.compare import draw_comparison, read_run, results_table, settings_table
 
     compared = [read_run(folder) for folder in args.runs]
-    print(comparison_table(compared))
+    print(results_table(compared))
+    print(settings_table(compared))
     draw_comparison(compared, args.out)
     print(args.out)
     return 0

@@ -1,8 +1,9 @@
-"""Compare single runs: a table with their results and the settings that differ, and a figure with their curves."""
+"""Compare single runs: tables of their results and of the settings that differ, and a figure with their curves."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,14 +76,13 @@ def compared_measure(runs: Sequence[SingleRun]) -> str:
     raise RunFolderError(f"the runs have neither win rates nor returns in common: compare other runs than {folders}")
 
 
-def comparison_table(runs: Sequence[SingleRun]) -> str:
+def results_table(runs: Sequence[SingleRun]) -> str:
     """A Markdown table with one line per run.
 
     The area is the mean over training up to the last step that all runs reached, so unfinished runs can be compared.
     """
     measure = compared_measure(runs)
     end = min(run.evaluations[-1]["step"] for run in runs)
-    different = differing_settings(runs)
     name = measure.replace("_", " ")
     headings = (
         "run",
@@ -91,28 +91,53 @@ def comparison_table(runs: Sequence[SingleRun]) -> str:
         f"last {name}",
         f"best {name} (step)",
         f"{name} after training (episodes)",
-        *different,
     )
     lines = [row(headings), row("---" for _ in headings)]
-    for run in runs:
+    for label, run in zip(labels(runs), runs, strict=True):
         best = max(run.evaluations, key=lambda evaluation: evaluation[measure])
-        after = "" if run.final is None or measure not in run.final else f"{run.final[measure]:.3f}"
-        if after and "episodes" in (run.final or {}):
-            after += f" ({run.final['episodes']:.0f})"  # type: ignore[index]
+        final = run.final or {}
+        after = f"{final[measure]:.3f} ({final.get('episodes', 0):.0f})" if measure in final else ""
         lines.append(
             row(
                 (
-                    run.folder,
+                    label,
                     f"{run.evaluations[-1]['step']:,}",
                     f"{area_until(run, measure, end):.3f}",
                     f"{run.evaluations[-1][measure]:.3f}",
                     f"{best[measure]:.3f} ({best['step']:,})",
                     after,
-                    *(_text(run.settings, setting) for setting in different),
                 )
             )
         )
     return "\n".join(lines) + "\n"
+
+
+def settings_table(runs: Sequence[SingleRun]) -> str:
+    """A Markdown table of the settings that differ, with one column per run; empty if none differ.
+
+    Settings that not every run has, because the runs are of different programs or versions, are listed below the table.
+    """
+    names = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in runs))
+    shared = [name for name in names if all(name in run.settings for run in runs)]
+    different = [name for name in shared if any(run.settings[name] != runs[0].settings[name] for run in runs)]
+    missing = ", ".join(name for name in names if name not in shared)
+    lines = []
+    if different:
+        headings = ("setting", *labels(runs))
+        lines += [row(headings), row("---" for _ in headings)]
+        lines += [row((name, *(str(run.settings[name]).replace("|", "\\|") for run in runs))) for name in different]
+    if missing:
+        lines += [*([""] if lines else []), f"Settings that not every config.json has: {missing}"]
+    return "\n".join([*lines, ""])
+
+
+def labels(runs: Sequence[SingleRun]) -> list[str]:
+    """The runs' folders without the part that all have in common."""
+    folders = [run.folder.resolve() for run in runs]
+    if len(set(folders)) < len(folders) or len(folders) == 1:
+        return [str(run.folder) for run in runs]
+    common = Path(os.path.commonpath([folder.parent for folder in folders]))
+    return [str(folder.relative_to(common)) for folder in folders]
 
 
 def area_until(run: SingleRun, measure: str, end: float) -> float:
@@ -127,21 +152,15 @@ def area_until(run: SingleRun, measure: str, end: float) -> float:
     return float(area_under_curve(steps_to_end, values_to_end[None])[0])
 
 
-def differing_settings(runs: Sequence[SingleRun]) -> list[str]:
-    """The names of the settings that are not equal in all runs."""
-    names = dict.fromkeys(itertools.chain.from_iterable(run.settings for run in runs))
-    return [name for name in names if len({_text(run.settings, name) for run in runs}) > 1]
-
-
 def draw_comparison(runs: Sequence[SingleRun], path: Path) -> None:
     """Draw the runs' evaluations over steps, with the standard errors of the evaluations where they are known."""
     measure = compared_measure(runs)
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for run, color in zip(runs, itertools.cycle(COLORS), strict=False):
+    for run, label, color in zip(runs, labels(runs), itertools.cycle(COLORS), strict=False):
         steps = np.array([evaluation["step"] for evaluation in run.evaluations]) / 1e6
         values = np.array([evaluation[measure] for evaluation in run.evaluations])
         errors = np.array([evaluation.get(f"{measure}_se", np.nan) for evaluation in run.evaluations])
-        axes.plot(steps, values, color=color, label=str(run.folder), marker="o" if len(steps) == 1 else None)
+        axes.plot(steps, values, color=color, label=label, marker="o" if len(steps) == 1 else None)
         axes.fill_between(steps, values - errors, values + errors, color=color, alpha=0.18, linewidth=0)
     axes.set(xlabel="environment steps (millions)", ylabel=_LABELS[measure])
     if measure == "win_rate":
@@ -161,8 +180,3 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
-
-
-def _text(settings: dict[str, Any], name: str) -> str:
-    """A setting as the table shows it; empty where a run does not have it."""
-    return str(settings[name]).replace("|", "\\|") if name in settings else ""

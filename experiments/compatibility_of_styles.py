@@ -62,7 +62,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
-    parser.add_argument("--episodes", nargs="+", type=int, default=[25, 50, 100, 180], help="numbers of episodes of each agent")
+    parser.add_argument(
+        "--episodes", nargs="+", type=int, default=[25, 50, 100, 180], help="numbers of episodes of each agent"
+    )
     parser.add_argument("--draws", type=int, default=40, help="number of draws of episodes")
     parser.add_argument("--permutations", type=int, default=399)
     options = parser.parse_args(arguments)

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from experiments.__main__ import main
-from experiments.compare import area_until, compared_measure, comparison_table, differing_settings, draw_comparison, read_run
+from experiments.compare import (
+    area_until,
+    compared_measure,
+    draw_comparison,
+    labels,
+    read_run,
+    results_table,
+    settings_table,
+)
 from experiments.plan import ROOT
 from experiments.run_files import RunFolderError
 from tests.helpers.tiny_grid import write_evaluations
@@ -21,17 +29,26 @@ def write_run(folder, win_rates, final=None, **settings):
 
 def test_the_table_has_results_and_the_settings_that_differ(tmp_path):
     slow = write_run(tmp_path / "slow", {0: 0.0, 100: 0.2, 200: 0.6, 300: 0.4}, 0.5, learner={"gamma": 0.9, "n": 1}, c=None)
-    fast = write_run(tmp_path / "fast", {0: 0.0, 100: 0.8, 250: 0.5}, learner={"gamma": 0.99, "n": 1}, c=0.3)
+    fast = write_run(tmp_path / "fast", {0: 0.0, 100: 0.8, 250: 0.5}, learner={"gamma": 0.99, "n": 1, "clip": 0.2}, c=0.3)
     runs = [read_run(slow), read_run(fast)]
-    assert differing_settings(runs) == ["learner.gamma", "c"]
-    lines = comparison_table(runs).splitlines()
+    assert labels(runs) == ["slow", "fast"]
+    lines = results_table(runs).splitlines()
     assert lines[0] == (
         "| run | steps | area: mean win rate to step 250 | last win rate | best win rate (step) | "
-        "win rate after training (episodes) | learner.gamma | c |"
+        "win rate after training (episodes) |"
     )
     # slow: (0.0 + 0.2) / 2 * 100 + (0.2 + 0.6) / 2 * 100 + (0.6 + 0.5) / 2 * 50 = 77.5; fast: 40 + 97.5 = 137.5
-    assert lines[2] == f"| {slow} | 300 | 0.310 | 0.400 | 0.600 (200) | 0.500 (512) | 0.9 | None |"
-    assert lines[3] == f"| {fast} | 250 | 0.550 | 0.500 | 0.800 (100) |  | 0.99 | 0.3 |"
+    assert lines[2] == "| slow | 300 | 0.310 | 0.400 | 0.600 (200) | 0.500 (512) |"
+    assert lines[3] == "| fast | 250 | 0.550 | 0.500 | 0.800 (100) |  |"
+    assert settings_table(runs).splitlines() == [
+        "| setting | slow | fast |",
+        "| --- | --- | --- |",
+        "| learner.gamma | 0.9 | 0.99 |",
+        "| c | None | 0.3 |",
+        "",
+        "Settings that not every config.json has: learner.clip",
+    ]
+    assert settings_table([runs[0], runs[0]]) == ""
 
 
 def test_the_area_ends_at_an_evaluation_or_between_two(tmp_path):
@@ -49,7 +66,7 @@ def test_runs_without_wins_are_compared_by_return(tmp_path):
         (tmp_path / name / "evaluations.csv").write_text("step,win_rate,return,return_se\n0,,1.0,nan\n10,,3.0,0.5\n")
     runs = [read_run(tmp_path / name) for name in "ab"]
     assert compared_measure(runs) == "return"
-    assert "| 10 | 2.000 | 3.000 | 3.000 (10) |" in comparison_table(runs)
+    assert "| 10 | 2.000 | 3.000 | 3.000 (10) |" in results_table(runs)
     draw_comparison(runs, tmp_path / "figure.png")
     (tmp_path / "b" / "evaluations.csv").write_text("step,length\n0,1.0\n")
     with pytest.raises(RunFolderError, match="neither win rates nor returns in common"):
@@ -61,10 +78,10 @@ def test_the_command_compares_committed_runs(tmp_path, capsys):
     runs = [str(folder / slug / "seed100") for slug in ("ippo", "dm2-win30-c0.3")]
     assert main(["compare", *runs, "--out", str(tmp_path / "new" / "figure.png")]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert "algorithm" in said[0]
-    assert "learner.gamma" not in said[0]
-    assert "| ippo | " in said[2]
-    assert "| dm2 | " in said[3]
+    assert said[2].startswith("| ippo/seed100 | 1,003,520 | ")
+    assert said[3].startswith("| dm2-win30-c0.3/seed100 | 1,003,520 | ")
+    assert "| algorithm | ippo | dm2 |" in said
+    assert not any(line.startswith("| learner.n_epochs") for line in said)
     assert said[-1] == str(tmp_path / "new" / "figure.png")
     assert (tmp_path / "new" / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert main(["compare", runs[0], "--out", str(tmp_path / "figure.pdf")]) == 0
