@@ -1,9 +1,10 @@
-"""What the SMAC environment here adds to a step of bare SMAC.
+"""The time that the SMAC environment of this library adds to a step of genuine SMAC.
 
-A step is ``step`` and ``state`` of ``dm2.envs.smac.parallel_env``. Within it SMAC's own ``step``, ``get_obs``, ``get_state``
-and ``get_avail_actions`` are timed, which a runner of PyMARL's calls as well: their sum is the bare step, the rest is
-what is added. Both are of the same steps, so that whatever else the machine does hardly disturbs their ratio.
-Run: ``python benchmarks/smac_overhead.py [--maps 3m 5m_vs_6m --steps 3000]``
+    python benchmarks/smac_overhead.py [--maps 3m 5m_vs_6m --steps 3000]
+
+A step is ``step`` and ``state`` of ``dm2.envs.smac.parallel_env``. SMAC's own ``step``, ``get_obs``, ``get_state`` and
+``get_avail_actions``, which PyMARL's runner calls as well, are timed within it: their sum is the bare step, and the rest is
+added by this library. Both times come from the same steps, so other load on the machine hardly affects their ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dm2_wrappers.envs.smac import install as smac_install
 
 
 def compare(map_name: str, steps: int) -> tuple[float, float]:
-    """Median milliseconds of a step: within SMAC, and around it."""
+    """Median milliseconds of a step: within SMAC, and added around it."""
     env = smac.parallel_env(map_name, seed=1)
     rng = np.random.default_rng(0)
     within = 0.0
@@ -60,7 +61,7 @@ def compare(map_name: str, steps: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--maps", nargs="+", default=["3m", "5m_vs_6m", "3s_vs_4z", "2s3z"])
-    parser.add_argument("--steps", type=int, default=3000, help="of each map")
+    parser.add_argument("--steps", type=int, default=3000, help="steps on each map")
     args = parser.parse_args()
     try:
         smac_install.load()
@@ -68,8 +69,8 @@ def main() -> None:
     except (ImportError, FileNotFoundError) as missing:
         print(f"not measured: {missing}")
         return
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, StarCraft II of {smac_install.program().parent.name}")
-    print(f"medians of {args.steps} steps by random play")
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs, StarCraft II in {smac_install.program().parent.name}")
+    print(f"medians over {args.steps} steps of random play")
     for map_name in args.maps:
         bare, added = compare(map_name, args.steps)
         print(f"{map_name:10} bare {bare:6.2f} ms, added {added:6.3f} ms, ratio {1 + added / bare:.3f}", flush=True)

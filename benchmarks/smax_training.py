@@ -1,10 +1,10 @@
-"""Environment steps per second on SMAX, in one run: bare JaxMARL loop, vector_env, IPPO and DM2.
+"""Environment steps per second on SMAX: a bare JaxMARL loop, vector_env, IPPO and DM2.
 
     python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64]
 
-The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks, arrays brought to the host. Both
-loops play random legal actions. IPPO and DM2 have the settings of examples/ippo_sb3.py. One torch thread, one XLA thread.
-The parts are measured in turns, several rounds each; printed are medians and their ratios.
+The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks; its arrays are copied to the host.
+Both loops play random available actions. IPPO and DM2 use the settings of examples/ippo_sb3.py. Torch and XLA use one thread
+each. The parts take turns for several rounds; the table shows medians and their ratios.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import dm2_wrappers as dm2
 
 
 class BareLoop:
-    """What a JaxMARL user writes: ``vmap(step)`` and ``vmap(get_avail_actions)``, jitted together."""
+    """The loop of a JaxMARL user: ``vmap(step)`` and ``vmap(get_avail_actions)``, jitted together."""
 
     def __init__(self, scenario: str, num_envs: int) -> None:
         import jax
@@ -51,11 +51,11 @@ class BareLoop:
     def run(self, steps: int) -> None:
         rng = np.random.default_rng(0)
         for _ in range(steps):
-            self._keys, self._state, arrays = self._step(self._keys, self._state, random_legal(rng, self._masks))
+            self._keys, self._state, arrays = self._step(self._keys, self._state, random_available(rng, self._masks))
             _, _, _, self._masks, _ = (np.asarray(array) for array in arrays)
 
 
-def random_legal(rng, masks):
+def random_available(rng, masks):
     return (rng.random(masks.shape, dtype=np.float32) * masks).argmax(axis=-1)
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--num-envs", type=int, default=64)
     parser.add_argument("--demos", default="demos_data/smax_{scenario}_win30.npz")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=400, help="joint steps per round of the two loops")
+    parser.add_argument("--steps", type=int, default=400, help="joint steps of the two loops in each round")
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -77,7 +77,7 @@ def main() -> None:
         nonlocal infos
         rng = np.random.default_rng(0)
         for _ in range(steps):
-            *_, infos = venv.step(random_legal(rng, infos["action_mask"]))
+            *_, infos = venv.step(random_available(rng, infos["action_mask"]))
 
     demos = dm2.Demonstrations.load(args.demos.format(scenario=args.scenario))
 
@@ -120,14 +120,14 @@ def main() -> None:
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end=""
     )
-    print(f"torch {torch.__version__}, {args.scenario}, {args.num_envs} copies, {args.rounds} rounds\n")
-    print("| part | environment steps/s (median) | least - most | of the bare loop |\n|---|---|---|---|")
+    print(f"torch {torch.__version__}, {args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds\n")
+    print("| part | environment steps/s (median) | range | relative to the bare loop |\n|---|---|---|---|")
     medians = {name: float(np.median(values)) for name, values in speeds.items()}
     for name, values in speeds.items():
         share = np.median(np.array(values) / np.array(speeds["bare JaxMARL loop"]))
         print(f"| {name} | {medians[name]:,.0f} | {min(values):,.0f} - {max(values):,.0f} | {share:.2f} |")
     ratio = np.median(np.array(speeds["IPPO"]) / np.array(speeds["DM2"]))
-    print(f"\nDM2 takes {ratio:.2f} times IPPO's time")
+    print(f"\nDM2 takes {ratio:.2f} times as long as IPPO")
 
 
 if __name__ == "__main__":

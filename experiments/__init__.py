@@ -1,4 +1,4 @@
-"""The paper's evidence, reproduced: grids of runs as data, a runner that resumes, statistics, figures and tables.
+"""The paper's experiments and more: grids of runs as data, a runner that resumes, statistics, figures and tables.
 
-``python -m experiments run fig2`` and then ``python -m experiments plot fig2``; see docs/results.md for what came out.
+``python -m experiments run fig2`` trains, ``python -m experiments plot fig2`` draws; docs/results.md has the results.
 """

@@ -1,12 +1,12 @@
-"""Do demonstrations tell before any training whether they help? The shared-feature test on the styles of Figure 3.
+"""Can demonstrations show before any training whether they help? The shared-feature test on the styles of Figure 3.
 
 Run it with ``python -m experiments.compatibility_of_styles``; it takes about five minutes.
 
-From the two files of each scenario in ``demos_data`` this makes four styles (section 6.2): all agents from one file or from
-both in turn ("mixed"), and from the same episodes or from others ("shuffled"). It draws episodes anew again and again and
-prints how often the test says "refuted". The files of 3m and 5m_vs_6m are two moments of one training; those of 3s_vs_4z
-come from two trainings. Agents of a mixed team never met, whichever their episodes are: teams of strangers who play
-together need their policies, see ``python -m experiments demos``.
+The program makes four styles (section 6.2) from the two files of each scenario in ``demos_data``: all agents come from one
+file or from both files in turn ("mixed"), and from the same episodes or from different ones ("shuffled"). It draws episodes
+many times and prints how often the test says "refuted". The files of 3m and 5m_vs_6m come from two moments of one training;
+those of 3s_vs_4z come from two trainings. Agents of a mixed team never played together. Episodes in which such agents do
+play together need their policies: see ``python -m experiments demos``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ ALPHA = 0.05
 def draw(
     files: Sequence[dm2.Demonstrations], episodes: int, *, one_team: bool, same: bool, rng: np.random.Generator
 ) -> dm2.Demonstrations:
-    """Demonstrations of one style with so many episodes of each agent.
+    """Draw demonstrations of one style.
 
-    Without ``same`` each agent has episodes that no other agent has.
+    Args:
+        files: Two recorded teams.
+        episodes: The number of episodes of each agent.
+        one_team: Take all agents from the first file, not from both files in turn.
+        same: Take the same episodes for all agents. Otherwise no two agents have an episode in common.
+        rng: Draws the episodes.
     """
     agents = files[0].agents
     order = rng.permutation(min(map(len, files)))
@@ -49,7 +54,7 @@ def draw(
 
 
 def choose(demos: dm2.Demonstrations, episodes: np.ndarray) -> dm2.Demonstrations:
-    """The episodes of these numbers, in this order."""
+    """The episodes with these numbers, in this order."""
     return demos._select([(demos, k, episodes) for k in range(len(demos.agents))])
 
 
@@ -57,8 +62,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", nargs="+", default=SCENARIOS, choices=SCENARIOS)
-    parser.add_argument("--episodes", nargs="+", type=int, default=[25, 50, 100, 180], help="of each agent")
-    parser.add_argument("--draws", type=int, default=40, help="how often episodes are drawn")
+    parser.add_argument(
+        "--episodes", nargs="+", type=int, default=[25, 50, 100, 180], help="numbers of episodes of each agent"
+    )
+    parser.add_argument("--draws", type=int, default=40, help="number of draws of episodes")
     parser.add_argument("--permutations", type=int, default=399)
     options = parser.parse_args(arguments)
 

@@ -1,6 +1,6 @@
 """The picture in ``docs/theory.md``: three kinds of demonstrations on the paper's four tiles.
 
-python -m experiments.draw_four_tiles
+Run it with ``python -m experiments.draw_four_tiles``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from experiments.figures import COLOURS, GREY
+from experiments.figures import COLORS, GREY
 
 PATH = Path(__file__).parent.parent / "docs" / "img" / "four_tiles.png"
 CENTRES = {0: (0.5, 1.5), 1: (1.5, 1.5), 2: (0.5, 0.5), 3: (1.5, 0.5)}  # tiles 0 1 over 2 3
@@ -24,18 +24,18 @@ def main() -> None:
     """Write the picture."""
     figure, panels = plt.subplots(1, 3, figsize=(10, 4.2), layout="constrained")
     _grid(panels[0], "together: compatible", "Recorded as one team.\nGap 0: a joint policy has both marginals.")
-    _goal(panels[0], 0, "agent 0", COLOURS[0])
-    _goal(panels[0], 3, "agent 1", COLOURS[1])
+    _goal(panels[0], 0, "agent 0", COLORS[0])
+    _goal(panels[0], 3, "agent 1", COLORS[1])
 
     text = "Each was recorded with a random partner.\nSome agent stays at least 0.394 away."
     _grid(panels[1], "both want tile 0: not compatible", text)
-    _goal(panels[1], 0, "agent 0", COLOURS[0], shift=-0.22)
-    _goal(panels[1], 0, "agent 1", COLOURS[1], shift=0.22)
+    _goal(panels[1], 0, "agent 0", COLORS[0], shift=-0.22)
+    _goal(panels[1], 0, "agent 1", COLORS[1], shift=0.22)
 
     text = "Each was recorded with a random partner (dashed).\nSome agent stays at least 0.316 away."
     _grid(panels[2], "wandering partners: not compatible", text)
-    _goal(panels[2], 0, "agent 0", COLOURS[0])
-    _goal(panels[2], 3, "agent 1", COLOURS[1])
+    _goal(panels[2], 0, "agent 0", COLORS[0])
+    _goal(panels[2], 3, "agent 1", COLORS[1])
     for one, other in ((1, 2), (2, 1)):
         panels[2].add_patch(
             FancyArrowPatch(
@@ -63,9 +63,9 @@ def _grid(axes: Axes, title: str, text: str) -> None:
     axes.axis("off")
 
 
-def _goal(axes: Axes, tile: int, name: str, colour: str, shift: float = 0.0) -> None:
+def _goal(axes: Axes, tile: int, name: str, color: str, shift: float = 0.0) -> None:
     x, y = CENTRES[tile]
-    axes.add_patch(Circle((x + shift, y), 0.2, facecolor=colour, edgecolor="none"))
+    axes.add_patch(Circle((x + shift, y), 0.2, facecolor=color, edgecolor="none"))
     axes.text(x + shift, y, name.replace(" ", "\n"), ha="center", va="center", fontsize=8, color="white")
 
 

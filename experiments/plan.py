@@ -1,4 +1,4 @@
-"""What an experiment is made of: curves, panels, runs, and where each run's files lie."""
+"""What an experiment is made of: curves, panels and runs, and where the files of each run are."""
 
 from __future__ import annotations
 
@@ -7,23 +7,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-FIRST_SEED = 100  # of the runs: those of the demonstrators' trainings are below, so no run begins as its demonstrators did
+ROOT = Path(__file__).parent.parent
+# Experts were trained with seeds below 100, so no reported run starts exactly like the training of its experts.
+REPORT_SEED = 100
+# Settings are chosen on these seeds, so the reported seeds never take part in the choice.
+TUNING_SEED = 0
 QUICK_STEPS = 400_000
 IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Runs that differ in their seed only.
+    """Runs that differ only in their seed.
 
     Attributes:
-        label: In the legend.
-        slug: Names the runs' folder; equal slugs of one scenario are the same runs.
-        options: Of the program, as on its command line.
-        demos: The demonstrations' file, relative to the folder of the scenario's demonstrations; see `demos_path`.
-        program: The example that does the run.
-        seeds: How many, unless the command line says otherwise.
-        x: Where it stands in the experiment's summary; None where that is its demonstrators' win rate, or it has none.
+        label: The name in legends and tables.
+        slug: The name of the runs' folder. Curves of one scenario with equal slugs share their runs.
+        options: Command-line options of the program.
+        demos: The demonstrations, by a name that `demos_path` understands. None for a program without demonstrations.
+        program: The file in ``examples/`` that trains.
+        seeds: The number of seeds, unless the command line sets another.
+        first_seed: The lowest seed; the others follow. `REPORT_SEED` for results, `TUNING_SEED` for choosing settings.
+        level: The curve's position on the axis of the summary figure. None if the curve is a baseline, or if the
+            position is the experts' win rate.
     """
 
     label: str
@@ -32,12 +38,21 @@ class Curve:
     demos: str | None = None
     program: str = IPPO
     seeds: int = 5
-    x: float | None = None
+    first_seed: int = REPORT_SEED
+    level: float | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One scenario: its curves, the environment steps of every run, and the slug of the curve to compare with."""
+    """One scenario of a figure.
+
+    Attributes:
+        scenario: The scenario's name.
+        curves: The curves, in the order of the legend.
+        steps: Environment steps of each run, summed over sub-environments.
+        title: The panel's title; the scenario if empty.
+        baseline: The slug of the curve that the others are compared with.
+    """
 
     scenario: str
     curves: tuple[Curve, ...]
@@ -47,47 +62,55 @@ class Panel:
 
     @property
     def name(self) -> str:
-        """Its title, or else the scenario."""
+        """The title, or the scenario if there is no title."""
         return self.title or self.scenario
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One figure, and where its curves are levels of one thing a second one: what was won as a function of that.
+    """One figure.
 
     Attributes:
-        title: Of the figure.
-        panels: From left to right.
-        levels_of: What that thing is called; empty: no second figure.
-        lengths: Whether episodes' lengths are drawn, too.
-        smax_only: Why it would not be the same on another backend; empty: it would.
+        title: The figure's title.
+        panels: The panels from left to right.
+        level_label: What the curves' levels are. If not empty, a summary figure shows results by level.
+        plot_lengths: Whether to draw episode lengths, too.
+        smax_only: Why the experiment runs on SMAX only; empty if it runs on every backend.
     """
 
     title: str
     panels: tuple[Panel, ...]
-    levels_of: str = ""
-    lengths: bool = False
+    level_label: str = ""
+    plot_lengths: bool = False
     smax_only: str = ""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a curve's settings with a seed."""
+    """One training: a curve's settings with one seed.
+
+    Attributes:
+        panel: The panel that the run belongs to.
+        curve: The curve that the run belongs to.
+        seed: The seed.
+        env: ``backend:scenario``.
+        root: The folder of all results.
+    """
 
     panel: Panel
     curve: Curve
     seed: int
-    env: str  # backend:scenario
-    root: Path  # where results go
+    env: str
+    root: Path
 
     @property
     def folder(self) -> Path:
-        """Where everything of this run lies."""
+        """The folder of this run's files."""
         return self.root / "runs" / self.env.replace(":", "_") / self.curve.slug / f"seed{self.seed}"
 
     @property
     def options(self) -> dict[str, Any]:
-        """All options of the program but the run's folder."""
+        """All options of the program except the folder."""
         options = {"env": self.env, "steps": self.panel.steps, "seed": self.seed, **self.curve.options}
         if self.curve.demos is not None:
             options["demos"] = demos_path(self.env, self.curve.demos)
@@ -97,7 +120,8 @@ class Run:
 def demos_path(env: str, name: str) -> Path:
     """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
 
-    A name without a folder is a file that the repository holds; of SMAC it holds none, there the first training's is meant.
+    A name without a folder is a file in the repository. The repository has no files of SMAC; there such a name means the
+    file of the first training.
     """
     env_name = env.replace(":", "_")
     folder, _, level = name.rpartition("/")
@@ -107,15 +131,15 @@ def demos_path(env: str, name: str) -> Path:
 
 
 def quick(experiment: Experiment) -> Experiment:
-    """A small honest version: fewer steps, two seeds, demonstrations that the repository holds, so fewer curves."""
+    """A small version with fewer steps, two seeds, and only the curves whose demonstrations are in the repository."""
     panels = []
     for panel in experiment.panels:
         curves = tuple(
             replace(curve, seeds=2)
             for curve in panel.curves
-            if "/" not in (curve.demos or "") and not curve.options.get("recurrent")  # which is slow
+            if "/" not in (curve.demos or "") and not curve.options.get("recurrent")  # recurrent networks are slow
         )
-        # Of several demonstrations two have to be left, or there is nothing to compare.
+        # A panel that compares demonstrations needs at least two of them.
         wanted, left = ({curve.demos for curve in each} - {None} for each in (panel.curves, curves))
         if curves and len(left) >= min(2, len(wanted)):
             panels.append(replace(panel, curves=curves, steps=min(panel.steps, QUICK_STEPS)))
@@ -123,13 +147,22 @@ def quick(experiment: Experiment) -> Experiment:
 
 
 def runs(experiment: Experiment, root: Path, *, backend: str = "smax", seeds: int | None = None) -> list[Run]:
-    """All runs, each once: first one seed of every curve, then the next, so that half a grid is half of each curve."""
+    """All runs, each listed once.
+
+    The first seed of every curve comes first, then the second, and so on: half a grid is half of each curve.
+
+    Args:
+        experiment: The experiment.
+        root: The folder of all results.
+        backend: "smax" or "smac".
+        seeds: The number of seeds of each curve, instead of the curve's own.
+    """
     found: dict[Path, Run] = {}
     most = max((seeds or curve.seeds for panel in experiment.panels for curve in panel.curves), default=0)
-    for seed in range(most):
+    for number in range(most):
         for panel in experiment.panels:
             for curve in panel.curves:
-                if seed < (seeds or curve.seeds):
-                    run = Run(panel, curve, FIRST_SEED + seed, f"{backend}:{panel.scenario}", root)
+                if number < (seeds or curve.seeds):
+                    run = Run(panel, curve, curve.first_seed + number, f"{backend}:{panel.scenario}", root)
                     found.setdefault(run.folder, run)
     return list(found.values())

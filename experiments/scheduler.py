@@ -1,4 +1,4 @@
-"""Many runs, a few at a time: on this machine or on a Ray cluster, with one bar over all of them."""
+"""Many runs, a few at a time: on this machine or on a Ray cluster, with one progress bar for all."""
 
 from __future__ import annotations
 
@@ -11,52 +11,63 @@ from typing import Any
 from tqdm import tqdm
 
 from dm2_wrappers._extras import require
+from experiments.locks import LocksMissingError
 from experiments.plan import Run
-from experiments.run import Outcome, execute, is_done, steps_done
+from experiments.run import Outcome, execute
+from experiments.run_files import RunFolderError, is_done, one_sentence, steps_done
 
-_LOOK_SECONDS = 2.0
+_BAR_SECONDS = 2.0
 _CANCEL_SECONDS = 10.0
 
 
 def run_all(runs: Sequence[Run], *, jobs: int = 2, ray: bool = False) -> list[Outcome]:
-    """Do all runs; a failed one is told and does not stop the rest.
+    """Do all runs. A failed run is reported and does not stop the others.
 
     Args:
-        runs: What to do, in this order.
-        jobs: How many at a time on this machine.
-        ray: Make each run a task of the Ray cluster that ``ray.init()`` finds; its machines must share the folders.
+        runs: The runs, in the order to start them.
+        jobs: How many run at the same time on this machine.
+        ray: Make each run a task of the Ray cluster that ``ray.init()`` finds. Its machines must share the folders.
 
     Returns:
         The outcomes, in the order of ``runs``.
     """
-    pending = [run for run in runs if not is_done(run)]
-    outcomes = {run.folder: Outcome(run, "done") for run in runs if is_done(run)}
+    done_before = {run.folder for run in runs if _is_done(run)}
+    pending = [run for run in runs if run.folder not in done_before]
+    outcomes = {run.folder: Outcome(run, "done") for run in runs if run.folder in done_before}
     if outcomes:
         tqdm.write(f"{len(outcomes)} of {len(runs)} runs were done before")
-    with _bar(pending), closing(_on_ray(pending) if ray else _on_this_machine(pending, jobs)) as finished:
+    with _progress_bar(pending), closing(_on_ray(pending) if ray else _on_this_machine(pending, jobs)) as finished:
         for outcome in finished:
             outcomes[outcome.run.folder] = outcome
             left = len(runs) - len(outcomes)
-            tqdm.write(f"{outcome.run.folder}: {outcome.state}, {left} to go {outcome.message}".rstrip())
+            tqdm.write(f"{outcome.run.folder}: {outcome.state}, {left} left {outcome.message}".rstrip())
     return [outcomes[run.folder] for run in runs]
 
 
+def _is_done(run: Run) -> bool:
+    """A run with a damaged file is not done: `execute` reports it."""
+    try:
+        return is_done(run)
+    except RunFolderError:
+        return False
+
+
 @contextmanager
-def _bar(runs: Sequence[Run]) -> Iterator[None]:
-    """A bar over the steps of all runs, which it reads from their folders."""
+def _progress_bar(runs: Sequence[Run]) -> Iterator[None]:
+    """A bar over the steps of all runs, which are read from their folders."""
     total = sum(run.panel.steps for run in runs)
     over = threading.Event()
 
     def done() -> int:
-        return sum(min(steps_done(run), run.panel.steps) for run in runs)
+        return sum(min(_steps_done(run), run.panel.steps) for run in runs)
 
     with tqdm(total=total, initial=done(), unit="step", unit_scale=True, smoothing=0.05, desc="all runs") as bar:
 
-        def look() -> None:
-            while not over.wait(_LOOK_SECONDS):
+        def update() -> None:
+            while not over.wait(_BAR_SECONDS):
                 bar.update(done() - bar.n)
 
-        thread = threading.Thread(target=look, daemon=True)
+        thread = threading.Thread(target=update, daemon=True)
         thread.start()
         try:
             yield
@@ -66,19 +77,26 @@ def _bar(runs: Sequence[Run]) -> Iterator[None]:
             bar.update(done() - bar.n)
 
 
+def _steps_done(run: Run) -> int:
+    try:
+        return steps_done(run)
+    except RunFolderError:
+        return 0
+
+
 def _on_this_machine(runs: Sequence[Run], jobs: int) -> Generator[Outcome]:
     stop = threading.Event()
     pool = ThreadPoolExecutor(max_workers=jobs)
     busy = []
     try:
-        for outcome in _as_they_finish([pool.submit(_safely, run, stop=stop, wait=False) for run in runs]):
+        for outcome in _as_they_finish([pool.submit(_outcome, run, stop=stop, wait=False) for run in runs]):
             if outcome.state == "busy":
                 busy.append(outcome.run)
             else:
                 yield outcome
-        # What another runner is at, and may leave unfinished: last, so that two runners share a grid.
-        yield from _as_they_finish([pool.submit(_safely, run, stop=stop) for run in busy])
-    finally:  # Ctrl-C: the runs go on from their checkpoints next time
+        # Runs that another runner works on come last, so two runners share a grid. The other runner may not finish them.
+        yield from _as_they_finish([pool.submit(_outcome, run, stop=stop) for run in busy])
+    finally:  # after Ctrl-C the next attempt continues from the checkpoints
         stop.set()
         pool.shutdown(cancel_futures=True)
 
@@ -91,18 +109,20 @@ def _as_they_finish(futures: Iterable[Future]) -> Iterator[Outcome]:
             yield future.result()
 
 
-def _safely(run: Run, **options: Any) -> Outcome:
-    """One run's failure is its own, whatever it is."""
+def _outcome(run: Run, **options: Any) -> Outcome:
+    """Execute a run; any error is this run's failure only."""
     try:
         return execute(run, **options)
+    except LocksMissingError:  # no run can start
+        raise
     except Exception as error:
-        return Outcome(run, "failed", f"{type(error).__name__}: {error}")
+        return Outcome(run, "failed", one_sentence(error, run.folder))
 
 
 def _on_ray(runs: Sequence[Run]) -> Generator[Outcome]:
     ray = require("ray", "ray")
     ray.init(ignore_reinit_error=True)
-    task = ray.remote(num_cpus=1)(_safely)
+    task = ray.remote(num_cpus=1)(_outcome)
     waiting = {task.remote(run): run for run in runs}
     try:
         while waiting:
@@ -110,7 +130,7 @@ def _on_ray(runs: Sequence[Run]) -> Generator[Outcome]:
             run = waiting.pop(reference)
             try:
                 outcome = ray.get(reference)
-            except ray.exceptions.RayError as error:  # its machine was lost, say
+            except ray.exceptions.RayError as error:  # for example, its machine was lost
                 outcome = Outcome(run, "failed", str(error))
             yield outcome
     finally:  # a cancelled task ends its run

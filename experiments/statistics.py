@@ -1,8 +1,8 @@
-"""What the field asks of a comparison over seeds: means, interquartile means and intervals.
+"""Statistics of a comparison over seeds: means, interquartile means and their intervals.
 
 Intervals are 95 % percentile bootstrap intervals over runs (Agarwal et al., 2021, "Deep Reinforcement Learning at the
-Edge of the Statistical Precipice"), stratified where several curves or scenarios are drawn from: each is resampled on
-its own. The bootstrap is SciPy's.
+Edge of the Statistical Precipice"). They are stratified: each curve or scenario is resampled separately. The bootstrap is
+SciPy's.
 """
 
 from __future__ import annotations
@@ -13,30 +13,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.integrate import trapezoid
 
 RESAMPLES = 2000
-FEWEST = 3  # runs that an interval needs: of two it would be the two, and of three it is their range
+MIN_RUNS = 3  # the fewest runs for an interval: with two it would just be the two values
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, or one at each step, with its 95 % interval."""
+    """A number, or one number per step, with its 95 % interval."""
 
     value: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
 
     @property
-    def known(self) -> bool:
-        """Whether there is an interval: of fewer runs than ``FEWEST`` there is none."""
+    def has_interval(self) -> bool:
+        """Whether there were enough runs (``MIN_RUNS``) for an interval."""
         return not bool(np.isnan(self.low).any() or np.isnan(self.high).any())
 
     def __str__(self) -> str:
-        interval = "" if not self.known else f" [{float(self.low):.3f}, {float(self.high):.3f}]"
+        interval = "" if not self.has_interval else f" [{float(self.low):.3f}, {float(self.high):.3f}]"
         return f"{float(self.value):.3f}{interval}"
 
     def overlaps(self, other: Estimate) -> bool:
-        """Whether the intervals have a number in common; unknown ones do."""
+        """Whether the intervals overlap; a missing interval overlaps with every other."""
         return not bool(self.low > other.high or other.low > self.high)
 
 
@@ -47,15 +48,17 @@ def mean_and_error(runs: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDAr
 
 
 def mean_and_band(runs: NDArray[np.float64]) -> Estimate:
-    """Mean over runs with its standard error to both sides, where the others have their interval."""
+    """Mean over runs, with one standard error on each side in place of the 95 % interval."""
     mean, error = mean_and_error(runs)
     return Estimate(mean, mean - error, mean + error)
 
 
 def interquartile_mean(*groups: NDArray[np.float64]) -> Estimate:
-    """The mean of the middle half of runs [runs, ...]; of several scenarios' runs the mean of these means.
+    """The mean of the middle half of the runs, [runs, ...] -> [...].
 
-    So scenarios count alike, however many runs each has. The interval resamples each scenario's runs on their own.
+    Args:
+        *groups: The runs of one scenario each. The result is the mean over scenarios, so scenarios have equal weight
+            whatever their number of runs. The interval resamples each scenario separately.
     """
 
     def statistic(*resampled: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
@@ -65,7 +68,7 @@ def interquartile_mean(*groups: NDArray[np.float64]) -> Estimate:
 
 
 def probability_of_improvement(first: NDArray[np.float64], second: NDArray[np.float64]) -> Estimate:
-    """How often a run of ``first`` [n] beats one of ``second`` [m]; a tie counts half."""
+    """The share of pairs in which a run of ``first`` [n] beats one of ``second`` [m]; a tie counts as half."""
 
     def statistic(a: NDArray[np.float64], b: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
         a, b = np.moveaxis(a, axis, -1), np.moveaxis(b, axis, -1)
@@ -76,13 +79,13 @@ def probability_of_improvement(first: NDArray[np.float64], second: NDArray[np.fl
 
 
 def area_under_curve(steps: NDArray[np.float64], curves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean height of each curve over the steps, by trapezoids: steps [T], curves [runs, T] -> [runs]."""
-    return np.trapezoid(curves, steps, axis=1) / (steps[-1] - steps[0])
+    """The mean of each curve over the steps, by the trapezoidal rule: steps [T], curves [runs, T] -> [runs]."""
+    return trapezoid(curves, steps, axis=1) / (steps[-1] - steps[0])
 
 
 def _bootstrap(groups: tuple[NDArray[np.float64], ...], statistic: Callable[..., NDArray[np.float64]]) -> Estimate:
     value = np.asarray(statistic(*groups, axis=0))
-    if min(len(group) for group in groups) < FEWEST:
+    if min(len(group) for group in groups) < MIN_RUNS:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     interval = stats.bootstrap(
         groups,

@@ -1,4 +1,4 @@
-"""Tables in Markdown: what each curve's runs won, and how sure that is."""
+"""Tables in Markdown: the results of each curve, with intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.curves import Measured
+from experiments.curves import CurveResults
 from experiments.statistics import (
     area_under_curve,
     interquartile_mean,
@@ -15,49 +15,57 @@ from experiments.statistics import (
     probability_of_improvement,
 )
 
-_HEAD = (
-    "runs",
+_SMOOTHING = 5  # evaluations to average over: a single one of 32 episodes is too noisy
+_MIN_RUNS_TO_COMPARE = 5  # runs of both curves: with fewer an interval is little more than the range of the runs
+
+_HEADINGS = (
+    "curve",
     "seeds",
-    "demonstrators win",
-    "won after training, mean ± standard error",
+    "experts' win rate",
+    "win rate after training, mean ± standard error",
     "area under the curve, mean ± standard error",
-    "its interquartile mean [95 %]",
-    "P(area above the baseline's) [95 %]",
-    "interval apart from the baseline's",
-    "steps until it wins what the baseline won in the end (mean of five evaluations)",
+    "area under the curve, interquartile mean [95 %]",
+    "probability that the area exceeds the baseline's [95 %]",
+    "intervals do not overlap with the baseline's",
+    f"steps until the win rate reaches the baseline's at the end (mean of {_SMOOTHING} evaluations)",
     "episode length at the end",
     "hours",
-    "commit",
+    "commits",
+)
+_HEADINGS_OVER_SCENARIOS = (
+    "curve",
+    "seeds in total",
+    "win rate after training, mean over scenarios of the interquartile mean [95 %]",
+    "area under the curve, mean over scenarios of the interquartile mean [95 %]",
+    "scenarios whose area exceeds the baseline's",
 )
 
 
-_LOOKS = 5  # evaluations of 32 episodes each are too noisy one by one
-_VERDICT = 5  # runs of both: the interval of fewer is hardly more than their range
+def panel_table(name: str, curves: list[CurveResults], baseline: str = "ippo") -> str:
+    """The table of one panel. The area under the curve is the mean win rate over training.
 
-
-def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
-    """One panel's table. The area under the curve is the win rate's mean over training."""
+    Args:
+        name: The panel's name.
+        curves: Its curves.
+        baseline: The slug of the curve to compare with.
+    """
     areas = {one.curve.slug: area_under_curve(one.steps, one.win_rates) for one in curves}
     baselines = [one for one in curves if one.curve.slug == baseline]
-    means = {slug: interquartile_mean(values) for slug, values in areas.items()}
-    lines = [f"### {name}", "", _row(_HEAD), _row("---" for _ in _HEAD)]
+    lines = [f"### {name}", "", row(_HEADINGS), row("---" for _ in _HEADINGS)]
     for one in curves:
-        better = (
-            ""
-            if baseline not in areas or one.curve.slug == baseline
-            else str(probability_of_improvement(areas[one.curve.slug], areas[baseline]))
-        )
+        area = areas[one.curve.slug]
+        compared = baseline in areas and one.curve.slug != baseline
         lines.append(
-            _row(
+            row(
                 (
                     one.label,
                     len(one.final),
-                    "" if one.demonstrators is None else f"{one.demonstrators:.3f}",
+                    "" if one.expert_win_rate is None else f"{one.expert_win_rate:.3f}",
                     _mean(one.final),
-                    _mean(areas[one.curve.slug]),
-                    means[one.curve.slug],
-                    better,
-                    _apart(areas[one.curve.slug], areas[baseline]) if better else "",
+                    _mean(area),
+                    interquartile_mean(area),
+                    probability_of_improvement(area, areas[baseline]) if compared else "",
+                    _intervals_apart(area, areas[baseline]) if compared else "",
                     _steps_until(one, baselines[0]) if baselines else "",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
@@ -68,62 +76,65 @@ def table(name: str, curves: list[Measured], baseline: str = "ippo") -> str:
     return "\n".join(lines) + "\n"
 
 
-def pooled(panels: Sequence[tuple[str, Sequence[Measured]]], baseline: str) -> str:
-    """One table over all these scenarios, of the curves that each has; empty where there are not several of both.
+def scenarios_table(panels: Sequence[tuple[str, Sequence[CurveResults]]], baseline: str) -> str:
+    """One table over all scenarios, with the curves that every scenario has.
 
     Args:
         panels: Scenarios and their curves.
         baseline: The label of the curve to compare with.
+
+    Returns:
+        The table; empty if there are not several scenarios and several shared curves, or if labels are ambiguous.
     """
     areas = [{one.curve.label: area_under_curve(one.steps, one.win_rates) for one in curves} for _, curves in panels]
     finals = [{one.curve.label: one.final for one in curves} for _, curves in panels]
-    distinct = all(len(labels) == len(curves) for labels, (_, curves) in zip(areas, panels, strict=True))
+    unambiguous = all(len(labels) == len(curves) for labels, (_, curves) in zip(areas, panels, strict=True))
     shared = [label for label in areas[0] if all(label in each for each in areas)]
-    if len({scenario for scenario, _ in panels}) < max(2, len(panels)) or len(shared) < 2 or not distinct:
+    if len({scenario for scenario, _ in panels}) < max(2, len(panels)) or len(shared) < 2 or not unambiguous:
         return ""
-    head = (
-        "runs",
-        "seeds, all together",
-        "won after training, mean of the scenarios' interquartile means [95 %]",
-        "area, mean of the scenarios' interquartile means [95 %]",
-        "scenarios where that area is above the baseline's",
-    )
-    lines = [f"### {', '.join(scenario for scenario, _ in panels)} together", "", _row(head), _row("---" for _ in head)]
+    scenarios = ", ".join(scenario for scenario, _ in panels)
+    lines = [
+        f"### All scenarios: {scenarios}",
+        "",
+        row(_HEADINGS_OVER_SCENARIOS),
+        row("---" for _ in _HEADINGS_OVER_SCENARIOS),
+    ]
     for label in shared:
         above = ""
         if baseline in shared and label != baseline:
             better = (interquartile_mean(each[label]).value > interquartile_mean(each[baseline]).value for each in areas)
             above = f"{sum(map(bool, better))} of {len(areas)}"
-        won, area = (interquartile_mean(*(each[label] for each in of)) for of in (finals, areas))
-        lines.append(_row((label, sum(len(each[label]) for each in areas), won, area, above)))
+        won, area = (interquartile_mean(*(each[label] for each in groups)) for groups in (finals, areas))
+        lines.append(row((label, sum(len(each[label]) for each in areas), won, area, above)))
     return "\n".join(lines) + "\n"
 
 
-def _steps_until(one: Measured, baseline: Measured) -> str:
-    """When the runs' mean over five evaluations is first as high as the baseline's over its last five."""
+def row(cells: Iterable[object]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _steps_until(one: CurveResults, baseline: CurveResults) -> str:
+    """The first step at which the smoothed win rate reaches the baseline's last smoothed win rate."""
     own, target = (
-        np.convolve(each.win_rates.mean(axis=0), np.full(_LOOKS, 1 / _LOOKS), "valid") for each in (one, baseline)
+        np.convolve(each.win_rates.mean(axis=0), np.full(_SMOOTHING, 1 / _SMOOTHING), "valid") for each in (one, baseline)
     )
-    if min(len(one.steps), len(baseline.steps)) < _LOOKS or target[-1] == 0:
+    if min(len(one.steps), len(baseline.steps)) < _SMOOTHING or target[-1] == 0:
         return ""
-    there = np.flatnonzero(own >= target[-1])
-    if not len(there):
+    reached = np.flatnonzero(own >= target[-1])
+    if not len(reached):
         return "not within the run"
-    # The first five evaluations end where they end: it may have been there before.
-    return ("at most " if there[0] == 0 else "") + f"{one.steps[there[0] + _LOOKS - 1]:,.0f}"
+    # The first smoothed value covers several evaluations: the win rate may have been reached before the last of them.
+    return ("at most " if reached[0] == 0 else "") + f"{one.steps[reached[0] + _SMOOTHING - 1]:,.0f}"
 
 
 def _mean(runs: NDArray[np.float64]) -> str:
-    """Of a single run there is no error to tell."""
+    """Mean and standard error; a single run has no error."""
     mean, error = mean_and_error(runs)
     return f"{mean:.3f} ± {error:.3f}" if len(runs) > 1 else f"{mean:.3f}"
 
 
-def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
-    if min(len(one), len(other)) < _VERDICT:
+def _intervals_apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
+    if min(len(one), len(other)) < _MIN_RUNS_TO_COMPARE:
         return "too few seeds"
     return "no" if interquartile_mean(one).overlaps(interquartile_mean(other)) else "yes"
-
-
-def _row(cells: Iterable[object]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"

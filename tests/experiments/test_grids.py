@@ -1,18 +1,20 @@
 """The grids: which runs an experiment has."""
 
+import re
+
 import pytest
 
+from experiments.experts import QMIX_RECORDING_LEVELS, RECORDING_LEVELS, WEAKER_STRONGER
 from experiments.grids import EXPERIMENTS
-from experiments.plan import IPPO, Run, demos_path, quick, runs
-from experiments.run import ROOT
-from experiments.teams import LEVELS, QMIX_LEVELS
+from experiments.plan import IPPO, ROOT, Run, demos_path, quick, runs
+from experiments.settings import COEFFICIENTS
 
 
 def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
     seen = {}
     for experiment in EXPERIMENTS.values():
         every = [
-            Run(panel, curve, 100, f"smax:{panel.scenario}", tmp_path)
+            Run(panel, curve, curve.first_seed, f"smax:{panel.scenario}", tmp_path)
             for panel in experiment.panels
             for curve in panel.curves
         ]
@@ -27,10 +29,12 @@ def test_a_curve_has_the_same_seeds_in_all_figures():
     for experiment in EXPERIMENTS.values():
         for panel in experiment.panels:
             for curve in panel.curves:
-                assert seeds.setdefault((panel.scenario, curve.slug), curve.seeds) == curve.seeds
-    assert seeds["5m_vs_6m", "ippo"] == 10
-    assert seeds["3s_vs_4z", "ippo"] == 5
-    assert seeds["2s3z", "ippo"] == 3
+                own = (curve.first_seed, curve.seeds)
+                assert seeds.setdefault((panel.scenario, curve.slug), own) == own
+    assert seeds["5m_vs_6m", "ippo"] == (100, 10)
+    assert seeds["3s_vs_4z", "ippo"] == (100, 5)
+    assert seeds["2s3z", "ippo"] == (100, 3)
+    assert seeds["2s3z", "tuning-ippo"] == (0, 3)
 
 
 def test_figure_2_is_what_the_paper_shows(tmp_path):
@@ -47,13 +51,13 @@ def test_figure_2_is_what_the_paper_shows(tmp_path):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_the_quick_versions_need_only_what_the_repository_holds(name, tmp_path):
+def test_the_quick_versions_need_only_files_of_the_repository(name, tmp_path):
     for run in runs(quick(EXPERIMENTS[name]), tmp_path):
         if run.curve.demos is not None:
             assert (ROOT / run.options["demos"]).is_file()
 
 
-def test_the_quick_figures_4_and_5_still_show_what_they_are_about(tmp_path):
+def test_the_quick_versions_keep_the_comparison_of_their_figure(tmp_path):
     of_4 = {run.curve.demos for run in runs(quick(EXPERIMENTS["fig4"]), tmp_path)}
     assert {"win30", "win50"} < of_4
     of_5 = {run.curve.slug for run in runs(quick(EXPERIMENTS["fig5"]), tmp_path)}
@@ -63,9 +67,9 @@ def test_the_quick_figures_4_and_5_still_show_what_they_are_about(tmp_path):
         "smax:3m",
         "smax:5m_vs_6m",
         "smax:3s_vs_4z",
-    }  # of the others the repository has none
+    }  # the repository has no demonstrations of the others
     assert max(run.panel.steps for run in five) == 400_000
-    assert not runs(quick(EXPERIMENTS["fig3"]), tmp_path)  # with one style of four it would not be about styles
+    assert not runs(quick(EXPERIMENTS["fig3"]), tmp_path)  # one style of four is no comparison
     assert not any(run.curve.options.get("recurrent") for run in runs(quick(EXPERIMENTS["preset"]), tmp_path))
 
 
@@ -76,12 +80,67 @@ def test_every_panel_has_its_baseline_and_demonstrations_that_are_planned(name):
         assert panel.baseline in slugs
         for folder, _, level in ((curve.demos or "").rpartition("/") for curve in panel.curves):
             if folder.startswith(("seed", "qmix")):
-                levels = (QMIX_LEVELS if folder.startswith("qmix") else LEVELS)[panel.scenario][0]
+                levels = (QMIX_RECORDING_LEVELS if folder.startswith("qmix") else RECORDING_LEVELS)[panel.scenario][0]
                 assert level in {f"win{round(100 * each):02d}" for each in levels}
 
 
 def test_demonstrations_are_found_by_name():
     assert str(demos_path("smax:3m", "win50")) == "demos_data/smax_3m_win50.npz"
     assert str(demos_path("smax:3m", "seed2/win50")) == "demos_data/full/smax_3m/seed2/smax_3m_win50.npz"
-    # Those that the repository holds are of SMAX.
+    # The files in the repository are of SMAX.
     assert str(demos_path("smac:3m", "win50")) == "demos_data/full/smac_3m/seed0/smac_3m_win50.npz"
+
+
+def test_coefficients_are_those_of_the_paper_and_its_larger_one_elsewhere():
+    assert COEFFICIENTS == {
+        "3m": 0.3,
+        "2s3z": 0.3,
+        "3s_vs_3z": 0.3,
+        "3s_vs_4z": 0.05,
+        "3s_vs_5z": 0.1,
+        "5m_vs_6m": 0.3,
+        "8m_vs_9m": 0.4,
+    }
+
+
+@pytest.mark.parametrize("scenario", WEAKER_STRONGER)
+def test_the_weaker_experts_win_about_30_percent_and_the_stronger_ones_more(scenario):
+    """The win rates of the recorded episodes, which results/demonstrations.md lists."""
+    listed = (ROOT / "results" / "demonstrations.md").read_text()
+    weaker, stronger = (
+        float(re.search(rf"^\| {re.escape(str(path.relative_to('demos_data')))} \| \d+ \| ([\d.]+) \|", listed, re.M)[1])
+        for path in (demos_path(f"smax:{scenario}", name) for name in WEAKER_STRONGER[scenario])
+    )
+    assert 0.25 < weaker < 0.35 < stronger < 0.55
+
+
+def test_the_baseline_changes_one_setting_at_a_time_on_tuning_seeds(tmp_path):
+    grid = runs(EXPERIMENTS["baseline"], tmp_path)
+    assert len(grid) == len({run.folder for run in grid}) == 5 * 8 * 3
+    assert {run.env.partition(":")[2] for run in grid} == {"3m", "2s3z", "5m_vs_6m", "3s_vs_4z", "3s_vs_5z"}
+    assert {run.seed for run in grid} == {0, 1, 2}
+    changes = []
+    for run in grid:
+        assert (run.curve.program, run.options["algorithm"], run.curve.demos) == (IPPO, "ippo", None)
+        if (run.env, run.seed) == ("smax:5m_vs_6m", 0):
+            changes.append(
+                {key: run.options[key] for key in run.options if key not in ("env", "steps", "seed", "algorithm")}
+            )
+    assert changes == [
+        {},
+        {"after-death": "mean"},
+        {"after-death": "critic"},
+        {"learning-rate": 5e-4},
+        {"learning-rate": 2e-3},
+        {"ent-coef": 0.003},
+        {"ent-coef": 0.03},
+        {"n-epochs": 10},
+    ]
+
+
+def test_reported_runs_never_use_tuning_seeds(tmp_path):
+    tuning = {run.folder.parent for run in runs(EXPERIMENTS["baseline"], tmp_path)}
+    for name, experiment in EXPERIMENTS.items():
+        for run in runs(experiment, tmp_path):
+            assert (run.seed < 100) == (name == "baseline")
+            assert (run.folder.parent in tuning) == (name == "baseline")

@@ -1,0 +1,53 @@
+"""The finished runs of a curve as arrays."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.curves import read_panel
+from experiments.run_files import RunFolderError
+from tests.helpers.tiny_grid import PANEL, run_of, write_finished_run, write_run_json
+
+
+def test_a_curve_has_the_evaluations_that_all_its_runs_have(tmp_path):
+    grid = [run_of(tmp_path, seed=seed) for seed in (0, 1, 2)]
+    write_finished_run(grid[0], {0: 0.0, 100: 0.1, 200: 0.2, 400: 0.4}, seconds=3.5)
+    write_finished_run(grid[1], {0: 0.5, 200: 0.6, 300: 0.7, 400: 0.8}, commit="def", earlier_commits=["012"])
+    write_run_json(grid[2])  # not finished
+    (results,) = read_panel(PANEL, grid)
+    np.testing.assert_array_equal(results.steps, [0, 200, 400])
+    np.testing.assert_array_equal(results.win_rates, [[0.0, 0.2, 0.4], [0.5, 0.6, 0.8]])
+    np.testing.assert_array_equal(results.lengths, [[0, 2, 4], [5, 6, 8]])
+    np.testing.assert_array_equal(results.final, [0.4, 0.8])
+    assert results.seconds == 4.5
+    assert results.commits == ("012", "abc", "def")
+    assert (results.expert_win_rate, results.label) == (None, "IPPO")
+    # The same in the other order of runs.
+    (results,) = read_panel(PANEL, grid[::-1])
+    np.testing.assert_array_equal(results.steps, [0, 200, 400])
+
+
+def test_runs_with_different_demonstrations_are_refused(tmp_path):
+    grid = [run_of(tmp_path, curve=1, seed=seed) for seed in (0, 1)]
+    for run in grid:
+        write_finished_run(run, {0: 0.0, 320: 0.1}, demonstrations={"sha256": f"sum{run.seed}", "win_rate": 0.3})
+    with pytest.raises(RunFolderError, match="used different demonstrations, with SHA-256 sum0, sum1"):
+        read_panel(PANEL, grid)
+
+
+def test_a_cut_off_curve_is_refused(tmp_path):
+    run = run_of(tmp_path)
+    write_finished_run(run, {0: 0.0, 160: 0.1, 320: 0.2})
+    lines = (run.folder / "evaluations.csv").read_text().splitlines(keepends=True)
+    (run.folder / "evaluations.csv").write_text("".join(lines[:-1]))  # cut off between two lines
+    with pytest.raises(RunFolderError, match=r"evaluations\.csv is damaged: its last step is 160, but .*final\.json is 320"):
+        read_panel(PANEL, [run])
+
+
+def test_runs_without_win_rates_are_refused(tmp_path):
+    run = run_of(tmp_path)
+    write_finished_run(run, {0: 0.0, 320: 0.2})
+    (run.folder / "final.json").write_text(json.dumps({"step": 320, "return": 1.0}))
+    with pytest.raises(RunFolderError, match=r"final\.json has no 'win_rate': the figures need it"):
+        read_panel(PANEL, [run])
