@@ -37,6 +37,8 @@ class Array(Stateful):
 
     def set_state(self, state: Any) -> None:
         """What ``numpy.ndarray.__setstate__`` does, for numbers, and for objects in one dimension."""
+        if type(state) is not tuple or len(state) != 5:
+            raise ValueError("damaged pickle (an array's state that is none)")
         _, shape, dtype, fortran, content = state
         count = math.prod(_sizes(shape))
         if _is_dtype(dtype, "O"):
@@ -124,6 +126,8 @@ def _storage(content: bytes, budget: Budget) -> NDArray[Any]:
     claims: list[tuple[str, int, np.dtype[Any]]] = []
 
     def claim(identity: Any) -> None:
+        if type(identity) is not tuple or len(identity) != 6:
+            raise ValueError("it holds a torch storage of an unknown form")
         kind, dtype, key, location, numel, view = identity
         if kind != "storage" or type(key) is not str or type(location) is not str or view is not None:
             raise ValueError("it holds a torch storage of an unknown form")
