@@ -1,8 +1,8 @@
-"""Pickles of NumPy arrays and torch tensors of numbers, read without unpickling (see ``pickle_machine.py``).
+"""Reads pickles of NumPy arrays and torch tensors of numbers without unpickling them (see ``pickle_machine.py``).
 
-This is the table of the names that they use, with functions of our own: the originals accept too much. Everything else is
-a ``ValueError``, as is damage. Memory stays within a small multiple of the pickle's size, and time within seconds: copied
-bytes and opcodes are counted (``pickle_machine.Budget``).
+The table below has the names that such pickles use, each with a function written here: the originals accept too much. Any
+other name is a ``ValueError``, and so is damage. Memory stays within a small multiple of the pickle's size, and time within
+seconds, because copied bytes and opcodes are counted (``pickle_machine.Budget``).
 
 torch writes a tensor's numbers as a pickle within the pickle (``torch.storage._load_from_bytes``), which plain ``pickle``
 would run with torch's own unrestricted loader. Here the same machine reads it, and the numbers that follow it are taken as
