@@ -11,7 +11,6 @@ import numpy as np
 
 from dm2_wrappers import compatibility, envs
 from dm2_wrappers.demonstrations.dataset import Demonstrations
-from dm2_wrappers.demonstrations.npz import MAX_BYTES
 from dm2_wrappers.vector.layout import environment_id
 from dm2_wrappers.vector.spaces import flat_space
 
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     chosen.set_defaults(command=_filter)
 
-    compatible = commands.add_parser("compatible", help="test whether the agents' demonstrations can be of one team")
+    compatible = commands.add_parser("compatible", help="test whether the agents' demonstrations can come from one team")
     _add_file(compatible)
     compatible.set_defaults(command=_compatible)
     return parser
@@ -73,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="a demonstrations file (.npz)")
-    parser.add_argument("--max-bytes", type=int, default=MAX_BYTES, help="refuse a file whose arrays are larger (1 GiB)")
+    parser.add_argument(
+        "--max-bytes", type=int, help="refuse a file whose arrays are larger (default: 1 GiB, or more for files over 32 MiB)"
+    )
 
 
 def _without_errno(error: OSError) -> str:

@@ -159,7 +159,7 @@ class Demonstrations:
         return Demonstrations(**selection.by_return(self, share))
 
     def shuffled(self, seed: int) -> Demonstrations:
-        """The same episodes of every agent, but each agent's in an order of its own: no longer concurrent (6.2).
+        """The same episodes, in another random order for each agent, so that they are no longer concurrent (section 6.2).
 
         Raises:
             ValueError: ``seed`` is not an integer of at least 0.
@@ -174,37 +174,16 @@ class Demonstrations:
 
     @classmethod
     def mix(cls, sources: Mapping[str, Demonstrations]) -> Demonstrations:
-        """Take each agent from demonstrations of its own: a team that was not trained together (section 6.2).
+        """Take each agent from other demonstrations: a team that was not trained together (section 6.2).
 
         Args:
-            sources: For each agent the demonstrations to take it from; the order is the new agent order. Of all, as
-                many episodes are taken as the shortest has.
+            sources: For each agent the demonstrations to take it from, in the new order of agents. Each agent keeps as many
+                episodes as the smallest source has.
 
         Raises:
             ValueError: No sources, an agent that its source lacks, different scenarios or kinds of actions.
         """
-        if not sources:
-            raise ValueError("mix() needs a dict from each agent to its demonstrations, but it is empty")
-        for agent, demos in sources.items():
-            demos.observations(agent)  # raises the sentence about an unknown agent
-        first, *others = sources.values()
-        for demos in others:
-            if None not in (first.env_id, demos.env_id) and first.env_id != demos.env_id:
-                raise ValueError(
-                    f"mix() needs demonstrations of one scenario, but got {first.env_id!r} and {demos.env_id!r}"
-                )
-            if demos.actions.shape[2:] != first.actions.shape[2:]:
-                raise ValueError(
-                    f"mix() needs actions of one kind, but one source has {first.actions.shape[2:] or 'discrete'} "
-                    f"and another {demos.actions.shape[2:] or 'discrete'}"
-                )
-        order = np.arange(min(len(demos) for demos in sources.values()))
-        columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
-        metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
-        for name in ("policy", "selected"):  # each agent's own, where its source has one
-            if name == "policy" or any(name in demos.metadata for demos in sources.values()):
-                metadata[name] = {agent: demos.metadata.get(name) for agent, demos in sources.items()}
-        return cls(**selection.select(columns, metadata))
+        return cls(**selection.mixed(sources))
 
     @classmethod
     def from_episodes(
@@ -258,21 +237,21 @@ class Demonstrations:
     ) -> Demonstrations:
         """Play whole episodes and keep what each agent saw before each action.
 
-        Under a DM2 wrapper its environment is played, so that no discriminator is trained on these episodes. Rewards are
-        the environment's own: where infos hold ``env_reward``, no shaping gets in.
-        Episodes that the simulator broke are thrown away and played again. A recurrent policy may have a method
-        ``start_episode(mask)``, called with a bool [N] of the copies whose episode begins (N = 1 for a ParallelEnv).
+        A DM2 wrapper around the environment is removed first, so that its discriminators are not trained on these
+        episodes. Where infos hold ``env_reward``, that is recorded instead of the shaped reward. Episodes that the
+        simulator broke are thrown away and played again. If a policy has a method ``start_episode(mask)``, it is called
+        with a bool [N] of the sub-environments whose episode begins (N = 1 for a ParallelEnv).
 
         Args:
-            env: A PettingZoo ``ParallelEnv``, or a ``MultiAgentVectorEnv`` (each copy plays equally many episodes:
-                the first ones to finish would be the short ones).
+            env: A PettingZoo ``ParallelEnv``, or a ``MultiAgentVectorEnv``. Each sub-environment plays equally
+                many episodes, because the first to finish would mostly be short ones.
             policy: For a ParallelEnv ``policy({agent: observation}) -> {agent: action}``, for a vector environment
                 ``policy(observations [N, K, D], infos) -> actions [N, K]``.
             episodes: How many joint episodes to keep.
             seed: Seeds the environment's first reset and, while recording, Python's, NumPy's and torch's global random
-                streams, from which policies sample; a generator of the policy's own is the caller's.
+                streams, from which policies sample. If the policy has its own generator, seed it yourself.
             provenance: What to remember of the policy; what JSON can hold.
-            progress_bar: Show one (needs tqdm).
+            progress_bar: Show a progress bar (needs tqdm).
 
         Raises:
             ValueError: ``episodes`` below 1, a provenance that JSON cannot hold, or an action outside an agent's space.
@@ -281,7 +260,7 @@ class Demonstrations:
         return cls(**recording.record(env, policy, episodes, seed=seed, provenance=provenance, progress_bar=progress_bar))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one compressed ``.npz`` file; an interrupted save leaves any older file as it was.
+        """Write one compressed ``.npz`` file. If saving fails or is interrupted, an older file stays as it was.
 
         Raises:
             ValueError: The metadata take more than a million characters of JSON.
@@ -296,13 +275,13 @@ class Demonstrations:
         )
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, max_bytes: int | None = npz.MAX_BYTES) -> Demonstrations:
+    def load(cls, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Demonstrations:
         """Read a file that :meth:`save` wrote. Nothing in it is ever unpickled, so files of strangers are safe to read.
 
         Args:
             path: The file.
-            max_bytes: Refuse a file whose arrays take more memory than this (a few megabytes of file can hold gigabytes of
-                zeros). None sets no limit.
+            max_bytes: Refuse a file whose arrays take more memory than this, because a few megabytes of file can hold
+                gigabytes of zeros. None: 1 GiB, or 32 times the file's size if that is more.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -330,23 +309,24 @@ class Demonstrations:
     ) -> Demonstrations:
         """Read what the paper's own implementation recorded: ``agent_<i>.npz`` or ``.npy``, pickled torch tensors.
 
-        The pickles are not unpickled: only arrays and tensors of numbers are built, and anything else in them is refused
-        by name. Padding is cut by the rule in ``pymarl/reader.py``. Those files hold no rewards (here 0) and do not say
-        who won (here: not reported), and what they hold is what SMAC shows, without what the paper's learners also see:
-        its ``last_action`` and ``agent_id`` can be appended, in the order of ``envs.smac``.
+        The files are pickles, but they are not unpickled: only arrays and tensors of numbers are built, and an error names
+        anything else. ``pymarl/reader.py`` explains how padding is cut. These files hold neither rewards (here 0) nor wins
+        (here: not reported). Their observations are SMAC's own, without the last action and the agent's number that the
+        paper's learners also see; ``last_action`` and ``agent_id`` append those, in the order of ``envs.smac``.
 
         Args:
-            folder: Where agent_0, agent_1, ... are, recorded together.
+            folder: The folder with the files of agents 0, 1, ..., which were recorded together.
             agents: Their names, such as an environment's ``possible_agents``; by default agent_0, agent_1, ...
             env_id: The environment they fit, such as "smac:5m_vs_6m".
-            last_action: Append the last action, one-hot in so many actions; 0 does not.
+            last_action: The number of actions: append the last action, one-hot. 0 does not append it.
             agent_id: Append the agent's number, one-hot.
-            episodes: Only the first so many (the paper: 1,000).
-            max_bytes: Refuse a file whose contents are larger.
+            episodes: Keep only this many episodes, the first ones (the paper: 1,000).
+            max_bytes: Refuse files whose contents are larger, all of them together or as arrays.
 
         Raises:
-            FileNotFoundError: No such folder, or no agent_0 in it.
-            ValueError: A file that is damaged, or holds something else, or does not fit the others or the arguments.
+            FileNotFoundError: There is no such folder, or no agent_0 in it.
+            PermissionError: A file may not be read.
+            ValueError: A file is damaged, holds something else, or does not fit the others or the arguments.
         """
         return cls(
             **reader.read(

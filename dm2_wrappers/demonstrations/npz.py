@@ -29,6 +29,7 @@ from dm2_wrappers.demonstrations.archive import StoredArray, UnusableFileError
 
 FORMAT_VERSION = 1
 MAX_BYTES = 2**30  # of arrays; 1,000 episodes of SMAX's 5m_vs_6m have 2**27
+MAX_RATIO = 32  # of arrays to the file; recordings on SMAX, four fifths of them zeros, have 11
 _MAX_METADATA = 2**20  # characters
 _ARRAYS = {
     "observations": "float32",
@@ -61,13 +62,13 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadat
         np.savez_compressed(file, metadata=text, **converted)
 
 
-def load(path: str | os.PathLike[str], max_bytes: int | None = MAX_BYTES) -> dict[str, Any]:
+def load(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` that a file holds; see :meth:`Demonstrations.load`."""
     path, max_bytes = Path(path), _checks.integer("max_bytes", max_bytes, least=1, none=True)
     try:
         archive.check_readable(path, "demonstrations file")
         with archive.opened(path) as file:
-            return _read(file, max_bytes)
+            return _read(file, max_bytes or max(MAX_BYTES, MAX_RATIO * path.stat().st_size))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no demonstrations file at {path}; record some with Demonstrations.record(...) and .save() them there"
@@ -81,7 +82,7 @@ def not_usable(path: str | os.PathLike[str], error: ValueError) -> ValueError:
     return ValueError(f"{path} is not a usable demonstrations file: {archive.one_sentence(error)}")
 
 
-def _read(file: zipfile.ZipFile, max_bytes: int | None) -> dict[str, Any]:
+def _read(file: zipfile.ZipFile, max_bytes: int) -> dict[str, Any]:
     """The arguments of ``Demonstrations``. Headers come first: arrays are read only if they fit together.
 
     Raises:
@@ -98,7 +99,7 @@ def _read(file: zipfile.ZipFile, max_bytes: int | None) -> dict[str, Any]:
             raise UnusableFileError(f"its {name} must be {dtype}, but they are {found}")
     validation.check_shapes(agents, sizes, {name: array.shape for name, array in stored.items()})
     total = sum(array.nbytes for array in stored.values())
-    if max_bytes is not None and total > max_bytes:
+    if total > max_bytes:
         raise UnusableFileError(
             f"its arrays take {total:,} bytes, over max_bytes={max_bytes:,}; pass a larger max_bytes if you trust the file"
         )

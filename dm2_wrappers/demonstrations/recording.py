@@ -1,4 +1,4 @@
-"""Record demonstrations: play whole episodes and keep what each agent observed before each action."""
+"""Recording: play whole episodes and keep what each agent observed before each action."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class _DictPolicy:
 
     Args:
         env: The ParallelEnv as a vector environment with one sub-environment.
-        policy: The user's function. One that requires ``infos``, or has it as a keyword-only parameter, gets the agents'
-            infos as well, which may hold masks.
+        policy: The user's function. If it requires ``infos``, or has it as a keyword-only parameter, it also gets the
+            agents' infos, which may hold masks.
     """
 
     def __init__(self, env: SyncVectorEnv, policy: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,30 @@ def select(columns: Sequence[Column], metadata: dict[str, Any]) -> dict[str, Any
         # A file's metadata also say the win rate; that of the new demonstrations is another one.
         "metadata": {name: value for name, value in metadata.items() if name != "win_rate"},
     }
+
+
+def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` with each agent from another team; see :meth:`Demonstrations.mix`."""
+    if not sources:
+        raise ValueError("mix() needs a dict from each agent to its demonstrations, but it is empty")
+    for agent, demos in sources.items():
+        demos.observations(agent)  # raises the sentence about an unknown agent
+    first, *others = sources.values()
+    for demos in others:
+        if None not in (first.env_id, demos.env_id) and first.env_id != demos.env_id:
+            raise ValueError(f"mix() needs demonstrations of one scenario, but got {first.env_id!r} and {demos.env_id!r}")
+        if demos.actions.shape[2:] != first.actions.shape[2:]:
+            raise ValueError(
+                f"mix() needs actions of one kind, but one source has {first.actions.shape[2:] or 'discrete'} "
+                f"and another {demos.actions.shape[2:] or 'discrete'}"
+            )
+    order = np.arange(min(len(demos) for demos in sources.values()))
+    columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
+    metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
+    for name in ("policy", "selected"):  # each agent's own, where its source has one
+        if name == "policy" or any(name in demos.metadata for demos in sources.values()):
+            metadata[name] = {agent: demos.metadata.get(name) for agent, demos in sources.items()}
+    return select(columns, metadata)
 
 
 def by_outcome(demos: Demonstrations, won: bool) -> dict[str, Any]:

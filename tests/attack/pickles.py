@@ -349,7 +349,7 @@ def _swollen(rng: random.Random, canary: str) -> bytes:
         [b"}", b"]", b")", b"N", b"(", b"]\x94", b"}\x94", b"h\0", b"h\0\x85", b"](h\0h\0h\0e", b"Q", b"\x89a"]
     )
     start = rng.choice([b"\x80\4]q\0", pickle.dumps(array_of(episodes()), protocol=4)[:-1]])
-    return npy(start + piece * rng.randrange(100_000, 300_000) + b".")
+    return npy(start + piece * rng.randrange(50_000, 100_000) + b".")
 
 
 def _truncated(rng: random.Random, canary: str) -> bytes:

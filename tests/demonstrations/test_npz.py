@@ -209,15 +209,21 @@ def test_a_small_file_of_many_zeros_is_refused_before_it_is_read(tmp_path):
     assert peak < 5_000_000
 
 
-def test_the_default_limit_and_none(tmp_path):
+def test_the_limit_is_what_is_given_or_grows_with_the_file(tmp_path, monkeypatch):
     make().save(tmp_path / "demos.npz")
-    assert npz.MAX_BYTES == 2**30
     size = 9 * 2 * (3 * 4 + 1 + 8 + 4) + 2 * 4 * 8 + 2 * 3
     assert len(Demonstrations.load(tmp_path / "demos.npz", max_bytes=size)) == 3
-    assert len(Demonstrations.load(tmp_path / "demos.npz", max_bytes=None)) == 3
     rejected(tmp_path / "demos.npz", match=f"take {size} bytes, over max_bytes={size - 1}", max_bytes=size - 1)
     with pytest.raises(ValueError, match="max_bytes must be None or an integer of at least 1, got 0"):
         Demonstrations.load(tmp_path / "demos.npz", max_bytes=0)
+    assert (npz.MAX_BYTES, npz.MAX_RATIO) == (2**30, 32)
+    monkeypatch.setattr(npz, "MAX_BYTES", 100)
+    assert len(Demonstrations.load(tmp_path / "demos.npz")) == 3
+    zeros = make(lengths=(50_000, 1, 1))
+    replace(zeros, padded_observations=np.zeros_like(zeros.padded_observations), actions=np.zeros_like(zeros.actions)).save(
+        path := tmp_path / "zeros.npz"
+    )
+    rejected(path, match=f"over max_bytes={32 * path.stat().st_size:,}; pass a larger")
 
 
 def test_metadata_are_limited_in_files_and_when_saved(tmp_path):

@@ -132,8 +132,8 @@ def test_progress_bar(capsys):
     assert "2/2" in capsys.readouterr().err
 
 
-def test_record_over_copies_takes_the_same_number_from_each():
-    """Episode length depends on the copy here, so taking the first to finish would show."""
+def test_each_sub_environment_records_the_same_number_of_episodes():
+    """Here each sub-environment has another episode length, so taking the first to finish would show."""
     lengths = iter([1, 7, 2])
     venv = dm2.vectorize(lambda: TinyEnv(limit=next(lengths), wins=True), 3)
     policy = Clock()
@@ -149,7 +149,7 @@ def test_a_vector_env_records_what_a_parallel_env_does():
     alone = Demonstrations.record(TinyEnv(**options), Clock(), 5, seed=3)
     batched = Demonstrations.record(dm2.vectorize(lambda: TinyEnv(**options), 1), Clock(), 5, seed=3)
     assert alone.sizes == batched.sizes == (4, 2, 3)
-    # The batched recording's episodes are in random order: copies finish their short ones first.
+    # The batched recording's episodes are in random order: sub-environments finish their short ones first.
     order = np.random.default_rng(3).permutation(5)
     assert order.tolist() != [0, 1, 2, 3, 4]
     for k in range(3):
@@ -159,7 +159,7 @@ def test_a_vector_env_records_what_a_parallel_env_does():
                 assert np.array_equal(getattr(batched, name)[rows[0], k], getattr(alone, name)[rows[1], k]), name
 
 
-def test_broken_copies_are_replaced():
+def test_broken_episodes_of_sub_environments_are_replaced():
     venv = dm2.vectorize(lambda: TinyEnv(limit=2, broken=(1,)), 2)
     demos = Demonstrations.record(venv, Clock(), 6, seed=0)
     assert len(demos) == 6

@@ -1,1 +1,1 @@
-"""Demonstrations that the paper's own implementation, a fork of PyMARL, recorded: read without unpickling."""
+"""Reads recordings of the paper's own implementation, a fork of PyMARL, without unpickling them."""

@@ -1,8 +1,8 @@
-"""Pickles of NumPy arrays and torch tensors of numbers, read without unpickling (see ``pickle_machine.py``).
+"""Reads pickles of NumPy arrays and torch tensors of numbers without unpickling them (see ``pickle_machine.py``).
 
-This is the table of the names that they use, with functions of our own: the originals accept too much. Everything else is
-a ``ValueError``, as is damage. Memory stays within a small multiple of the pickle's size, and time within seconds: copied
-bytes and opcodes are counted (``pickle_machine.Budget``).
+The table below has the names that such pickles use, each with a function written here: the originals accept too much. Any
+other name is a ``ValueError``, and so is damage. Memory stays within a small multiple of the pickle's size, and time within
+seconds, because copied bytes and opcodes are counted (``pickle_machine.Budget``).
 
 torch writes a tensor's numbers as a pickle within the pickle (``torch.storage._load_from_bytes``), which plain ``pickle``
 would run with torch's own unrestricted loader. Here the same machine reads it, and the numbers that follow it are taken as
@@ -37,6 +37,8 @@ class Array(Stateful):
 
     def set_state(self, state: Any) -> None:
         """What ``numpy.ndarray.__setstate__`` does, for numbers, and for objects in one dimension."""
+        if type(state) is not tuple or len(state) != 5:
+            raise ValueError("damaged pickle (an array's state that is none)")
         _, shape, dtype, fortran, content = state
         count = math.prod(_sizes(shape))
         if _is_dtype(dtype, "O"):
@@ -124,6 +126,8 @@ def _storage(content: bytes, budget: Budget) -> NDArray[Any]:
     claims: list[tuple[str, int, np.dtype[Any]]] = []
 
     def claim(identity: Any) -> None:
+        if type(identity) is not tuple or len(identity) != 6:
+            raise ValueError("it holds a torch storage of an unknown form")
         kind, dtype, key, location, numel, view = identity
         if kind != "storage" or type(key) is not str or type(location) is not str or view is not None:
             raise ValueError("it holds a torch storage of an unknown form")

@@ -53,8 +53,8 @@ class Budget:
     """
 
     def __init__(self, size: int) -> None:
-        # Real recordings have some 90 opcodes an episode, and 7 or more bytes for each opcode; the paper's, 800.
-        self.opcodes = 10_000 + min(size // 4, 1_000_000 + size // 200)
+        # The smallest real recordings have 3 bytes for each opcode, and some 90 opcodes an episode; the paper's 800 bytes.
+        self.opcodes = 10_000 + min(size // 2, 1_000_000 + size // 200)
         self.copies = 2 * size  # a real pickle copies each byte once or twice
 
     def spend_opcode(self) -> None:
@@ -156,8 +156,9 @@ def run(stream: io.BytesIO, names: Mapping[str, Any], budget: Budget, persistent
         elif name == "BINPERSID" and persistent is not None:
             stack.append(persistent(stack.pop()))
         elif name == "STOP":
-            (result,) = stack
-            return result
+            if len(stack) != 1:
+                raise ValueError(f"damaged pickle ({len(stack)} objects at its end, not one)")
+            return stack[0]
         elif name == "PROTO":
             if not 2 <= argument <= pickle.HIGHEST_PROTOCOL:
                 raise ValueError(f"it is of pickle protocol {argument}, but 2 to {pickle.HIGHEST_PROTOCOL} were expected")

@@ -1,20 +1,20 @@
-"""Demonstrations that the paper's own implementation recorded: a folder of ``agent_<i>.npz`` (or ``.npy``), pickled.
+"""Recordings of the paper's own implementation: a folder of pickled ``agent_<i>.npz`` (or ``.npy``) files.
 
-Each file is an object array of dicts, one an episode: ``obs`` [1, limit + 1, D] and ``actions`` [1, limit + 1, 1], torch
-tensors padded with zeros. ``array_pickles.py`` reads the pickles and runs nothing of what they say.
+Each file is an object array of dicts, one for each episode: ``obs`` [1, limit + 1, D] and ``actions`` [1, limit + 1, 1],
+torch tensors padded with zeros. ``array_pickles.py`` reads the pickles and runs nothing of what they say.
 
-**Where an episode ends.** PyMARL stores T + 1 observations of an episode of T steps, the last one after the last step, and
-zeros from there on. The dead see zeros too; the living always see something, their own health at least. So an agent is alive
-in a row if it sees something, and a row in which nobody does is padding or follows the death of the last of them. The last
-row in which somebody is alive is
+**Where an episode ends.** For an episode of T steps PyMARL stores T + 1 observations, the last one after the last step, and
+zeros after that. A dead agent observes zeros, too. A living agent always observes something, at least its own health. So an
+agent is alive in a row if any of its features is not 0. A row in which every agent observes zeros is padding, or comes after
+the last agent's death. The last row in which an agent is alive is one of two things:
 
-- the observation *after* the last step, if the team won or ran out of time: it is dropped, being no sample;
-- the observation *before* it, if the last of the team died in it: it is kept.
+- If the team won or ran out of time, it is the observation *after* the last step. It is not a sample, and is dropped.
+- If the last agent died in this step, it is the observation *before* the last step, and is kept.
 
-The files do not say which. It is taken for the second if somebody attacks in it (an action from 6 on), for which an enemy
-must be left, and for the first otherwise and in the last row of all. So an observation after the last step is never taken
-for a sample, but on maps with medivacs, which may still heal; a lost battle's very last one is dropped where none of those
-still alive attacked.
+The files do not say which. The row is kept if an agent attacks in it (an action from 6 on), because attacking needs an enemy
+that is still there. Otherwise it is dropped, and so is the last row of all. The observation after the last step is therefore
+never taken for a sample, except on maps with medivacs, which may still heal. The price: a lost battle loses its last step if
+no living agent attacked in it.
 """
 
 from __future__ import annotations
