@@ -277,6 +277,7 @@ def test_a_reset_in_mid_episode_does_not_hand_its_steps_to_the_next_episodes_fat
     assert env.update()["transitions"] == 2.0  # the first episode's one step, of two agents
 
 
+@pytest.mark.filterwarnings("ignore:the discriminators have not been trained")
 def test_without_updates_memory_stays_bounded():
     env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(buffer_size=16), coefficient=1.0)
     for _ in range(20):

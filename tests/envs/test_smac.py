@@ -559,6 +559,21 @@ def test_options_of_a_vector_environment_are_checked_before_any_process_starts()
         vector(no_such_option=1)
 
 
+def test_an_unavailable_action_of_a_living_agent_becomes_stop_and_of_a_dead_one_no_op():
+    """SMAC would refuse the no-op of a living agent."""
+    with vector(num_envs=1, invalid_action="noop") as venv, vector(num_envs=1) as twin:
+        for each in (venv, twin):
+            each.reset(seed=3)
+        seen = []
+        for _ in range(40):
+            alive = venv._alive.copy()
+            seen += alive.ravel().tolist()
+            mine, theirs = venv.step(np.full((1, 3), 99)), twin.step(np.where(alive, STOP, NO_OP))
+            assert_array_equal(mine[0], theirs[0])
+            assert_array_equal(mine[1], theirs[1])
+        assert set(seen) == {True, False}
+
+
 def test_seeds_of_a_vector_environment_and_the_bar(capsys):
     options = {"simulator": StarCraft2Env}
     with (
