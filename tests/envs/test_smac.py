@@ -256,7 +256,7 @@ def test_a_dead_starcraft_ends_the_episode_as_broken_and_is_started_anew_at_the_
         env.save_replay()
 
     _, infos = env.reset()
-    assert all(info == {"alive": True} for info in infos.values())
+    assert all(info == {"alive": True, "battle_won": False, "broken": False} for info in infos.values())
     assert env.agents == env.possible_agents
     assert env.game.starts == len(env.game.smac.pids) == 2
     assert not any(info["broken"] for info in play(env, 6)[4].values())
