@@ -1,12 +1,14 @@
 import copy
 import pickle
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import dm2_wrappers as dm2
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import StateEnv, TinyEnv
 
 OPTIONS = {"sizes": (4, 3), "limit": 5}
 
@@ -275,6 +277,7 @@ def test_a_reset_in_mid_episode_does_not_hand_its_steps_to_the_next_episodes_fat
     assert env.update()["transitions"] == 2.0  # the first episode's one step, of two agents
 
 
+@pytest.mark.filterwarnings("ignore:the discriminators have not been trained")
 def test_without_updates_memory_stays_bounded():
     env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(buffer_size=16), coefficient=1.0)
     for _ in range(20):
@@ -283,3 +286,183 @@ def test_without_updates_memory_stays_bounded():
             env.step(dict.fromkeys(env.agents, 0))
         assert len(env.__dict__["_pending"]) < 16
     assert env.update()["transitions"] > 16
+
+
+# --- the vector wrapper's numbers -------------------------------------------------------------------------------------
+
+
+def test_batched_rewards_and_recorded_steps_by_hand():
+    """The factor on the environment's reward, observations before the action, broken episodes, and whose end it is."""
+    options = {"sizes": (4, 3), "limit": 4, "lifetimes": (2, None), "broken": (1,)}
+    demos = demonstrations(sizes=(4, 3), limit=4)
+    venv = dm2.DM2VectorEnv(
+        dm2.vectorize(lambda: TinyEnv(**options), 2), matcher(demos), coefficient=0.5, env_coefficient=3.0
+    )
+    heard = recording(venv)
+    venv.reset(seed=0)
+    for t in range(8):  # agent_0 leaves after two of four steps; the second episode breaks
+        actions = np.full((2, 2), 1)
+        _, rewards, _, _, infos = venv.step(actions)
+        present = [True, True] if t % 4 < 2 else [False, True]
+        env_reward = np.where(present, float(sum(present)), 0.0)
+        np.testing.assert_array_equal(infos["env_reward"], [env_reward] * 2)
+        assert ((infos["gail_reward"] != 0) == present).all()
+        np.testing.assert_allclose(rewards, 3.0 * infos["env_reward"] + 0.5 * infos["gail_reward"], rtol=1e-6)
+    metrics = venv.update()
+    ((observations, alive, broken),) = heard
+    assert observations[:, 0, 1, 0].tolist() == [0, 1, 2, 3] * 2  # the time before each action
+    assert alive[:, 0, 0].tolist() == [True, True, False, False] * 2
+    assert broken.tolist() == [[False, False]] * 4 + [[True, True]] * 4  # all of an episode, not up to the first death
+    assert metrics["transitions"] == 2 * (2 + 4)
+
+
+# --- what is the environment's own ------------------------------------------------------------------------------------
+
+
+class KeepingEnv(TinyEnv):
+    """Returns the same dicts at every step, as some environments do."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.kept = tuple({} for _ in range(5))
+        self.own_infos = {agent: {} for agent in self.possible_agents}
+
+    def reset(self, seed=None, options=None):
+        observations, _ = super().reset(seed, options)
+        return observations, self.own_infos
+
+    def step(self, actions):
+        for own, new in zip(self.kept[:4], super().step(actions)[:4], strict=True):
+            own.clear()
+            own.update(new)
+        return *self.kept[:4], self.own_infos
+
+
+def test_nothing_of_the_environments_own_is_changed():
+    inner = KeepingEnv(**OPTIONS)
+    env = dm2.DM2ParallelEnv(inner, matcher(), coefficient=0.3)
+    for reset in (True, False, False):
+        if reset:
+            env.reset(seed=0)
+            continue
+        rewards = env.step({"agent_0": 1, "agent_1": 1})[1]
+        assert inner.kept[1] == {"agent_0": 2.0, "agent_1": 2.0} != rewards
+        assert inner.own_infos == {"agent_0": {}, "agent_1": {}}
+        assert set(vars(inner)) == set(vars(KeepingEnv(**OPTIONS))) | {"t", "limit", "dead", "last"}
+
+
+def test_a_vector_environments_arrays_are_not_changed():
+    inner = dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2)
+    given = []
+    step = inner.step
+    inner.step = lambda actions: given.append(step(actions)) or given[-1]
+    venv = dm2.DM2VectorEnv(inner, matcher(), coefficient=0.3)
+    venv.reset(seed=0)
+    actions = np.ones((2, 2), int)
+    rewards = venv.step(actions)[1]
+    assert given[0][1].tolist() == [[2, 2], [2, 2]] != rewards.tolist()
+    assert "env_reward" not in given[0][4]
+    assert actions.tolist() == [[1, 1], [1, 1]]
+
+
+# --- natural mistakes -------------------------------------------------------------------------------------------------
+
+
+def test_wrapping_twice_is_refused():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3)
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 1), matcher(), coefficient=0.3)
+    for again in (
+        lambda: dm2.DM2ParallelEnv(env, matcher(), coefficient=0.3),
+        lambda: type(venv)(venv, matcher(), coefficient=1),
+    ):
+        with pytest.raises(ValueError, match=r"already has a DM2 wrapper: r_gail would be paid twice; wrap .* once"):
+            again()
+
+
+def test_an_attribute_called_matcher_is_not_a_dm2_wrapper():
+    env = TinyEnv(**OPTIONS)
+    env.matcher = "a regular expression"
+    dm2.DM2ParallelEnv(env, matcher(), coefficient=0.3)
+
+
+@pytest.mark.parametrize("path", ["demos.npz", Path("demos.npz")])
+def test_a_path_where_demonstrations_are_wanted(path):
+    venv = dm2.vectorize(lambda: TinyEnv(**OPTIONS), 1)
+    for wrap in (
+        lambda: dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), path, coefficient=0.3),
+        lambda: dm2.DM2VectorEnv(venv, path, coefficient=0.3),
+    ):
+        with pytest.raises(
+            TypeError, match=r"expected Demonstrations or a DistributionMatcher, got .*Demonstrations\.load\(path\)"
+        ):
+            wrap()
+
+
+def play(env, steps):
+    env.reset(seed=0)
+    for _ in range(steps):
+        if isinstance(env, dm2.DM2VectorEnv):
+            env.step(np.zeros((env.num_envs, 2), int))
+        else:
+            env.step(zeros(env))
+            if not env.agents:
+                env.reset()
+
+
+@pytest.mark.parametrize("kind", ["parallel", "vector"])
+def test_one_warning_if_update_is_never_called(kind):
+    def make(**options):
+        small = matcher(buffer_size=12)
+        if kind == "parallel":
+            return dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), small, coefficient=0.3, **options)
+        return dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2), small, coefficient=0.3, **options)
+
+    env, per_step = make(), 1 if kind == "parallel" else 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(env, 12 // per_step - 1)
+        updated = make()
+        play(updated, 2)
+        updated.update()
+        play(updated, 30)
+        play(make(update_every=20), 30)
+        resting = make()
+        resting.training = False
+        play(resting, 30)
+    with pytest.warns(UserWarning, match=r"not been trained in the first 12 steps: call update\(\)") as caught:
+        play(env, 30)
+    assert len(caught) == 1
+
+
+# --- what other libraries look for ------------------------------------------------------------------------------------
+
+
+def test_spaces_state_and_agents_as_other_libraries_want_them():
+    demos = dm2.Demonstrations.record(StateEnv(), lambda seen: dict.fromkeys(seen, 0), 1)
+    inner = StateEnv(lifetimes=(2, None))
+    env = dm2.DM2ParallelEnv(inner, demos, coefficient=0.3)
+    assert env.observation_spaces == {agent: inner.observation_space(agent) for agent in inner.possible_agents}
+    assert env.action_spaces == {agent: inner.action_space(agent) for agent in inner.possible_agents}
+    env.reset(seed=0)
+    assert env.agents == ["agent_0", "agent_1"]
+    env.step(zeros(env))
+    assert env.state().tolist() == [0, 1]
+    env.step(zeros(env))
+    assert env.agents == ["agent_1"]
+    assert (env.num_agents, env.max_num_agents) == (1, 2)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_infos_have_the_same_keys_at_reset_and_after_each_step(masks):
+    options = {**OPTIONS, "masks": masks, "absorb": True, "lifetimes": (2, None)}
+    env = dm2.DM2ParallelEnv(TinyEnv(**options), matcher(demonstrations(masks=masks)), coefficient=0.3)
+    _, infos = env.reset(seed=0)
+    keys = {agent: set(info) for agent, info in infos.items()}
+    assert keys["agent_0"] == {"alive", "env_reward", "gail_reward"}
+    while env.agents:
+        infos = env.step(zeros(env))[4]
+        assert {agent: set(info) for agent, info in infos.items()} == keys
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**options), 2), env.matcher, coefficient=0.3)
+    at_reset = set(venv.reset(seed=0)[1])
+    after = [set(venv.step(np.zeros((2, 2), int))[4]) for _ in range(6)]
+    assert all(keys == after[0] >= at_reset for keys in after)

@@ -97,7 +97,7 @@ def _check(space: spaces.Space[Any], value: Any) -> None:
     if isinstance(space, spaces.MultiBinary):
         inside = (array == 0) | (array == 1)
     else:
-        count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+        count: Any = space.n if isinstance(space, spaces.Discrete) else space.nvec
         inside = (array >= space.start) & (array < space.start + count) & (array == np.floor(array))
     if not inside.all():
         raise ValueError(f"expected an element of {space}, got {shown(value)}")

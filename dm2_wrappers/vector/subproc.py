@@ -78,7 +78,7 @@ class SubprocVectorEnv(MultiAgentVectorEnv):
         *arrays, infos = zip(*replies, strict=True)
         observations, rewards, terminations, truncations = map(np.concatenate, arrays)
         if any("env_reward" in info for info in infos):  # without shaping, the environment's own reward is the reward
-            infos = [{"env_reward": reply[1], **info} for reply, info in zip(replies, infos, strict=True)]
+            infos = tuple({"env_reward": reply[1], **info} for reply, info in zip(replies, infos, strict=True))
         return observations, rewards, terminations, truncations, self._join(infos)
 
     def render(self) -> Any:

@@ -191,7 +191,9 @@ def _end(connections: list[pipes.Connection], processes: list[Any], busy: set[in
     for process in processes:
         with contextlib.suppress(ValueError):  # a process that not even a kill has ended
             process.close()
-    connections.clear(), processes.clear(), busy.clear()
+    connections.clear()
+    processes.clear()
+    busy.clear()
 
 
 def _wait_for(processes: Sequence[Any], seconds: float) -> None:

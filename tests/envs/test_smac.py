@@ -256,7 +256,7 @@ def test_a_dead_starcraft_ends_the_episode_as_broken_and_is_started_anew_at_the_
         env.save_replay()
 
     _, infos = env.reset()
-    assert all(info == {"alive": True} for info in infos.values())
+    assert all(info == {"alive": True, "battle_won": False, "broken": False} for info in infos.values())
     assert env.agents == env.possible_agents
     assert env.game.starts == len(env.game.smac.pids) == 2
     assert not any(info["broken"] for info in play(env, 6)[4].values())
@@ -557,6 +557,21 @@ def test_options_of_a_vector_environment_are_checked_before_any_process_starts()
         vector(death="none")
     with pytest.raises(TypeError, match="no_such_option"):
         vector(no_such_option=1)
+
+
+def test_an_unavailable_action_of_a_living_agent_becomes_stop_and_of_a_dead_one_no_op():
+    """SMAC would refuse the no-op of a living agent."""
+    with vector(num_envs=1, invalid_action="noop") as venv, vector(num_envs=1) as twin:
+        for each in (venv, twin):
+            each.reset(seed=3)
+        seen = []
+        for _ in range(40):
+            alive = venv._alive.copy()
+            seen += alive.ravel().tolist()
+            mine, theirs = venv.step(np.full((1, 3), 99)), twin.step(np.where(alive, STOP, NO_OP))
+            assert_array_equal(mine[0], theirs[0])
+            assert_array_equal(mine[1], theirs[1])
+        assert set(seen) == {True, False}
 
 
 def test_seeds_of_a_vector_environment_and_the_bar(capsys):

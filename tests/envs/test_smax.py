@@ -17,6 +17,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import dm2_wrappers as dm2
 from dm2_wrappers.envs import smax
+from dm2_wrappers.envs.smax import render
 
 STOP, FIRST_ATTACK = 4, 5
 close = {"rtol": 1e-5, "atol": 1e-5}
@@ -465,6 +466,62 @@ def test_render_to_an_array():
     env.close()
 
 
+def test_a_frame_shows_health_shots_and_the_dead():
+    pytest.importorskip("pygame", reason="the extra smax is not installed")
+    units = {
+        "positions": np.array([[4.0, 16.0], [4.0, 8.0], [20.0, 16.0], [20.0, 8.0]]),
+        "health": np.array([0.75, 0.0, 0.25, 1.0]),
+        "radius": np.full(4, 0.5),
+        "team": np.array([0, 0, 1, 1]),
+        "alive": np.array([True, False, True, True]),
+        "target": np.array([2, -1, -1, 1]),
+    }
+    frame = render.draw(units, 32, 32)
+    assert frame.shape == (640, 640, 3)
+    at = lambda x, y: tuple(frame[640 - round(20 * y), round(20 * x)])  # noqa: E731  20 pixels per unit of length
+    assert at(4, 16) == render.TEAMS[0]
+    assert at(20, 16) == render.TEAMS[1]
+    assert at(4, 8) == render.DEAD  # a cross, without a bar
+    assert at(12, 16) == render.TEAMS[0]  # the shot of the first ally
+    assert at(12, 8) == render.TEAMS[1]  # the shot that killed the second one
+    assert at(12, 12) == render.BACKGROUND or at(12, 12) == render.GRID
+
+    def bar(x, y):
+        row = frame[640 - round(20 * y) - 10 - 5, round(20 * x) - 10 : round(20 * x) + 10]
+        colors = [tuple(pixel) for pixel in row]
+        return [colors.count(color) for color in (render.HEALTHY, render.HURT, render.LOST)]
+
+    assert bar(4, 16) == [15, 0, 5]
+    assert bar(20, 16) == [0, 5, 15]
+    assert bar(20, 8) == [20, 0, 0]
+    assert bar(4, 8) == [0, 0, 0]
+
+
+def test_units_say_who_shot_whom():
+    venv = smax.vector_env("3m", 1)
+    _, infos = venv.reset(seed=0)
+    assert (venv.units()["target"] == -1).all()
+    hit = 0
+    for _ in range(30):
+        mask = infos["action_mask"][0]
+        actions = [
+            FIRST_ATTACK + np.flatnonzero(m[FIRST_ATTACK:])[0] if m[FIRST_ATTACK:].any() else (1 if m[1] else STOP)
+            for m in mask
+        ]
+        before = venv.units()
+        *_, infos = venv.step(np.array([actions]))
+        if infos["_final_obs"][0]:
+            break
+        units = venv.units()
+        for k, target in enumerate(units["target"]):
+            if target >= 0:
+                assert units["team"][target] != units["team"][k]
+                hit += units["health"][target] < before["health"][target]
+            if target >= 0 and k < 3:
+                assert target == 3 + actions[k] - FIRST_ATTACK
+    assert hit > 5
+
+
 def test_render_needs_a_mode():
     env = smax.parallel_env("3m")
     env.reset(seed=0)
@@ -512,3 +569,49 @@ def test_a_missing_extra_names_the_command(monkeypatch, missing, use):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"pip install 'dm2-wrappers\[smax\]'"):
         use()
+
+
+# --- JAX's process-wide modes -----------------------------------------------------------------------------------------
+
+MODES = {
+    "jax_enable_x64": True,
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_numpy_rank_promotion": "raise",
+    "jax_debug_nans": True,
+    "jax_debug_infs": True,
+    "jax_default_prng_impl": "rbg",
+}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_same_battles_in_every_mode_of_jax(when):
+    """Modes that are set before the environment is made, or in mid-episode."""
+
+    def battle(switch=None):
+        if switch == "before":
+            turn_on()
+        venv = smax.vector_env("3m", 3)
+        observations, infos = venv.reset(seed=4)
+        seen = [observations]
+        for t in range(12):
+            if switch == "after" and t == 5:
+                turn_on()
+            actions = np.where(infos["action_mask"], np.arange(8), -1).argmax(-1)
+            observations, rewards, *_, infos = venv.step(actions)
+            seen += [observations, rewards, infos["state"]]
+        return [*seen, venv.units()["positions"]]
+
+    def turn_on():
+        for mode, value in MODES.items():
+            jax.config.update(mode, value)
+
+    expected = battle()
+    original = {mode: getattr(jax.config, mode) for mode in MODES}
+    try:
+        found = battle(when)
+    finally:
+        for mode, value in original.items():
+            jax.config.update(mode, value)
+    for one, other in zip(expected, found, strict=True):
+        assert one.dtype == other.dtype
+        assert_array_equal(one, other)

@@ -71,9 +71,7 @@ def test_a_hung_worker_is_named_and_all_end():
     venv.reset(seed=0)
     venv.step(zeros(venv))
     start = time.monotonic()
-    with pytest.raises(
-        RuntimeError, match=r"worker 0 \(sub-environments 0 to 2\) did not answer step\(\) within timeout=1"
-    ):
+    with pytest.raises(RuntimeError, match=r"worker 0 \(sub-environments 0 to 2\) did not answer step\(\) within timeout=1"):
         venv.step(zeros(venv))
     assert 1.0 <= time.monotonic() - start < 5.0  # the worker is told to stop: nobody waits for the minute to pass
     assert all(gone(pid) for pid in pids)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dm2_wrappers._extras import require
 
-SIZE = 480  # pixels of the longer side
-BACKGROUND, GRID, DEAD = (24, 26, 30), (40, 43, 50), (120, 120, 120)
+SIZE, LEAST_RADIUS = 640, 9  # pixels of the longer side, and of the smallest disc: units are tiny on SMAX's maps
+BACKGROUND, GRID, DEAD, HIT = (24, 26, 30), (40, 43, 50), (150, 150, 150), (255, 255, 255)
 TEAMS = ((86, 180, 233), (230, 159, 0))  # allies, enemies: colors that color-blind people tell apart
 HEALTHY, HURT, LOST = (0, 200, 120), (220, 50, 50), (70, 70, 70)  # the health bar: above half, below, what is missing
 
@@ -21,7 +21,7 @@ def draw(units: dict[str, NDArray[Any]], width: float, height: float) -> NDArray
     """One frame [H, W, 3].
 
     A living unit is a disc in its team's color with its health in a bar above it. A dead one is a gray cross where it
-    died. A line from a unit to its target is a shot.
+    died. A line that ends in a white dot is a shot.
 
     Args:
         units: What `SMAXVectorEnv.units` returns.
@@ -37,18 +37,20 @@ def draw(units: dict[str, NDArray[Any]], width: float, height: float) -> NDArray
         pygame.draw.line(surface, GRID, (0, line * scale), (SIZE, line * scale))
     # SMAX's y axis points up, a picture's down.
     centers = [(float(x) * scale, (height - float(y)) * scale) for x, y in units["positions"]]
-    radii = [max(6.0, float(radius) * scale) for radius in units["radius"]]
+    radii = [max(LEAST_RADIUS, float(radius) * scale) for radius in units["radius"]]
     colors = [TEAMS[int(team)] for team in units["team"]]
     for u in np.flatnonzero(~units["alive"]):  # below everything else
-        (x, y), reach = centers[u], 0.6 * radii[u]
+        (x, y), reach = centers[u], 0.8 * radii[u]
         pygame.draw.line(surface, DEAD, (x - reach, y - reach), (x + reach, y + reach), width=3)
         pygame.draw.line(surface, DEAD, (x - reach, y + reach), (x + reach, y - reach), width=3)
     for u in np.flatnonzero(units["alive"]):
         pygame.draw.circle(surface, colors[u], centers[u], radii[u])
     for u in np.flatnonzero(units["target"] >= 0):
-        target = centers[int(units["target"][u])]
-        pygame.draw.line(surface, colors[u], centers[u], target, width=2)
-        pygame.draw.circle(surface, (255, 255, 255), target, 4)
+        start, end = np.array(centers[u]), np.array(centers[int(units["target"][u])])
+        direction = (end - start) / max(float(np.linalg.norm(end - start)), 1e-6)
+        hit = end - direction * radii[int(units["target"][u])]  # at its edge, not to cover it
+        pygame.draw.line(surface, colors[u], start, hit, width=2)
+        pygame.draw.circle(surface, HIT, hit, 3)
     for u in np.flatnonzero(units["alive"]):
         _draw_health(pygame, surface, centers[u], radii[u], float(units["health"][u]))
     return np.ascontiguousarray(pygame.surfarray.array3d(surface).swapaxes(0, 1))
@@ -56,9 +58,9 @@ def draw(units: dict[str, NDArray[Any]], width: float, height: float) -> NDArray
 
 def _draw_health(pygame: Any, surface: Any, center: tuple[float, float], radius: float, health: float) -> None:
     width, health = 2 * radius, min(1.0, max(0.0, health))
-    left, top = center[0] - radius, center[1] - radius - 8
-    pygame.draw.rect(surface, LOST, (left, top, width, 4))
-    pygame.draw.rect(surface, HEALTHY if health > 0.5 else HURT, (left, top, width * health, 4))
+    left, top = center[0] - radius, center[1] - radius - 7
+    pygame.draw.rect(surface, LOST, (left, top, width, 5))
+    pygame.draw.rect(surface, HEALTHY if health > 0.5 else HURT, (left, top, width * health, 5))
 
 
 class BattleWindow:
