@@ -132,12 +132,12 @@ class Discriminators:
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
         expert, policy, alpha = (_trainable(tensor, self.device) for tensor in (expert, policy, alpha))
         expert_logits, policy_logits, norms = self._networks.backward(expert, policy, alpha, trained, self.gradient_penalty)
-        for agent, peak in zip(self.agents, self._networks.largest_gradients().tolist(), strict=True):
-            if not peak <= _LARGEST_GRADIENT:
+        for agent, norm in zip(self.agents, self._networks.gradient_norms().tolist(), strict=True):
+            if not norm <= _LARGEST_GRADIENT:
                 raise ValueError(
-                    f"the discriminator of agent {agent!r} cannot be trained on these observations: a gradient is {peak:g}. "
-                    "Its weights have not changed. Scale the observations to about [-1, 1], or lower gradient_penalty "
-                    "or learning_rate"
+                    f"the discriminator of agent {agent!r} cannot be trained on these observations: its gradient's norm "
+                    f"is {norm:g}. Its weights have not changed. Scale the observations to about [-1, 1], or lower "
+                    "gradient_penalty or learning_rate"
                 )
         self._adam.step()
         penalty = self.gradient_penalty * (norms - 1).square().mean(1)
@@ -153,14 +153,13 @@ class Discriminators:
     @standard_modes
     def state_dict(self) -> dict[str, Any]:
         """A copy of weights, Adam's state and random streams, in types that ``torch.load(weights_only=True)`` accepts."""
-        state = {
+        return {
             "agents": list(self.agents),
             "sizes": list(self.sizes),
-            "weights": self._networks.tensors(),
-            "adam": self._adam.state_dict()["state"],
-            "streams": self._networks.streams(),
+            "weights": [_clones(network) for network in self._networks.tensors()],
+            "adam": {number: _clones(state) for number, state in self._adam.state_dict()["state"].items()},
+            "streams": copy.deepcopy(self._networks.streams()),
         }
-        return copy.deepcopy(state)
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks, or holds NaN or infinity."""
@@ -257,6 +256,10 @@ def _check_separate(agents: Sequence[str], modules: Sequence[nn.Module]) -> None
             other = owners.setdefault(id(parameter), agent)
             if other != agent:
                 raise TypeError(f"agents {other!r} and {agent!r} share weights; module must make a new network at each call")
+
+
+def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

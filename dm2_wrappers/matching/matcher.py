@@ -234,11 +234,11 @@ class DistributionMatcher(Matcher):
             of_all = self.rewards(joint, given)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
         rows, live = self._inputs.joint(observations, alive)
-        paid = torch.where(live, self._pay.of(rows), 0.0)
-        if not paid.isfinite().all():
-            agent = self.agents[int((~paid.isfinite()).nonzero()[0, -1])]
+        paid = torch.where(live, self._pay.of(rows), 0.0).cpu().numpy()
+        if not np.isfinite(paid).all():
+            agent = self.agents[np.argwhere(~np.isfinite(paid))[0, -1]]
             raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
-        return paid.cpu().numpy()
+        return paid
 
     def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
         """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.

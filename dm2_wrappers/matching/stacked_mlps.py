@@ -118,10 +118,10 @@ class StackedMLPs:
             row.grad = gradient if trained else None
         return logits[:, :batch], logits[:, batch:], norms
 
-    def largest_gradients(self) -> Tensor:
+    def gradient_norms(self) -> Tensor:
         """See `Networks`."""
         active = torch.tensor([row.grad is not None for row in self._rows], device=self._weights.device)
-        return torch.where(active, torch.linalg.vector_norm(self._gradients, ord=torch.inf, dim=1), 0.0)
+        return torch.where(active, torch.linalg.vector_norm(self._gradients, dim=1), 0.0)
 
     def streams(self) -> list[Any]:
         """See `Networks`."""
