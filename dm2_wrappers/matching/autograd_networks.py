@@ -1,4 +1,4 @@
-"""K networks of any architecture, with the gradient of the discriminators' loss by autograd's double backward."""
+"""K networks of any architecture, with the gradient of the discriminators' loss from autograd's double backward."""
 
 from __future__ import annotations
 

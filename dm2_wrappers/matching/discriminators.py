@@ -15,7 +15,6 @@ i = alpha * e + (1 - alpha) * p, is::
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching.autograd_networks import AutogradNetworks
+from dm2_wrappers.matching.initialization import check_separate, initialized
 from dm2_wrappers.matching.networks import Networks
 from dm2_wrappers.matching.stacked_mlps import StackedMLPs
 from dm2_wrappers.matching.torch_modes import standard_modes
@@ -87,14 +87,14 @@ class Discriminators:
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
         self.device = _usable(device)
         modules = [
-            _initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
+            initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
             for agent, size in zip(self.agents, self.sizes, strict=True)
         ]
         self._networks: Networks
         if module is None and len(hidden) == 2:
             self._networks = StackedMLPs(modules, self.sizes)
         else:
-            _check_separate(self.agents, modules)
+            check_separate(self.agents, modules)
             seeds = [derive_seed(seed, "dropout", agent) for agent in self.agents]
             self._networks = AutogradNetworks(modules, self.sizes, self.agents, seeds)
         self._adam = torch.optim.Adam(self._networks.parameters(), lr=learning_rate, fused=True)
@@ -219,43 +219,6 @@ def _trainable(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor in float32 on the device; autograd accepts no tensors made in inference mode, so these are copied."""
     tensor = tensor.to(device, torch.float32)
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _initialized(
-    agent: str, size: int, hidden: Sequence[int], module: Callable[[str, int], nn.Module] | None, seed: int | None
-) -> nn.Module:
-    """An agent's network with torch's default initialization, drawn from a stream of its own."""
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global stream, which must stay as it was
-        torch.default_generator.manual_seed(derive_seed(seed, "discriminator", agent))
-        if module is not None:
-            return _made_by(module, agent, size)
-        layers: list[nn.Module] = []
-        for i, o in itertools.pairwise((size, *hidden)):
-            layers += [nn.Linear(i, o), nn.Tanh()]
-        return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
-
-
-def _made_by(module: Callable[[str, int], nn.Module], agent: str, size: int) -> nn.Module:
-    expected = "module must be a function of an agent's name and number of features that makes a new torch.nn.Module"
-    if isinstance(module, nn.Module) or not callable(module):
-        raise TypeError(f"{expected}, got {type(module).__name__}; use module=lambda agent, size: ...")
-    network = module(agent, size)
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"{expected}, but for agent {agent!r} it made {type(network).__name__}")
-    return network
-
-
-def _check_separate(agents: Sequence[str], modules: Sequence[nn.Module]) -> None:
-    """Discriminators share nothing."""
-    owners: dict[int, str] = {}
-    for agent, module in zip(agents, modules, strict=True):
-        parameters = list(module.parameters())
-        if not parameters:
-            raise TypeError(f"module made a network without parameters for agent {agent!r}; there is nothing to train")
-        for parameter in parameters:
-            other = owners.setdefault(id(parameter), agent)
-            if other != agent:
-                raise TypeError(f"agents {other!r} and {agent!r} share weights; module must make a new network at each call")
 
 
 def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
