@@ -102,7 +102,14 @@ class Discriminators:
     @standard_modes
     @torch.no_grad()
     def logits(self, observations: Tensor) -> Tensor:
-        """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient."""
+        """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient.
+
+        Raises:
+            ValueError: Observations of another shape.
+        """
+        expected = (len(self.sizes), max(self.sizes))
+        if observations.shape[-2:] != expected:
+            raise ValueError(f"expected observations [..., {expected[0]}, {expected[1]}], got {tuple(observations.shape)}")
         rows = observations.to(self.device, torch.float32).reshape(-1, len(self.sizes), max(self.sizes))
         logits = rows.new_empty(rows.shape[:2])
         for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
@@ -127,8 +134,15 @@ class Discriminators:
             "policy_logit". Meaningless for agents that are not active.
 
         Raises:
-            ValueError: An agent's gradient is not a number or too large for Adam. No weight has changed then.
+            ValueError: Shapes that do not fit, or an agent's gradient is not a number or too large for Adam. No weight has
+                changed then.
         """
+        shape = (len(self.sizes), expert.shape[1] if expert.ndim == 3 else 0, max(self.sizes))
+        if not expert.shape == policy.shape == shape or alpha.shape != shape[:2]:
+            raise ValueError(
+                f"expected expert and policy of shape [{shape[0]}, B, {shape[2]}] and alpha of shape [{shape[0]}, B], got "
+                f"{tuple(expert.shape)}, {tuple(policy.shape)} and {tuple(alpha.shape)}"
+            )
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
         expert, policy, alpha = (_trainable(tensor, self.device) for tensor in (expert, policy, alpha))
         expert_logits, policy_logits, norms = self._networks.backward(expert, policy, alpha, trained, self.gradient_penalty)
