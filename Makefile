@@ -14,7 +14,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-smac lint docs benchmark clean
+.PHONY: help install demo test test-smac mutate lint docs benchmark clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ test: install  ## run the tests
 test-smac: $(if $(SMAC_PYTHON),,install)  ## test on genuine SMAC and StarCraft II (EPISODES=200 STEPS=20000 for the long run)
 	@OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(or $(SMAC_PYTHON),$(RUN)) -m pytest -q -s -m smac \
 		tests/envs/test_contract.py tests/envs/test_smac_integration.py
+
+# mutmut is installed on demand, because only this target needs it. Takes minutes to hours: see tests/mutate for options.
+MODULE ?= dm2_wrappers/matching
+mutate: install  ## list changes to MODULE (default dm2_wrappers/matching) that no test notices
+	@$(RUN) -m pip install --quiet 'mutmut>=3.8,<4'
+	@nice -n 19 $(RUN) -m tests.mutate $(MODULE) --children $(JOBS)
 
 lint: install  ## check style, formatting and types
 	@$(RUN) -m ruff check .

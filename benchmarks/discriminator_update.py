@@ -1,7 +1,7 @@
-"""Milliseconds a minibatch: the stacked discriminators with the closed-form penalty against a plain loop over agents.
+"""Milliseconds per minibatch: stacked discriminators with the closed-form penalty against a plain loop over agents.
 
-The plain loop is what the definition of the loss says: one network an agent, autograd's double backward for the
-gradient penalty, one Adam each. Both train on the same data in this run; only their ratio is worth comparing.
+The plain loop follows the definition of the loss: one network per agent, autograd's double backward for the gradient
+penalty, one Adam each. Both train on the same data. Compare the ratio only: the times depend on the machine.
 Run: ``python benchmarks/discriminator_update.py [--agents 5 --size 140 --batch 256 --threads 1]``
 """
 
@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--agents", type=int, default=5)
     parser.add_argument("--size", type=int, default=140, help="observation features")
-    parser.add_argument("--batch", type=int, default=256, help="transitions a side and agent")
+    parser.add_argument("--batch", type=int, default=256, help="transitions per side and agent")
     parser.add_argument("--minibatches", type=int, default=30)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
@@ -65,14 +65,14 @@ def main() -> None:
     stacked, plain = Discriminators([args.size] * args.agents, seed=0).update, plain_loop(args.agents, args.size)
     for update in (stacked, plain):
         milliseconds(update, data[:3])  # warm up
-    # Alternating, so that whatever else the machine does meets both; the median of the repeats is reported.
+    # Alternating, so that other load on the machine affects both equally; the median of the repeats is reported.
     times = [(milliseconds(stacked, data), milliseconds(plain, data)) for _ in range(args.repeats)]
     fast, slow = (sorted(column)[len(column) // 2] for column in zip(*times, strict=True))
 
     print(f"{platform.machine()}, {os.cpu_count()} CPUs, {args.threads} thread(s), torch {torch.__version__}")
-    print(f"{args.agents} agents, {args.size} features, {args.batch} transitions a side; median of {args.repeats}")
-    print(f"stacked, closed form:         {fast:8.2f} ms a minibatch")
-    print(f"loop over agents, autograd:   {slow:8.2f} ms a minibatch")
+    print(f"{args.agents} agents, {args.size} features, {args.batch} transitions per side; median of {args.repeats}")
+    print(f"stacked, closed form:         {fast:8.2f} ms per minibatch")
+    print(f"loop over agents, autograd:   {slow:8.2f} ms per minibatch")
     print(f"ratio:                        {slow / fast:8.1f}")
 
 

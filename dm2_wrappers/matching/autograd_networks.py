@@ -1,4 +1,4 @@
-"""K networks of any architecture, with the gradient of the discriminators' loss by autograd's double backward."""
+"""K networks of any architecture, with the gradient of the discriminators' loss from autograd's double backward."""
 
 from __future__ import annotations
 
@@ -70,13 +70,14 @@ class AutogradNetworks:
                 out[k] = value.detach()
         return expert_logits, policy_logits, norms
 
-    def largest_gradients(self) -> Tensor:
+    def gradient_norms(self) -> Tensor:
         """See `Networks`."""
-        peaks = []
-        for module in self._modules:
-            gradients = [parameter.grad.abs().max() for parameter in module.parameters() if parameter.grad is not None]
-            peaks.append(torch.stack(gradients).max().cpu() if gradients else torch.zeros(()))
-        return torch.stack(peaks)
+        norms = torch.zeros(len(self._modules))
+        for k, module in enumerate(self._modules):
+            of_tensors = [parameter.grad.norm() for parameter in module.parameters() if parameter.grad is not None]
+            if of_tensors:
+                norms[k] = torch.stack(of_tensors).norm()
+        return norms
 
     def streams(self) -> list[Any]:
         """See `Networks`."""

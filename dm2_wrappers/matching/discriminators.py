@@ -15,7 +15,6 @@ i = alpha * e + (1 - alpha) * p, is::
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching.autograd_networks import AutogradNetworks
+from dm2_wrappers.matching.initialization import check_separate, initialized
 from dm2_wrappers.matching.networks import Networks
 from dm2_wrappers.matching.stacked_mlps import StackedMLPs
 from dm2_wrappers.matching.torch_modes import standard_modes
@@ -87,14 +87,14 @@ class Discriminators:
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
         self.device = _usable(device)
         modules = [
-            _initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
+            initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
             for agent, size in zip(self.agents, self.sizes, strict=True)
         ]
         self._networks: Networks
         if module is None and len(hidden) == 2:
             self._networks = StackedMLPs(modules, self.sizes)
         else:
-            _check_separate(self.agents, modules)
+            check_separate(self.agents, modules)
             seeds = [derive_seed(seed, "dropout", agent) for agent in self.agents]
             self._networks = AutogradNetworks(modules, self.sizes, self.agents, seeds)
         self._adam = torch.optim.Adam(self._networks.parameters(), lr=learning_rate, fused=True)
@@ -102,7 +102,14 @@ class Discriminators:
     @standard_modes
     @torch.no_grad()
     def logits(self, observations: Tensor) -> Tensor:
-        """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient."""
+        """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient.
+
+        Raises:
+            ValueError: Observations of another shape.
+        """
+        expected = (len(self.sizes), max(self.sizes))
+        if observations.shape[-2:] != expected:
+            raise ValueError(f"expected observations [..., {expected[0]}, {expected[1]}], got {tuple(observations.shape)}")
         rows = observations.to(self.device, torch.float32).reshape(-1, len(self.sizes), max(self.sizes))
         logits = rows.new_empty(rows.shape[:2])
         for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
@@ -127,17 +134,24 @@ class Discriminators:
             "policy_logit". Meaningless for agents that are not active.
 
         Raises:
-            ValueError: An agent's gradient is not a number or too large for Adam. No weight has changed then.
+            ValueError: Shapes that do not fit, or an agent's gradient is not a number or too large for Adam. No weight has
+                changed then.
         """
+        shape = (len(self.sizes), expert.shape[1] if expert.ndim == 3 else 0, max(self.sizes))
+        if not expert.shape == policy.shape == shape or alpha.shape != shape[:2]:
+            raise ValueError(
+                f"expected expert and policy of shape [{shape[0]}, B, {shape[2]}] and alpha of shape [{shape[0]}, B], got "
+                f"{tuple(expert.shape)}, {tuple(policy.shape)} and {tuple(alpha.shape)}"
+            )
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
         expert, policy, alpha = (_trainable(tensor, self.device) for tensor in (expert, policy, alpha))
         expert_logits, policy_logits, norms = self._networks.backward(expert, policy, alpha, trained, self.gradient_penalty)
-        for agent, peak in zip(self.agents, self._networks.largest_gradients().tolist(), strict=True):
-            if not peak <= _LARGEST_GRADIENT:
+        for agent, norm in zip(self.agents, self._networks.gradient_norms().tolist(), strict=True):
+            if not norm <= _LARGEST_GRADIENT:
                 raise ValueError(
-                    f"the discriminator of agent {agent!r} cannot be trained on these observations: a gradient is {peak:g}. "
-                    "Its weights have not changed. Scale the observations to about [-1, 1], or lower gradient_penalty "
-                    "or learning_rate"
+                    f"the discriminator of agent {agent!r} cannot be trained on these observations: its gradient's norm "
+                    f"is {norm:g}. Its weights have not changed. Scale the observations to about [-1, 1], or lower "
+                    "gradient_penalty or learning_rate"
                 )
         self._adam.step()
         penalty = self.gradient_penalty * (norms - 1).square().mean(1)
@@ -153,14 +167,13 @@ class Discriminators:
     @standard_modes
     def state_dict(self) -> dict[str, Any]:
         """A copy of weights, Adam's state and random streams, in types that ``torch.load(weights_only=True)`` accepts."""
-        state = {
+        return {
             "agents": list(self.agents),
             "sizes": list(self.sizes),
-            "weights": self._networks.tensors(),
-            "adam": self._adam.state_dict()["state"],
-            "streams": self._networks.streams(),
+            "weights": [_clones(network) for network in self._networks.tensors()],
+            "adam": {number: _clones(state) for number, state in self._adam.state_dict()["state"].items()},
+            "streams": copy.deepcopy(self._networks.streams()),
         }
-        return copy.deepcopy(state)
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks, or holds NaN or infinity."""
@@ -222,41 +235,8 @@ def _trainable(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _initialized(
-    agent: str, size: int, hidden: Sequence[int], module: Callable[[str, int], nn.Module] | None, seed: int | None
-) -> nn.Module:
-    """An agent's network with torch's default initialization, drawn from a stream of its own."""
-    with torch.random.fork_rng(devices=[]):  # layers draw from the global stream, which must stay as it was
-        torch.default_generator.manual_seed(derive_seed(seed, "discriminator", agent))
-        if module is not None:
-            return _made_by(module, agent, size)
-        layers: list[nn.Module] = []
-        for i, o in itertools.pairwise((size, *hidden)):
-            layers += [nn.Linear(i, o), nn.Tanh()]
-        return nn.Sequential(*layers, nn.Linear(hidden[-1], 1))
-
-
-def _made_by(module: Callable[[str, int], nn.Module], agent: str, size: int) -> nn.Module:
-    expected = "module must be a function of an agent's name and number of features that makes a new torch.nn.Module"
-    if isinstance(module, nn.Module) or not callable(module):
-        raise TypeError(f"{expected}, got {type(module).__name__}; use module=lambda agent, size: ...")
-    network = module(agent, size)
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"{expected}, but for agent {agent!r} it made {type(network).__name__}")
-    return network
-
-
-def _check_separate(agents: Sequence[str], modules: Sequence[nn.Module]) -> None:
-    """Discriminators share nothing."""
-    owners: dict[int, str] = {}
-    for agent, module in zip(agents, modules, strict=True):
-        parameters = list(module.parameters())
-        if not parameters:
-            raise TypeError(f"module made a network without parameters for agent {agent!r}; there is nothing to train")
-        for parameter in parameters:
-            other = owners.setdefault(id(parameter), agent)
-            if other != agent:
-                raise TypeError(f"agents {other!r} and {agent!r} share weights; module must make a new network at each call")
+def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

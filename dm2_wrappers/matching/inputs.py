@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -156,6 +156,8 @@ class AgentInputs:
         return self._tensor(np.concatenate([np.pad(rows, ((0, 0), (0, widest - rows.shape[1]))) for rows in observations]))
 
     def _index(self, agent: Any) -> int:
+        if not isinstance(agent, Hashable):  # an array, for example, because a pair was swapped
+            raise ValueError(f"expected the name of an agent among {list(self._agents)}, got {type(agent).__name__}")
         if agent not in self._agents:
             raise ValueError(f"expected agents among {list(self._agents)}, got {agent!r}; leave it out")
         return self._agents.index(agent)

@@ -12,9 +12,8 @@ For each agent k separately::
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, overload
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -28,12 +27,13 @@ from dm2_wrappers.matching.discriminators import Discriminators, checked_gradien
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
+from dm2_wrappers.matching.one_process import OneProcess
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
 
 
-class DistributionMatcher(Matcher):
+class DistributionMatcher(OneProcess, Matcher):
     """All agents' discriminators, the data that they are trained on, and the reward that they pay.
 
     One matcher serves all sub-environments. It belongs to the process that made it and cannot be copied or pickled; use
@@ -130,7 +130,7 @@ class DistributionMatcher(Matcher):
         self._pay = GailReward(self.discriminators, reward)
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
-        self._process = os.getpid()
+        self._remember_process()
 
     @classmethod
     def paper(cls, demonstrations: Demonstrations, scenario: str, **overrides: Any) -> DistributionMatcher:
@@ -234,11 +234,11 @@ class DistributionMatcher(Matcher):
             of_all = self.rewards(joint, given)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
         rows, live = self._inputs.joint(observations, alive)
-        paid = torch.where(live, self._pay.of(rows), 0.0)
-        if not paid.isfinite().all():
-            agent = self.agents[int((~paid.isfinite()).nonzero()[0, -1])]
+        paid = torch.where(live, self._pay.of(rows), 0.0).cpu().numpy()
+        if not np.isfinite(paid).all():
+            agent = self.agents[np.argwhere(~np.isfinite(paid))[0, -1]]
             raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
-        return paid.cpu().numpy()
+        return paid
 
     def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
         """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.
@@ -304,20 +304,6 @@ class DistributionMatcher(Matcher):
                 raise
             raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
         self._buffer, self._new, self._pay.offsets = buffer, new, offsets
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a DistributionMatcher cannot be copied or pickled, because each copy would silently train on a slice of "
-            "the data: share the one matcher (wrap after vectorizing, with DM2VectorEnv) or save its state_dict()"
-        )
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise RuntimeError(
-                f"this DistributionMatcher was made in process {self._process} but is used in process {os.getpid()}, where "
-                "training would not reach it: keep it in the process that made it, wrap after vectorizing (DM2VectorEnv), "
-                "or make a matcher in this process"
-            )
 
     def _empty_buffer(self) -> TransitionBuffer:
         return TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)

@@ -36,8 +36,8 @@ class Networks(Protocol):
             Logits of the experts [K, B] and of the policy [K, B], norms of the gradient at the interpolates [K, B].
         """
 
-    def largest_gradients(self) -> Tensor:
-        """The largest absolute entry of each agent's gradient after `backward`, [K]; NaN if one is NaN, 0 if inactive."""
+    def gradient_norms(self) -> Tensor:
+        """The norm of each agent's gradient after `backward`, [K]; NaN or infinity if it overflowed, 0 if inactive."""
 
     def streams(self) -> list[Any]:
         """Each agent's random streams as numbers and tensors; empty for networks that draw nothing."""

@@ -30,8 +30,8 @@ class PendingSteps:
         Args:
             observations: Before the action, [N, K, D].
             alive: At those observations, [N, K].
-            ended: The sub-environments whose joint episode ended with this step, [N].
-            broken: Those of them whose episode the simulator broke, [N].
+            ended: Which sub-environments ended their joint episode with this step, [N].
+            broken: Which of these episodes the simulator broke, [N]; none by default.
         """
         self._observations.append(observations)
         self._alive.append(alive)
@@ -39,7 +39,7 @@ class PendingSteps:
         self._broken.append(np.zeros_like(ended) if broken is None else broken)
 
     def take(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return observations [T, N, K, D], alive [T, N, K] and which steps [T, N] to discard; then start empty."""
+        """Return observations [T, N, K, D], alive [T, N, K] and which steps [T, N] to discard; then empty the buffer."""
         ended, ended_broken = np.stack(self._ended), np.stack(self._broken)
         broken = np.zeros_like(ended)
         discard = np.zeros(ended.shape[1], dtype=bool)

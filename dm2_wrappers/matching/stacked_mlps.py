@@ -15,7 +15,7 @@ from dm2_wrappers.matching.networks import TINY
 class StackedMLPs:
     """K networks of two tanh layers as stacked tensors: logit = w3 . tanh(W2 tanh(W1 x + b1) + b2) + b3.
 
-    Weights are stored as [K, in, out], biases as [K, 1, out]; all of an agent's lie in one row of one flat tensor.
+    Weights are stored as [K, in, out], biases as [K, 1, out]; all weights of an agent are one row of one flat tensor.
     """
 
     def __init__(self, modules: Sequence[nn.Module], sizes: Sequence[int]) -> None:
@@ -27,8 +27,8 @@ class StackedMLPs:
         self._weights = torch.zeros(len(sizes), sum(i * o for i, o in self._shapes), device=device)
         self._gradients = torch.zeros_like(self._weights)
         self._work: tuple[Tensor, ...] = (torch.empty(0),)
-        self._rows = list(self._weights)  # one tensor an agent: what Adam steps, or leaves alone
-        # 1 at an agent's own inputs, 0 at its padding, whose weights stay 0 whatever the padding holds. [K, D, 1]
+        self._rows = list(self._weights)  # one tensor per agent, so that Adam can skip inactive agents
+        # 1 at an agent's own inputs, 0 at its padding, whose weights stay 0 regardless of the padding's values. [K, D, 1]
         self._inputs = (torch.arange(widths[0])[:, None] < torch.tensor(sizes)[:, None, None]).float().to(device)
         for own, linears in zip(self.tensors(), layers, strict=True):
             for number, linear in enumerate(linears, 1):
@@ -41,7 +41,7 @@ class StackedMLPs:
         return [part.unflatten(1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def parameters(self) -> list[Tensor]:
-        """One flat tensor an agent."""
+        """One flat tensor per agent."""
         return self._rows
 
     def tensors(self) -> list[dict[str, Tensor]]:
@@ -71,7 +71,7 @@ class StackedMLPs:
         alpha = alpha.unsqueeze(2)
         torch.cat((expert, policy), dim=1, out=x)
 
-        # Forward. W1 i + b1 of an interpolate i is the interpolate of two W1 x + b1: it needs no product of its own.
+        # Forward. W1 i + b1 of an interpolate i is the interpolate of two W1 x + b1: it needs no product.
         torch.baddbmm(b1, x, w1, out=h1[:, real])
         torch.lerp(h1[:, batch : 2 * batch], h1[:, :batch], alpha, out=h1[:, between])
         _tanh_(h1)
@@ -118,10 +118,10 @@ class StackedMLPs:
             row.grad = gradient if trained else None
         return logits[:, :batch], logits[:, batch:], norms
 
-    def largest_gradients(self) -> Tensor:
+    def gradient_norms(self) -> Tensor:
         """See `Networks`."""
         active = torch.tensor([row.grad is not None for row in self._rows], device=self._weights.device)
-        return torch.where(active, torch.linalg.vector_norm(self._gradients, ord=torch.inf, dim=1), 0.0)
+        return torch.where(active, torch.linalg.vector_norm(self._gradients, dim=1), 0.0)
 
     def streams(self) -> list[Any]:
         """See `Networks`."""
@@ -131,7 +131,7 @@ class StackedMLPs:
         """See `Networks`."""
 
     def _workspace(self, agents: int, batch: int, size: int) -> tuple[Tensor, ...]:
-        """Where `backward` computes; kept, because page faults of fresh memory cost a third of its time."""
+        """Memory for `backward`, kept because page faults of fresh memory would cost a third of its time."""
         if self._work[0].shape != (agents, 2 * batch, size):
             new = self._weights.new_empty
             width1, width2 = (o for _, o in self._shapes[0:4:2])

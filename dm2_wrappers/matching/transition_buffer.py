@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class TransitionBuffer:
-    """K rings, one an agent, of the newest `capacity` live observations each.
+    """K ring buffers, one per agent, of the newest `capacity` live observations each.
 
-    Memory grows as it is needed, up to ``capacity * num_agents * size`` float32.
+    Memory grows with use, up to ``capacity * num_agents * size`` float32.
 
     Args:
-        capacity: Transitions kept of each agent.
+        capacity: How many transitions of each agent to keep.
         num_agents: K.
         size: D, the number of features.
         device: Where to keep them.
@@ -23,27 +23,27 @@ class TransitionBuffer:
 
     def __init__(self, capacity: int, num_agents: int, size: int, device: str | torch.device = "cpu") -> None:
         self.capacity = capacity
-        # Agent k's n-th transition ever lies in slot n % capacity of row k. [K, slots so far, D]
+        # Agent k's n-th transition ever is in slot n % capacity of row k. [K, slots so far, D]
         self._rows = torch.zeros(num_agents, 0, size, device=device)
         self._added = torch.zeros(num_agents, dtype=torch.int64, device=device)
 
     @property
     def counts(self) -> Tensor:
-        """How many transitions are there of each agent, int64 [K]."""
+        """How many transitions of each agent the buffer holds, int64 [K]."""
         return self._added.clamp(max=self.capacity)
 
     def add(self, observations: Tensor, alive: Tensor) -> None:
-        """Append each agent's live observations, in the order of time, then of environment copies.
+        """Append each agent's live observations, ordered by time, then by sub-environment.
 
         Args:
             observations: Float32 [T, N, K, D].
-            alive: Bool [T, N, K]; the others are left out.
+            alive: Bool [T, N, K]; observations of dead agents are left out.
         """
         agents, _, size = self._rows.shape
         live = alive.reshape(-1, agents)
         totals = live.sum(0)
-        rank = live.cumsum(0) - 1  # of a live transition among its agent's new ones
-        # Where more than `capacity` come at once, leave out the older: writing a slot twice promises no order.
+        rank = live.cumsum(0) - 1  # position of a live transition among its agent's new ones
+        # If more than `capacity` come at once, skip the older ones: the order of two writes to one slot is undefined.
         step, agent = (live & (rank >= totals - self.capacity)).nonzero(as_tuple=True)
         slot = (self._added[agent] + rank[step, agent]) % self.capacity
         self._added += totals
@@ -51,7 +51,7 @@ class TransitionBuffer:
         self._rows[agent, slot] = observations.reshape(-1, agents, size)[step, agent]
 
     def gather(self, indices: Tensor) -> Tensor:
-        """Look transitions up: indices [K, B], 0 an agent's oldest and ``counts - 1`` its newest -> [K, B, D]."""
+        """Transitions at indices [K, B], where 0 is an agent's oldest and ``counts - 1`` its newest: [K, B, D]."""
         agents, slots, size = self._rows.shape
         oldest = self._added - self.counts
         slot = (oldest[:, None] + indices) % self.capacity
@@ -60,7 +60,7 @@ class TransitionBuffer:
         return rows.view(*indices.shape, size)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Discard everything."""
         self._added.zero_()
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,10 +68,10 @@ class TransitionBuffer:
         return {"rows": self._rows[:, : int(self.counts.max())].clone(), "added": self._added.clone()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` of a buffer of the same size and capacity returned.
+        """Restore what `state_dict` of a buffer of the same size and capacity returned.
 
         Raises:
-            ValueError: It is of another number of agents, size or capacity. Nothing has changed then.
+            ValueError: The number of agents, the size or the capacity differ. Nothing has changed then.
         """
         rows, added = state["rows"], state["added"]
         agents, _, size = self._rows.shape
@@ -85,7 +85,7 @@ class TransitionBuffer:
         self._added = added.to(self._added.device, copy=True)
 
     def _grow(self, needed: int) -> None:
-        """Make room for this many slots; at least doubling keeps the copying in proportion."""
+        """Make room for this many slots. At least doubling keeps the total cost of copying linear."""
         agents, slots, size = self._rows.shape
         if needed > slots:
             larger = self._rows.new_zeros(agents, min(self.capacity, max(needed, 2 * slots)), size)

@@ -78,6 +78,7 @@ def test_images_are_flattened():
         (("b", np.zeros((2, 3))), r"chunk 1 must hold \[n, 2\] numbers of agent 'b', got \(2, 3\)"),
         (("b", np.zeros(2)), "chunk 1 must hold"),
         (np.zeros((2, 3)), "chunk 1 must be a pair"),
+        ((np.zeros((2, 3)), "a"), "expected the name of an agent .* got ndarray"),
         (("b", np.full((1, 2), np.nan)), "agent 'b' is nan"),
     ],
 )

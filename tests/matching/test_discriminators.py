@@ -372,3 +372,32 @@ def test_a_state_of_other_networks_is_refused_and_changes_nothing(options, match
 def test_options_that_cannot_work_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         Discriminators(**{"sizes": (3, 2), **options})
+
+
+@pytest.mark.parametrize("hidden", [(64, 64), (8,)])
+def test_shapes_that_do_not_fit_are_refused(hidden):
+    discriminators = Discriminators((3, 2), hidden=hidden)
+    expert, policy, alpha = batch((3, 2))
+    for sides in (
+        (expert[:, :4], policy, alpha),
+        (expert, policy[..., :2], alpha),
+        (expert[:1], policy[:1], alpha[:1]),
+        (expert, policy, alpha[0]),
+        (expert[0], policy[0], alpha),
+    ):
+        with pytest.raises(ValueError, match=r"policy of shape \[2, B, 3\] and alpha of shape \[2, B\], got"):
+            discriminators.update(*sides)
+    with pytest.raises(ValueError, match=r"expected observations \[..., 2, 3\], got \(16, 3\)"):
+        discriminators.logits(expert[0])
+
+
+def test_a_norm_of_the_gradient_that_is_no_number_names_the_first_such_agent():
+    discriminators = Discriminators((2, 2), agents=("a", "b"), seed=0)
+    before = discriminators.state_dict()["weights"]
+    expert, policy, alpha = batch((2, 2))
+    expert[1, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="agent 'b' cannot be trained"):
+        discriminators.update(expert, policy, alpha)
+    for was, now in zip(before, discriminators.state_dict()["weights"], strict=True):
+        assert all(torch.equal(was[name], now[name]) for name in was)
+    discriminators.update(expert, policy, alpha, [True, False])  # the one that cannot is left out
