@@ -12,8 +12,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Not ".lock": the programs in examples/ may lock their folder, too, and must not wait for the runner that started them.
-NAME = ".runner.lock"
+# Not ".running", which the programs in examples/ lock: they must not wait for the runner that started them.
+NAME = ".lock"
 
 
 class LocksMissingError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Programs in processes of their own: their command line, their environment variables, and how they end."""
+"""Programs in separate processes: their command line, their environment variables, and how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: a program in a process of its own, and ``run.json`` beside its files, which says how the run was made."""
+"""One run: start its program in a separate process, and record in ``run.json`` how the run was made."""
 
 from __future__ import annotations
 
