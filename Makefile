@@ -1,6 +1,10 @@
-# Needs make and Python 3.11; everything else goes into .venv.
+# Needs make and Python 3.11, 3.12 or 3.13; everything else goes into .venv.
 
-PYTHON ?= python3.11
+# The Python of .venv: the first of these that runs, unless PYTHON= names another.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
 # Test processes. Each runs single-threaded, so that they do not fight over cores.
 JOBS ?= 2
 
@@ -8,32 +12,48 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
+# The tests that need neither SMAX nor TorchRL, for other Pythons and other versions of packages.
+CORE_TESTS := tests/test_*.py tests/vector tests/matching tests/demonstrations tests/lockstep tests/tabular tests/sb3
+CORE := -e '.[sb3,theory]' mpe2 pytest pytest-xdist
+OTHER := .venv-$(notdir $(PYTHON))
+
 # JAX keeps its compiled programs here, so that only the first run pays for them.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-smac mutate lint docs benchmark clean
+.PHONY: help install demo test test-python test-lowest test-smac mutate lint docs dist benchmark clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## set up .venv with every extra, in the versions of constraints.txt
 
-# The stamp: installed once, and again when the wanted packages change.
-$(INSTALLED): pyproject.toml constraints.txt
+# The stamp: installed once, and again when the wanted packages or the version change.
+$(INSTALLED): pyproject.toml constraints.txt dm2_wrappers/__init__.py
+	@test -n '$(PYTHON)' || { echo "Found no Python 3.11 or newer: install one, or name it: make PYTHON=/path/to/python"; exit 1; }
 	@$(RUN) -m pip --version >/dev/null 2>&1 || { echo "Creating $(VENV) with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing into $(VENV): a few minutes the first time"
 	@$(RUN) -m pip install --quiet -c constraints.txt -e '.[all,dev,docs]'
 	@touch $@
 
-demo: install  ## DM2 beside IPPO on 5m_vs_6m, with a table and a learning curve
+demo: install  ## train with and without DM2 on 5m_vs_6m: progress bars, a table and a learning curve
 	@$(RUN) examples/demo.py
 
 # By file, so that the tests of a file share the environments they compile.
 test: install  ## run the tests
 	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+
+test-python:  ## run the core tests on another Python, in an environment of its own: make test-python PYTHON=python3.12
+	@$(PYTHON) -m venv $(OTHER)
+	@$(OTHER)/bin/python -m pip install --quiet -c constraints.txt $(CORE)
+	@OMP_NUM_THREADS=1 $(OTHER)/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(CORE_TESTS)
+
+test-lowest:  ## run the core tests with the lowest versions of packages that are allowed
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --quiet -c constraints-lowest.txt $(CORE)
+	@OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -n $(JOBS) --dist loadfile $(CORE_TESTS)
 
 # SMAC_PYTHON: a Python with smac and this project's extra sb3; .venv's if not given. SC2PATH: where StarCraft II is.
 test-smac: $(if $(SMAC_PYTHON),,install)  ## test on genuine SMAC and StarCraft II (EPISODES=200 STEPS=20000 for the long run)
@@ -54,9 +74,16 @@ lint: install  ## check style, formatting and types
 docs: install  ## build the documentation site into site/
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
+dist:  ## build the source distribution and the wheel into dist/, and check them
+	@$(PYTHON) -m venv .venv-dist
+	@.venv-dist/bin/python -m pip install --quiet build twine
+	@rm -rf dist build
+	@.venv-dist/bin/python -m build
+	@.venv-dist/bin/python -m twine check --strict dist/*
+
 benchmark: install  ## print the measured speeds
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(RUN) "$$script"; done
 
-clean:  ## remove caches and build outputs (not .venv, runs and results)
-	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist site
+clean:  ## remove caches, build outputs and all environments but .venv
+	@rm -rf .cache .mypy_cache .pytest_cache .ruff_cache build dist site .venv-*
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

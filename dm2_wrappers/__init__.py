@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Public name -> module that defines it. Loaded on first use, so that ``import dm2_wrappers`` stays light.
 _NAMES = {

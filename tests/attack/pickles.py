@@ -167,7 +167,7 @@ class _AsArray:
         self.state = state
 
     def __reduce__(self) -> Any:
-        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
 
 
 def storage_bytes(obj: Any = None, protocol: int = 2, replace: int = -1, by: bytes = b"", numel: int | None = None) -> bytes:

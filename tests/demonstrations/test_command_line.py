@@ -54,6 +54,7 @@ def test_info_of_a_recording(capsys):
 
 def test_check(capsys):
     assert main(["check", str(RECORDED)]) == 0
+    pytest.importorskip("jaxmarl")
     assert main(["check", str(RECORDED), "--env", "smax:3m"]) == 0
     assert capsys.readouterr().out.endswith("smax_3m_win30.npz is whole and fits smax:3m\n")
     assert main(["check", str(RECORDED), "--env", "smax:5m_vs_6m"]) == 1

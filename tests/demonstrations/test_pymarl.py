@@ -190,7 +190,7 @@ def test_what_a_pickle_names_is_refused_by_its_name(tmp_path):
         array_pickles.load(b"(X\4\0\0\0trueios\nsystem\n.")
     nested = io.BytesIO()
     torch.save({"evil": Path("x")}, nested, _use_new_zipfile_serialization=False)
-    with pytest.raises(ValueError, match=r"it names 'pathlib\.PosixPath'"):
+    with pytest.raises(ValueError, match=r"it names 'pathlib(\._local)?\.PosixPath'"):
         array_pickles.load(dumps(Call("torch.storage", "_load_from_bytes", (nested.getvalue(),)), 4))
 
 
