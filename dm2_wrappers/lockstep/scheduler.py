@@ -272,7 +272,7 @@ class Lockstep:
             i, k, *_ = np.argwhere(~np.isfinite(values))[0]
             agent = self.env.possible_agents[k]
             raise ValueError(
-                f"the {what} of agent {agent!r} in sub-environment {i} holds NaN or infinity; correct the environment's output"
+                f"the {what} of agent {agent!r} in sub-environment {i} holds NaN or infinity; correct the environment"
             )
 
     def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:
