@@ -126,6 +126,7 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
     for agent, model in team.models.items():
         learner_state.restore(model, parameters[agent], state.facts["counters"][agent])
     team.seed = state.facts["options"]["seed"]
+    team._matching.flush()  # before the matcher's state is replaced: these steps must not reach the restored matcher
     apply(state, team)
 
 

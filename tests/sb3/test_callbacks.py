@@ -139,7 +139,7 @@ def test_sb3s_checkpoints_with_their_replay_buffers(tmp_path):
     other.models["agent_1"].load_replay_buffer(saved)
     mine, theirs = (t.models["agent_1"].replay_buffer for t in (team, other))
     # SB3 calls back before it stores the step; the last row's death is paid for in later steps.
-    assert theirs.pos == 8
+    assert theirs.pos == 9
     np.testing.assert_array_equal(theirs.observations[:8], mine.observations[:8])
     np.testing.assert_array_equal(theirs.rewards[:8], mine.rewards[:8])
     other.learn(20)
