@@ -18,6 +18,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from dm2_wrappers.sb3 import IndependentLearners
 from tests.helpers.sb3_teams import SMALL, matcher, venv, weights
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 2, 10**30, 1e308, float("nan"), float("inf"), "", "x", "os:system", "a" * 5000, [], [1], {}, {"a": []},
-    [[[]]], 1.5, -0.5, "\x00\n",
+    None, True, -1, 0, 2, 10**30, 1e308, float("nan"), float("inf"), "", "x", "os:system", "a" * 5000, [], [1], {},
+    {"a": []}, [[[]]], 1.5, -0.5, "\x00\n",
 )  # fmt: skip
 TENSORS: tuple[Any, ...] = (
     torch.zeros(0), torch.zeros(1).expand(10**12), torch.zeros(3, dtype=torch.int64), torch.full((2,), float("nan")),
@@ -176,9 +177,9 @@ def attack(number: int, seed: int = 0) -> tuple[list[str], collections.Counter[s
             for i in range(number // 2):
                 file = folder / f"damaged_{algorithm.__name__}_{i}.zip"
                 kind = damage(whole, file, rng)
-                before = weights(team)
-                refused = _refused(lambda file=file: team.restore(file))
-                for action in (lambda file=file: team.restore(file), lambda file=file: IndependentLearners.load(file, venv())):
+                before, restore = weights(team), partial(team.restore, file)
+                refused = _refused(restore)
+                for action in (restore, partial(IndependentLearners.load, file, venv())):
                     if fault := fault_of(action, file):
                         faults.append(f"{algorithm.__name__} {i} {kind}: {fault}")
                 counts["refused" if refused else "used"] += 1

@@ -50,7 +50,9 @@ class ComesAndGoes(TinyEnv):
     def step(self, actions):
         acted = list(self.agents)
         self.agents = list(self.possible_agents)
-        everyone = {agent: actions.get(agent, self.action_spaces[agent].low * 0 if self.continuous else 0) for agent in self.agents}
+        everyone = {
+            agent: actions.get(agent, self.action_spaces[agent].low * 0 if self.continuous else 0) for agent in self.agents
+        }
         observations, rewards, terminations, truncations, infos = super().step(everyone)
         over = not self.agents
         self.agents = [] if over else self._now()

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 from stable_baselines3 import DQN, PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import configure
 
 from dm2_wrappers.sb3 import IndependentLearners
@@ -68,26 +68,19 @@ def test_a_logger_of_the_users_own_is_kept(tmp_path):
     assert len(rows(tmp_path)) == 3
 
 
-def test_the_progress_bar_moves_within_a_rollout():
-    seen = []
+def test_the_progress_bar_moves_at_each_step():
+    seen, started = [], []
 
     class Watch(BaseCallback):
         def _on_step(self):
-            seen.append(bar().pbar.n)
+            seen.extend(one.pbar.n for one in started if isinstance(one, ProgressBarCallback))
             return True
 
-    def bar():
-        from stable_baselines3.common.callbacks import ProgressBarCallback
-
-        callbacks = team.models["agent_0"]._callbacks if hasattr(team.models["agent_0"], "_callbacks") else started
-        return next(one for one in callbacks if isinstance(one, ProgressBarCallback))
-
-    started = []
     team = IndependentLearners(PPO, venv(), seed=0, **OPTIONS)
-    collect = team._callbacks
+    callbacks_of = team._callbacks
 
-    def kept(*arguments):
-        callbacks = collect(*arguments)
+    def kept(*given):
+        callbacks = callbacks_of(*given)
         started.extend(callbacks["agent_0"])
         return callbacks
 
