@@ -50,10 +50,8 @@ class ComesAndGoes(TinyEnv):
     def step(self, actions):
         acted = list(self.agents)
         self.agents = list(self.possible_agents)
-        everyone = {
-            agent: actions.get(agent, self.action_spaces[agent].low * 0 if self.continuous else 0) for agent in self.agents
-        }
-        observations, rewards, terminations, truncations, infos = super().step(everyone)
+        absent = self.action_spaces["agent_1"].low * 0 if self.continuous else 0
+        observations, rewards, terminations, truncations, infos = super().step({"agent_1": absent, **actions})
         over = not self.agents
         self.agents = [] if over else self._now()
         if not over:

@@ -37,9 +37,7 @@ def test_masks_in_infos_reach_predict_and_recordings(tmp_path):
         asked = {agent: {"observation": observations[agent], **infos[agent]} for agent in observations}
         assert each.predict(asked) == {"agent_0": 1, "agent_1": 1}
         for missing in ({}, {"infos": {}}, {"infos": {"agent_1": {}}}):
-            with pytest.raises(
-                ValueError, match="agent 'agent_[01]' was given no action mask, but its environment has masks"
-            ):
+            with pytest.raises(ValueError, match="was given no action mask, but its environment has masks"):
                 each.predict(observations, **missing)
         for wrong in (np.ones(2), np.zeros(3), np.ones((1, 3))):
             with pytest.raises(ValueError, match="action mask of agent 'agent_0' must hold 3 numbers, not all of them 0"):

@@ -153,7 +153,7 @@ def test_a_damaged_matcher_state_leaves_the_matcher_as_it_was(tmp_path):
     other = team_of(PPO).learn(36)
     observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
     before = other.matcher.rewards(observations)
-    with pytest.raises(ValueError, match="damaged.zip"):
+    with pytest.raises(ValueError, match=r"damaged\.zip"):
         other.restore(tmp_path / "damaged")
     np.testing.assert_array_equal(before, other.matcher.rewards(observations))
 
