@@ -408,7 +408,9 @@ def test_an_overwritten_step_of_death_is_paid_no_more():
     # Agent 1 lives 1 of 8 steps in sub-environment 0 and all 8 in sub-environment 1; the ring has 4 rows.
     lifetimes = iter([1, None])
     env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), lifetimes=(None, next(lifetimes)), limit=8, absorb=True), 2)
-    team = IndependentLearners(DQN, env, seed=0, learning_starts=10_000, buffer_size=4, exploration_initial_eps=1.0, **SMALL)
+    team = IndependentLearners(
+        DQN, env, seed=0, learning_starts=10_000, train_freq=1, buffer_size=4, exploration_initial_eps=1.0, **SMALL
+    )
     rewards = []
     team._lockstep.listeners.append(lambda step: rewards.append(step.rewards[1, 1]))
     team.learn(14)
