@@ -175,3 +175,39 @@ def test_the_same_seed_plays_the_same_episodes_and_leaves_the_global_streams_alo
     for agent in team.agents:
         for name in before[agent]:
             assert torch.equal(team.models[agent].policy.state_dict()[name], plain.models[agent].policy.state_dict()[name])
+
+
+def test_a_win_counts_for_the_sub_environment_that_won():
+    # Both end together; only sub-environment 0 wins its first episode, and 1 its second.
+    made = iter([0, 1])
+
+    class OneWins(TinyEnv):
+        def __init__(self):
+            super().__init__(sizes=(3, 3), limit=2, wins=True)
+            self.episode += next(made)
+
+    env = dm2.vectorize(OneWins, 2)
+    assert evaluate(Always(), env, episodes=2, seed=0)["win_rate"] == 0.5
+
+
+def test_the_return_in_a_shaped_environment_is_its_own():
+    """A wrapper that is no DM2 wrapper, but leaves the environment's reward in infos as ours do."""
+
+    class Shaped(dm2.MultiAgentVectorWrapper):
+        def step(self, actions):
+            observations, rewards, *rest, infos = self.env.step(actions)
+            return observations, rewards + 100, *rest, {**infos, "env_reward": rewards}
+
+    env = Shaped(dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), limit=4), 2))
+    assert evaluate(Always(), env, episodes=2, seed=0)["return"] == 8
+
+
+def test_deterministic_evaluation_plays_the_most_likely_actions():
+    team = IndependentLearners(PPO, TinyEnv(sizes=(3, 3)), seed=0, n_steps=6, batch_size=6, **SMALL)
+    for model, action in zip(team.models.values(), (2, 1), strict=True):
+        with torch.no_grad():  # likelier than the others, but seldom enough to be sampled alone
+            model.policy.action_net.bias[action] = 0.5
+            model.policy.action_net.weight.zero_()
+    env = TinyEnv(sizes=(3, 3), limit=5)
+    assert team.evaluate(env, episodes=4, seed=0, deterministic=True)["return"] == 5 * 3
+    assert team.evaluate(env, episodes=4, seed=0)["return"] != 5 * 3

@@ -82,7 +82,7 @@ class Lockstep:
         self._turn: str | None = None  # the agent whose loop is running
 
     def seed_env(self, seed: int | None, step: int = 0) -> None:
-        """Seed the environment at its next reset: with ``seed``, or after ``step`` steps of a run with one derived from both."""
+        """Seed the environment at its next reset with ``seed``, or, later in a run, with one derived from seed and step."""
         self._env_seed = seed if seed is None or step == 0 else derive_seed(seed, "environment", str(step)) % 2**31
 
     @contextmanager
@@ -272,7 +272,7 @@ class Lockstep:
             i, k, *_ = np.argwhere(~np.isfinite(values))[0]
             agent = self.env.possible_agents[k]
             raise ValueError(
-                f"the {what} of agent {agent!r} in sub-environment {i} holds NaN or infinity; correct the environment's output"
+                f"the {what} of agent {agent!r} in sub-environment {i} holds NaN or infinity; correct the environment"
             )
 
     def _joint_actions(self, actions: list[NDArray[Any]]) -> NDArray[Any]:

@@ -76,7 +76,7 @@ def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv) -> None:
         return
     if not isinstance(buffer, LiveReplayBuffer):
         raise ValueError(
-            f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that was not saved by a team, so it does not "
+            f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that no team saved, so it does not "
             "know which steps the agent was alive at; load one that model.save_replay_buffer() wrote in a team"
         )
     spaces = ("observation_space", "action_space")

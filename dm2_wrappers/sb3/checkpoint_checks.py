@@ -6,6 +6,7 @@ A ``ValueError`` names the part that is wrong. `dm2_wrappers.sb3.checkpoint` add
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import math
 import random
@@ -87,7 +88,7 @@ def _check_stream(stream: Any) -> None:
     _expect(isinstance(position, int) and 0 <= position <= 624, "streams")  # NumPy does not check it
     state = GlobalRNGState.from_state_dict(stream)
     random.Random().setstate(state.python)
-    np.random.RandomState().set_state(state.numpy)  # noqa: NPY002
+    np.random.RandomState().set_state(state.numpy)
     torch.Generator().set_state(state.torch)
     _expect(all(isinstance(each, torch.Tensor) and each.dtype == torch.uint8 for each in state.cuda), "streams")
 
@@ -100,7 +101,7 @@ def _check_matcher(options: Mapping[str, Any], sizes: Sequence[int], state: Any)
     _expect(isinstance(weights, list) and len(weights) == len(sizes), "discriminators")
     found = sum(tensor.numel() for network in weights for tensor in network.values())
     widths = [[size, *hidden, 1] for size in sizes]
-    expected = sum((i + 1) * o for each in widths for i, o in zip(each[:-1], each[1:], strict=True))
+    expected = sum((i + 1) * o for each in widths for i, o in itertools.pairwise(each))
     # Stacked networks are padded to the widest agent.
     padded = len(sizes) * sum((i + 1) * o for i, o in zip([max(sizes), *hidden], [*hidden, 1], strict=True))
     _expect(found in (expected, padded), "hidden")

@@ -421,9 +421,9 @@ class IndependentLearners:
             take_over(env, matcher, None, None, None)
         venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
         team_state.check_agents(state, venv)
-        matcher = team_state.matcher_of(state, matcher, device)
         team = cls.__new__(cls)
         with checkpoint.naming(path):
+            matcher = team_state.matcher_of(state, matcher, device)
             team._prepare(venv, matcher, log_dir=log_dir, **options)
             for i, agent in enumerate(team.agents):
                 with team._lockstep.as_agent(agent):

@@ -72,7 +72,7 @@ def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: st
     if state.facts["matcher"] is None:
         if matcher is not None:
             raise ValueError(
-                "this checkpoint was saved without a matcher, so the one that was given would be ignored: load it "
+                "it was saved without a matcher, so the one that was given would be ignored: load it "
                 "without, or build a new team with the matcher and take over the weights of the checkpoint's models"
             )
         return None
@@ -80,8 +80,8 @@ def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: st
         return matcher
     if state.facts["custom_networks"]:
         raise ValueError(
-            "the discriminators of this checkpoint are networks of your own, whose code is not in it: pass matcher=, "
-            "made as it was made then"
+            "its discriminators are networks of your own, whose code is not in it: pass matcher=, made as it was made for "
+            "the saved team"
         )
     assert state.demonstrations is not None
     return DistributionMatcher(state.demonstrations, device="cpu" if device == "auto" else device, **state.facts["matcher"])
@@ -126,6 +126,7 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
     for agent, model in team.models.items():
         learner_state.restore(model, parameters[agent], state.facts["counters"][agent])
     team.seed = state.facts["options"]["seed"]
+    team._matching.flush()  # before the matcher's state is replaced: these steps must not reach the restored matcher
     apply(state, team)
 
 

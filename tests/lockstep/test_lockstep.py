@@ -1,4 +1,5 @@
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -261,3 +262,123 @@ def test_an_error_while_a_loop_is_stopped_does_not_keep_the_others_from_being_st
     with pytest.raises(RuntimeError, match="agent_1 fell over"):
         lockstep.run(loops_of(lockstep, body))
     assert stopped == ["agent_1", "agent_2"]
+
+
+@pytest.mark.parametrize("function", ["run", "_end", "_take_turns", "_resume", "_stop"])
+def test_a_keyboard_interrupt_at_any_line_leaves_the_lockstep_usable_and_the_streams_restored(function):
+    """The interrupt comes once at each line: in a first run, as often as the function has lines."""
+
+    def body(env, agent):
+        env.reset()
+        for _ in range(2 if agent == "agent_0" else 5):
+            torch.rand(1), np.random.rand(), random.random()
+            env.step(np.zeros(1, int))
+        return "done"
+
+    code = getattr(Lockstep, function).__code__
+    lines = sorted({line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno})
+    interrupted = 0
+    for target in lines:
+        _, lockstep = make(n=1)
+
+        def trace(frame, event, argument, target=target):
+            if frame.f_code is not code:
+                return None
+            if event == "line" and frame.f_lineno == target:
+                sys.settrace(None)
+                frame.f_trace = None
+                raise KeyboardInterrupt
+            return trace
+
+        torch.manual_seed(0), np.random.seed(0), random.seed(0)
+        before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+        sys.settrace(trace)
+        try:
+            lockstep.run(loops_of(lockstep, body))
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(None)
+        assert not lockstep.running, f"line {target}"
+        assert torch.equal(torch.get_rng_state(), before[0]), f"line {target}"
+        assert (np.random.get_state()[1] == before[1]).all(), f"line {target}"
+        assert random.getstate() == before[2], f"line {target}"
+        assert lockstep.run(loops_of(lockstep, body)) == {"agent_0": "done", "agent_1": None}, f"line {target}"
+    assert interrupted >= 3
+
+
+def test_a_second_run_inside_a_run_is_refused():
+    _, lockstep = make(n=1)
+
+    def body(env, agent):
+        env.reset()
+        lockstep.run({})
+
+    with pytest.raises(RuntimeError, match="one run at a time"):
+        lockstep.run(loops_of(lockstep, body))
+    assert not lockstep.running
+
+
+def test_the_environment_draws_from_a_stream_of_its_own():
+    """An environment that draws from NumPy's global stream: its draws and the agents' do not depend on each other."""
+
+    class Drawing(TinyEnv):
+        def step(self, actions):
+            drawn.append(np.random.rand())
+            return super().step(actions)
+
+    def run(agents_draw):
+        drawn.clear()
+        venv = dm2.vectorize(lambda: Drawing(sizes=(3, 3)), 1)
+        lockstep = Lockstep(venv, seed=5)
+
+        def body(env, agent):
+            env.reset()
+            mine = []
+            for _ in range(3):
+                mine += [np.random.rand() for _ in range(agents_draw)]
+                env.step(np.zeros(1, int))
+            return mine
+
+        results = lockstep.run(loops_of(lockstep, body))
+        return list(drawn), results
+
+    drawn = []
+    first, second = run(1), run(4)
+    assert first[0] == second[0]
+    assert len(set(first[0])) == 3
+    # One uninterrupted stream per agent, into which the environment's draws do not come.
+    for agent in ("agent_0", "agent_1"):
+        assert first[1][agent] == second[1][agent][:3]
+
+
+def test_only_the_first_reset_is_seeded():
+    venv, lockstep = make(n=1)
+    seeds, reset = [], venv.reset
+    venv.reset = lambda *, seed=None, options=None: seeds.append(seed) or reset(seed=seed)
+
+    def body(env, agent):
+        env.reset()
+        env.reset()
+
+    lockstep.run(loops_of(lockstep, body))
+    lockstep.run(loops_of(lockstep, body))
+    assert seeds == [0, None, None, None]
+    lockstep.seed_env(3)
+    lockstep.run(loops_of(lockstep, body))
+    assert seeds[4:] == [3, None]
+
+
+def test_what_building_a_learner_draws_is_gone_from_its_stream():
+    _, lockstep = make(seed=7)
+    outer = torch.get_rng_state()
+    with lockstep.as_agent("agent_0"):
+        built = torch.rand(3)
+    assert torch.equal(torch.get_rng_state(), outer)
+    with lockstep.as_agent("agent_0"):
+        later = torch.rand(3)
+    _, fresh = make(seed=7)
+    with fresh.as_agent("agent_0"):
+        both = torch.rand(3), torch.rand(3)
+    assert torch.equal(built, both[0])
+    assert torch.equal(later, both[1])

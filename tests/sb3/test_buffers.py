@@ -28,6 +28,10 @@ def rollout_of(algorithm, **options):
     team = team_of(algorithm, **options)
     for model in team.models.values():
         model.train = lambda: None
+        with torch.no_grad():  # SB3's biases start at 0, and then the critic's value of a zero observation is 0, too
+            for name, parameter in model.policy.named_parameters():
+                if name.endswith("bias") and "action_net" not in name:
+                    parameter += 0.3 + 0.1 * torch.arange(len(parameter))
     steps = model.n_steps * team.env.num_envs
     team.learn(steps)
     return team, {agent: model.rollout_buffer for agent, model in team.models.items()}
@@ -353,3 +357,78 @@ def test_a_replay_buffer_of_another_size_takes_the_newest_rows():
         kept = min(size, 10)
         np.testing.assert_array_equal(new.rewards[:kept, 0], by_age[-kept:])
         assert (new.pos, new.full) == ((0, True) if size == 6 else (10, False))
+
+
+def test_a_death_before_the_rollout_is_no_death_of_this_rollout():
+    # Steps 0 to 3 are in the first rollout: agent 1 dies in step 3 of 9. The second has steps 4 to 7, all dead.
+    team = team_of(PPO, n=1, limit=9, n_steps=4, batch_size=4, after_death="mean")
+    for model in team.models.values():
+        model.train = lambda: None
+    team.learn(8)
+    buffer, gamma = team.models["agent_1"].rollout_buffer, 0.99
+    assert not buffer.live.any()
+    r = buffer.rewards[:, 0].astype(float)
+    # Nobody died in it, so the value is that of being dead: v = mean(known + unknown * v) over its dead steps.
+    known = np.array([r[0] + gamma * (r[1] + gamma * (r[2] + gamma * r[3])), r[1] + gamma * (r[2] + gamma * r[3])])
+    known = np.array([*known, r[2] + gamma * r[3], r[3]])
+    unknown = gamma ** np.arange(4, 0, -1)
+    assert buffer._value_of_death() == pytest.approx(known.mean() / (1 - unknown.mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("after_death", ["earned", "mean"])
+def test_past_the_rollouts_end_a_dead_agent_has_the_value_of_being_dead(after_death):
+    # Of an episode of 9 steps the rollout has 5; agent 1 dies in step 3.
+    team, buffers = rollout_of(PPO, n=1, limit=9, n_steps=5, batch_size=5, after_death=after_death)
+    buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
+    critic = buffer.last_values.item()
+    assert abs(critic - buffer.dead_value) > 0.1
+    r, values = buffer.rewards[:, 0].astype(float), buffer.values[:, 0].astype(float)
+    if after_death == "earned":
+        expected = plain_gae(r, values, np.zeros(5), buffer.dead_value, gamma, lam)
+        np.testing.assert_allclose(buffer.advantages[:, 0], expected, rtol=1e-4, atol=1e-4)
+    else:
+        paid = np.array([r[0], r[1], r[2] + gamma * buffer.dead_value])
+        expected = plain_gae(paid, values[:3], np.array([0, 0, 1]), 0.0, gamma, lam)
+        np.testing.assert_allclose(buffer.advantages[:3, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_agent_that_dies_in_the_rollouts_last_step_gets_no_value_from_its_critic():
+    team, buffers = rollout_of(PPO, n=1, limit=9, n_steps=3, batch_size=3)
+    buffer, gamma, lam = buffers["agent_1"], 0.99, team.models["agent_1"].gae_lambda
+    assert buffer.live.all()
+    assert not buffer.last_alive.any()
+    assert abs(buffer.last_values.item()) > 0.1
+    r, values = buffer.rewards[:, 0].astype(float), buffer.values[:, 0].astype(float)
+    # No dead step has been seen yet: the value of being dead is still 0.
+    expected = plain_gae(r, values, np.zeros(3), 0.0, gamma, lam)
+    np.testing.assert_allclose(buffer.advantages[:, 0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_overwritten_step_of_death_is_paid_no_more():
+    # Agent 1 lives 1 of 8 steps in sub-environment 0 and all 8 in sub-environment 1; the ring has 4 rows.
+    lifetimes = iter([1, None])
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), lifetimes=(None, next(lifetimes)), limit=8, absorb=True), 2)
+    team = IndependentLearners(
+        DQN, env, seed=0, learning_starts=10_000, train_freq=1, buffer_size=4, exploration_initial_eps=1.0, **SMALL
+    )
+    rewards = []
+    team._lockstep.listeners.append(lambda step: rewards.append(step.rewards[1, 1]))
+    team.learn(14)
+    replay = team.models["agent_1"].replay_buffer
+    # Its rows are of steps 3 to 6 of sub-environment 1, and each has its own reward alone.
+    rows = np.argsort(replay.observations[:, 0, 0])
+    assert replay.observations[rows, 0, 0].tolist() == [3, 4, 5, 6]
+    np.testing.assert_allclose(replay.rewards[rows, 0], rewards[3:7])
+
+
+def test_the_replay_buffer_has_time_limits_and_what_followed_each_step():
+    team = team_of(DQN, n=2, lifetimes=(None, None), limit=4, truncates=True, learning_starts=10_000, buffer_size=100)
+    steps = []
+    team._lockstep.listeners.append(steps.append)
+    team.learn(16)
+    replay = team.models["agent_0"].replay_buffer
+    assert replay.timeouts[:16, 0].reshape(8, 2).tolist() == ([[0, 0]] * 3 + [[1, 1]]) * 2
+    following = np.stack([step.infos["final_obs"][:, 0] for step in steps]).reshape(16, 4)
+    np.testing.assert_array_equal(replay.next_observations[:16, 0], following)
+    assert replay.next_observations[:16, 0, 0].reshape(8, 2)[:, 0].tolist() == [1, 2, 3, 4] * 2
+    assert replay.sample(64).dones.sum() == 0  # a time limit is no end

@@ -1,0 +1,117 @@
+"""`predict` and `policy`: action masks from everywhere, recurrent states, and exploration that leaves training alone."""
+
+import numpy as np
+import pytest
+from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
+from stable_baselines3 import DQN, PPO
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners
+from tests.helpers.sb3_teams import ON_POLICY, SMALL, venv
+from tests.helpers.tiny_envs import TinyEnv
+
+OPTIONS = {**SMALL, **ON_POLICY[MaskablePPO]}
+
+
+class MasksInInfos(TinyEnv):
+    """Only one action is available, and only the infos say so."""
+
+    def _info(self, agent):
+        return {"action_mask": np.eye(3, dtype=np.int8)[1 + self.t % 2]}
+
+    def step(self, actions):
+        expected = 1 + self.t % 2
+        assert all(action == expected for action in actions.values()), actions
+        return super().step(actions)
+
+
+def test_masks_in_infos_reach_predict_and_recordings(tmp_path):
+    env = MasksInInfos(sizes=(4, 3))
+    team = IndependentLearners(MaskablePPO, dm2.vectorize(lambda: MasksInInfos(sizes=(4, 3)), 3), seed=0, **OPTIONS)
+    observations, infos = env.reset(seed=0)
+    assert set(team.predict(observations)) == {"agent_0", "agent_1"}  # it has not seen a mask yet
+    team.learn(18).save(tmp_path / "team")
+    for each in (team, IndependentLearners.load(tmp_path / "team", team.env)):
+        for _ in range(20):
+            assert each.predict(observations, infos=infos) == {"agent_0": 1, "agent_1": 1}
+        asked = {agent: {"observation": observations[agent], **infos[agent]} for agent in observations}
+        assert each.predict(asked) == {"agent_0": 1, "agent_1": 1}
+        for missing in ({}, {"infos": {}}, {"infos": {"agent_1": {}}}):
+            with pytest.raises(ValueError, match="was given no action mask, but its environment has masks"):
+                each.predict(observations, **missing)
+        for wrong in (np.ones(2), np.zeros(3), np.ones((1, 3))):
+            with pytest.raises(ValueError, match="action mask of agent 'agent_0' must hold 3 numbers, not all of them 0"):
+                each.predict(observations, infos={"agent_0": {"action_mask": wrong}})
+    demos = dm2.Demonstrations.record(env, team.predict, 2, seed=0)
+    assert demos.actions[:, 0].tolist() == [1, 2, 1, 2, 1] * 2
+
+
+def test_masks_that_the_observation_space_declares_may_not_be_missing():
+    env = TinyEnv(sizes=(4, 3), masks=True)
+    team = IndependentLearners(MaskablePPO, env, seed=0, **OPTIONS)
+    observations, _ = env.reset(seed=0)
+    bare = {agent: {"observation": seen["observation"]} for agent, seen in observations.items()}
+    with pytest.raises(ValueError, match="'agent_0' was given no action mask"):
+        team.predict(bare)
+    plain = IndependentLearners(PPO, env, seed=0, **SMALL, **ON_POLICY[PPO])
+    assert set(plain.predict(bare)) == set(bare)  # PPO takes no masks
+
+
+@pytest.mark.parametrize("algorithm", [DQN, QRDQN])
+def test_exploration_in_test_episodes_repeats_and_leaves_training_alone(algorithm):
+    options = {"learning_starts": 5, "buffer_size": 100, "batch_size": 4, **SMALL}
+    options |= {"exploration_initial_eps": 0.5, "exploration_final_eps": 0.5}
+    team, plain = (IndependentLearners(algorithm, venv(), seed=0, **options).learn(30) for _ in range(2))
+
+    def streams(one):
+        return [model.action_space.np_random.bit_generator.state for model in one.models.values()]
+
+    before, test_env = streams(team), venv(wins=False)  # wins go by the environment's age
+    first = team.evaluate(test_env, 6, seed=7)
+    assert team.evaluate(test_env, 6, seed=7) == first
+    dm2.Demonstrations.record(test_env, team.policy(), 3, seed=0)
+    team.predict(TinyEnv(sizes=(4, 3)).reset(seed=0)[0])
+    assert streams(team) == before == streams(plain)
+    # The training's stream plays no part: with other ones the same episodes are played.
+    for model in team.models.values():
+        model.action_space.seed(123)
+    assert team.evaluate(venv(wins=False), 6, seed=7) == plain.evaluate(venv(wins=False), 6, seed=7)
+
+
+def test_recurrent_states_are_carried_by_a_policy_and_not_lost_without_one():
+    env = TinyEnv(sizes=(4, 3), limit=6)
+    team = IndependentLearners(RecurrentPPO, venv(), seed=0, **SMALL, **ON_POLICY[RecurrentPPO]).learn(18)
+    observations, _ = env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"carry a state from step to step: make policy = team\.policy\(\) once"):
+        team.predict(observations)
+    policy = team.policy(deterministic=True)
+    states = dict.fromkeys(team.agents)
+    for start in (True, False, False, True, False):
+        if start:
+            observations, _ = env.reset(seed=1)
+            policy.start_episode(np.ones(1, bool))
+        expected = {}
+        for agent, model in team.models.items():
+            row = observations[agent][None]
+            actions, states[agent] = model.predict(row, states[agent], np.array([start]), deterministic=True)
+            expected[agent] = int(actions[0])
+        assert team.predict(observations, policy=policy) == expected
+        for agent, state in states.items():
+            for mine, theirs in zip(policy._states[agent], state, strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        observations = env.step(expected)[0]
+
+
+def test_the_recurrent_state_of_an_agent_that_comes_back_is_a_new_one():
+    team = IndependentLearners(RecurrentPPO, venv(2), seed=0, **SMALL, **ON_POLICY[RecurrentPPO])
+    rng = np.random.default_rng(0)
+    seen = rng.normal(size=(4, 2, 2, 4)).astype(np.float32)
+    present = np.ones((4, 2, 2), bool)
+    present[1:3, 1, 1] = False
+    policy, fresh = team.policy(), team.policy()
+    for t in range(4):
+        policy(seen[t], {"present": present[t]})
+    fresh(seen[3], {})
+    for mine, other in zip(policy._states["agent_1"], fresh._states["agent_1"], strict=True):
+        np.testing.assert_allclose(mine[:, 1], other[:, 1], atol=1e-6)  # it came back in sub-environment 1
+        assert not np.allclose(mine[:, 0], other[:, 0], atol=1e-4)

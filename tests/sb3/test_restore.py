@@ -1,0 +1,212 @@
+"""`restore`: a checkpoint taken over by a team that the program built, without unpickling anything."""
+
+import io
+import json
+import pickle
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sb3_contrib import RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners
+from tests.attack.checkpoints import attack, entries, team_of, write
+from tests.helpers.sb3_teams import ON_POLICY, SMALL, assert_equal_weights, demonstrations, matcher, venv, weights
+from tests.helpers.tiny_envs import TinyEnv
+
+OFF_POLICY = {"learning_starts": 5, "buffer_size": 500, "update_every": 18, "batch_size": 4}
+
+
+def built(algorithm, env, seed=0, **options):
+    """Which episodes are won depends on the environment's age, which no seed resets: it reports no wins."""
+    options = {**SMALL, **ON_POLICY.get(algorithm, OFF_POLICY), **options}
+    return IndependentLearners(algorithm, env, seed=seed, matcher=matcher(), coefficient=0.5, **options)
+
+
+def assert_equal_teams(first, second):
+    assert_equal_weights(weights(first), weights(second))
+    for agent, model in first.models.items():
+        other = second.models[agent]
+        optimizers = [m.policy.optimizer.state_dict()["state"] for m in (model, other)]
+        for i, values in optimizers[0].items():
+            for name, value in values.items():
+                assert torch.equal(torch.as_tensor(value), torch.as_tensor(optimizers[1][i][name])), (agent, i, name)
+        for name in ("num_timesteps", "_n_updates", "_episode_num", "_n_calls", "exploration_rate"):
+            assert getattr(model, name, None) == getattr(other, name, None), name
+        if hasattr(model, "replay_buffer"):
+            buffers = [m.replay_buffer.state_dict()["arrays"] for m in (model, other)]
+            for name, rows in buffers[0].items():
+                assert torch.equal(rows, buffers[1][name]), name
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    np.testing.assert_array_equal(first.matcher.rewards(observations), second.matcher.rewards(observations))
+
+
+@pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO, DQN])
+def test_a_restored_team_equals_the_saved_one_and_trains_on_like_a_loaded_one(algorithm, tmp_path):
+    env = venv(wins=False)
+    team = built(algorithm, env).learn(36)
+    team.save(tmp_path / "team")
+    used = built(algorithm, env, seed=9).learn(18)  # other weights, counters, buffers and streams
+    restored = used.restore(tmp_path / "team")
+    assert_equal_teams(team, restored)
+    restored.learn(36)
+    loaded = IndependentLearners.load(tmp_path / "team", env).learn(36)
+    assert restored.num_timesteps == loaded.num_timesteps == 72
+    assert_equal_teams(restored, loaded)
+
+
+def test_a_team_with_variables_outside_its_networks_is_restored(tmp_path):
+    def make():
+        env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), actions=(1, 2), continuous=True), 2)
+        return IndependentLearners(SAC, env, seed=0, learning_starts=4, batch_size=4, buffer_size=100, **SMALL)
+
+    team = make().learn(24)
+    team.save(tmp_path / "team")
+    restored = make().restore(tmp_path / "team")
+    saved = [model.log_ent_coef.detach() for model in team.models.values()]
+    assert saved[0].item() != 0.0
+    assert saved == [model.log_ent_coef.detach() for model in restored.models.values()]
+    loaded = IndependentLearners.load(tmp_path / "team", team.env)
+    restored = IndependentLearners(SAC, team.env, seed=0, learning_starts=4, batch_size=4, buffer_size=100, **SMALL)
+    restored.restore(tmp_path / "team")
+    assert_equal_weights(weights(loaded.learn(24)), weights(restored.learn(24)))
+
+
+class Bomb:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_nothing_in_a_hostile_learner_runs(tmp_path):
+    team = team_of(PPO).learn(18)
+    team.save(tmp_path / "team")
+    bomb = pickle.dumps(Bomb(tmp_path / "ran"))
+    parts = entries(tmp_path / "team.zip")
+    with zipfile.ZipFile(io.BytesIO(parts["agents/0.zip"])) as archive:
+        inner = {name: archive.read(name) for name in archive.namelist()}
+    import base64
+
+    data = json.loads(inner["data"])
+    data["policy_class"][":serialized:"] = base64.b64encode(bomb).decode()
+    write(tmp_path / "agent.zip", {**inner, "data": json.dumps(data).encode()})
+    write(tmp_path / "hostile.zip", {**parts, "agents/0.zip": (tmp_path / "agent.zip").read_bytes()})
+    restored = team_of(PPO).restore(tmp_path / "hostile")
+    assert not (tmp_path / "ran").exists()
+    assert_equal_weights(weights(team), weights(restored))
+    write(tmp_path / "agent.zip", {**inner, "policy.pth": bomb})
+    write(tmp_path / "hostile.zip", {**parts, "agents/0.zip": (tmp_path / "agent.zip").read_bytes()})
+    with pytest.raises(ValueError, match=r"hostile\.zip' cannot be used or is damaged: UnpicklingError"):
+        team_of(PPO).restore(tmp_path / "hostile")
+    write(tmp_path / "hostile.zip", {**parts, "state.pt": bomb})
+    with pytest.raises(ValueError, match=r"hostile\.zip' cannot be used or is damaged: UnpicklingError"):
+        team_of(PPO).restore(tmp_path / "hostile")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithm": A2C}, "is of the algorithms .*PPO.*this team has .*A2C"),
+        ({"policy_kwargs": {"net_arch": [9]}}, r"other networks than this one: policy .* has shape"),
+        ({"env_coefficient": 0.5}, r"was saved with env_coefficient=1\.0 and not 0\.5; build the team with"),
+        ({"matcher": None}, "it has a matcher and this team has none"),
+        ({"matcher": {"hidden": (5, 5)}}, r"was saved with hidden=\[64, 64\] and not \[5, 5\]"),
+        ({"mode": "online"}, "was saved with mode='exact' and not 'online'"),
+        ({"sizes": (4, 9)}, "is of agents and observation sizes"),
+    ],
+)
+def test_another_team_is_refused_and_stays_as_it_was(tmp_path, change, message):
+    team_of(PPO).learn(18).save(tmp_path / "team")
+    change = dict(change)
+    algorithm, sizes = change.pop("algorithm", PPO), change.pop("sizes", (4, 3))
+    options = {**SMALL, **ON_POLICY[algorithm], "coefficient": 0.5, **change}
+    own = options.pop("matcher", {})
+    if own is None:
+        del options["coefficient"]
+    else:
+        demos = demonstrations(sizes=sizes)
+        options["matcher"] = dm2.DistributionMatcher(demos, **{"updates": 2, "batch_size": 8, "seed": 0, **own})
+    other = IndependentLearners(algorithm, venv(sizes=sizes), seed=5, **options).learn(18)
+    before = weights(other)
+    with pytest.raises(ValueError, match=message):
+        other.restore(tmp_path / "team")
+    assert_equal_weights(before, weights(other))
+    assert (other.num_timesteps, other.seed) == (18, 5)
+
+
+def test_a_damaged_matcher_state_leaves_the_matcher_as_it_was(tmp_path):
+    team = team_of(PPO).learn(18)
+    team.save(tmp_path / "team")
+    parts = entries(tmp_path / "team.zip")
+    state = torch.load(io.BytesIO(parts["state.pt"]), weights_only=True)
+    state["matcher"]["streams"] = ["{}"] * 2
+    torch.save(state, data := io.BytesIO())
+    write(tmp_path / "damaged.zip", {**parts, "state.pt": data.getvalue()})
+    other = team_of(PPO).learn(36)
+    observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
+    before = other.matcher.rewards(observations)
+    with pytest.raises(ValueError, match=r"damaged\.zip"):
+        other.restore(tmp_path / "damaged")
+    np.testing.assert_array_equal(before, other.matcher.rewards(observations))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [("hidden", [10**9, 10**9], "hidden is wrong"), ("updates", 10**12, "updates and batch_size is wrong")],
+)
+def test_a_hostile_matchers_options_allocate_nothing(tmp_path, option, value, name):
+    team_of(PPO).save(tmp_path / "team")
+    parts = entries(tmp_path / "team.zip")
+    facts = json.loads(parts["team.json"])
+    facts["matcher"][option] = value
+    write(tmp_path / "team.zip", {**parts, "team.json": json.dumps(facts).encode()})
+    with pytest.raises(ValueError, match=name):
+        IndependentLearners.load(tmp_path / "team", venv())
+
+
+def test_damaged_checkpoints_are_refused_in_one_sentence():
+    faults, counts = attack(24)
+    assert faults == []
+    assert counts["refused"] > 10
+
+
+def test_a_checkpoint_is_compressed(tmp_path):
+    team_of(PPO).learn(180).save(tmp_path / "team")
+    with zipfile.ZipFile(tmp_path / "team.zip") as archive:
+        state = archive.getinfo("state.pt")
+    assert state.compress_size < 0.9 * state.file_size
+
+
+def test_the_actions_of_a_partial_are_not_shared_between_agents():
+    from stable_baselines3 import TD3
+    from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
+
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), actions=1, continuous=True), 2)
+    noise = OrnsteinUhlenbeckActionNoise(np.zeros(1), np.ones(1))
+    maker = partial(TD3, action_noise=noise, learning_starts=4, batch_size=4, buffer_size=100)
+    team = IndependentLearners(dict.fromkeys(env.possible_agents, maker), env, seed=0, device="cpu")
+    first, second = (model.action_noise for model in team.models.values())
+    assert first is not second
+    assert noise not in (first, second)
+
+
+def test_a_loaded_team_has_action_noise_for_the_new_number_of_sub_environments(tmp_path):
+    from stable_baselines3 import TD3
+    from stable_baselines3.common.noise import NormalActionNoise
+
+    def env(n):
+        return dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), actions=1, continuous=True), n)
+
+    noise = NormalActionNoise(np.zeros(1), np.ones(1))
+    options = {"learning_starts": 4, "batch_size": 4, "buffer_size": 100, "action_noise": noise, **SMALL}
+    IndependentLearners(TD3, env(2), seed=0, **options).learn(12).save(tmp_path / "team")
+    loaded = IndependentLearners.load(tmp_path / "team", env(3)).learn(12)
+    assert [model.action_noise.n_envs for model in loaded.models.values()] == [3, 3]
