@@ -127,7 +127,7 @@ def test_shuffling_and_mixing_use_each_agents_own_offsets_and_wins():
     mixed = Demonstrations.mix({"agent_1": shuffled, "agent_0": shuffled})
     for name in ("offsets", "won"):
         np.testing.assert_array_equal(getattr(mixed, name), getattr(shuffled, name)[::-1], err_msg=name)
-    for demos in (shuffled, mixed, shuffled.shuffled(seed=2)):
+    for demos in (shuffled, mixed, shuffled.subset(2), *(shuffled.shuffled(seed) for seed in range(2, 7))):
         for agent in range(2):
             seen = demos.padded_observations[demos.offsets[agent, :-1], agent, 0]
             episodes = (np.where(demos.alive[demos.offsets[agent, :-1], agent], seen, 0) % 100).astype(int)

@@ -37,9 +37,9 @@ def test_only_joint_episodes_that_were_won_or_lost(won):
 
 
 def test_an_episode_in_which_agents_differ_was_neither_won_nor_lost():
-    demos = replace(make(), won=[[1, 0, 1], [1, 0, 0]])
-    assert episodes(demos.filter(won=True), 1) == [0]
-    assert episodes(demos.filter(won=False), 1) == [1]
+    demos = replace(make(lengths=(2, 3, 4, 5)), won=[[1, 1, 0, 0], [0, 1, 1, 0]])
+    for won, kept in ((True, [1]), (False, [3])):
+        assert episodes(demos.filter(won=won), 0) == episodes(demos.filter(won=won), 1) == kept
 
 
 def test_shuffled_demonstrations_keep_each_agents_own_won_episodes():
@@ -99,6 +99,10 @@ def test_the_best_of_each_agents_own_episodes():
         assert sorted(episodes(best, agent)) == [2, 3]
         assert episodes(best, agent) == [e for e in episodes(demos, agent) if e >= 2]  # in the order they had
     assert best.mean_return == pytest.approx(3.5)
+
+
+def test_of_equal_episodes_the_earlier_are_kept():
+    assert episodes(with_returns([[1] * 40, [1] * 40]).best(0.5), 1) == list(range(20))
 
 
 def test_rows_after_an_agents_last_episode_are_not_ranked():
