@@ -47,7 +47,7 @@ def test_a_core_that_lacks_something(installed, capsys):
     installed({**doctored("dm2-thing>=1.0", "dm2-other<3", "dm2-third"), "dm2-thing": ("0.9", [])})
     assert doctor.main([]) == 1
     printed = capsys.readouterr().out
-    assert "✗ dm2-thing     0.9, but >=1.0 is wanted: run pip install 'dm2-thing>=1.0'" in printed
+    assert "✗ dm2-thing     0.9, but >=1.0 is required: run pip install 'dm2-thing>=1.0'" in printed
     assert "✗ dm2-other     not installed: run pip install 'dm2-other<3'" in printed
     assert printed.endswith("the core cannot be used: see dm2-thing, dm2-other, dm2-third\n")
 
@@ -55,12 +55,12 @@ def test_a_core_that_lacks_something(installed, capsys):
 def test_the_wrong_python(installed, capsys):
     installed(doctored(python=">=4"))
     assert doctor.main([]) == 1
-    assert "but >=4 is wanted" in capsys.readouterr().out
+    assert "but >=4 is required" in capsys.readouterr().out
 
 
 def test_a_package_that_is_not_installed(installed, capsys):
     assert doctor.main(["--backend", "smax"]) == 1
-    assert "✗ dm2-doctored  it is not installed, only found: run pip install -e . in its folder" in capsys.readouterr().out
+    assert "✗ dm2-doctored  it was found but is not installed: run pip install -e . in its folder" in capsys.readouterr().out
 
 
 def test_a_broken_import(installed, tmp_path, monkeypatch):
