@@ -94,13 +94,14 @@ def test_state_round_trip_goes_on_alike(steps):
     one.add(torch.randn(steps, 1, 2, 3), alive)
     state = one.state_dict()
     other.load_state_dict(state)
-    saved = state["rows"].clone()
+    saved, added = state["rows"].clone(), state["added"].clone()
     more = torch.randn(4, 1, 2, 3)
     for buffer in (one, other):
         buffer.add(more, torch.ones(4, 1, 2, dtype=torch.bool))
     for mine, theirs in zip(contents(one), contents(other), strict=True):
         assert torch.equal(mine, theirs)
     assert torch.equal(state["rows"], saved)  # the state is a copy, and loading copies
+    assert torch.equal(state["added"], added)
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 3), (5, 1, 3), (5, 3, 3), (5, 2, 4)])
@@ -112,3 +113,20 @@ def test_a_state_of_another_buffer_is_refused(shape):
     with pytest.raises(ValueError, match="5 transitions of 2 agents with 3 features"):
         buffer.load_state_dict(other.state_dict())
     assert buffer.counts.tolist() == [0, 0]
+
+
+def test_a_state_whose_counts_are_of_another_number_of_agents_is_refused():
+    buffer = TransitionBuffer(5, 2, 3)
+    with pytest.raises(ValueError, match="of 2 agents"):
+        buffer.load_state_dict({"rows": torch.zeros(2, 1, 3), "added": torch.ones(3, dtype=torch.int64)})
+
+
+def test_everything_is_on_the_buffers_device_whatever_the_default_is():
+    with torch.device("meta"):
+        buffer = TransitionBuffer(5, 2, 3, device="cpu")
+        buffer.add(torch.ones(4, 1, 2, 3, device="cpu"), torch.ones(4, 1, 2, dtype=torch.bool, device="cpu"))
+        rows = buffer.gather(torch.zeros(2, 1, dtype=torch.int64, device="cpu"))
+    assert rows.device.type == buffer.counts.device.type == "cpu"
+    other = TransitionBuffer(5, 2, 3, device="meta")
+    other.load_state_dict(buffer.state_dict())
+    assert other._rows.device.type == other.counts.device.type == "meta"

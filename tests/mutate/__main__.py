@@ -1,7 +1,7 @@
 """Mutation tests: change the source in small ways with mutmut, and list the changes that no test notices.
 
 ``make mutate MODULE=dm2_wrappers/matching`` installs mutmut and runs this. By default the tests are those of the folder
-that mirrors the module, without the ones that tell stack frames apart (mutmut adds one to every call).
+that mirrors the module, without those that mutmut itself breaks: it adds a stack frame to every call, and forks.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("module", help="a folder or file, such as dm2_wrappers/matching")
     parser.add_argument("--tests", nargs="*", help="test files or folders; by default the folder that mirrors the module")
-    parser.add_argument("--keyword", default="not one_warning", help="pytest's -k")
+    parser.add_argument("--keyword", default="not one_warning and not forked", help="pytest's -k")
     parser.add_argument("--children", type=int, default=1, help="processes")
     args = parser.parse_args()
 
