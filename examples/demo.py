@@ -33,6 +33,8 @@ class Args:
     """seed of both runs"""
     eval_episodes: int = 64
     """test episodes per evaluation"""
+    final_episodes: int = 512
+    """test episodes after training, for the table"""
     out: Path = Path("runs/demo")
     """where the runs, the table and the picture go; a finished run in it is not repeated"""
 
@@ -72,6 +74,7 @@ def train_both(args: Args) -> None:
             "steps": args.steps,
             "seed": args.seed,
             "eval-episodes": args.eval_episodes,
+            "final-episodes": args.final_episodes,
             "run": args.out / algorithm,
             "bar-position": position,
         }

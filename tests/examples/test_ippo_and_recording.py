@@ -18,7 +18,7 @@ SMALL += ["--final-episodes", "4"]
 
 def run(script, *options, cwd):
     command = [sys.executable, str(ROOT / "examples" / script), *map(str, options)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -113,7 +113,20 @@ def test_unmatched_agents_have_to_be_agents(tmp_path, demos):
 
 
 def test_demo_runs_both_and_prints_the_experts_rate(tmp_path, demos):
-    options = ["--env", "smax:3m", "--demos", demos, "--steps", 4096, "--eval-episodes", 4, "--out", tmp_path / "demo"]
+    options = [
+        "--env",
+        "smax:3m",
+        "--demos",
+        demos,
+        "--steps",
+        4096,
+        "--eval-episodes",
+        4,
+        "--final-episodes",
+        4,
+        "--out",
+        tmp_path / "demo",
+    ]
     table = run("demo.py", *options, cwd=tmp_path)
     assert "| DM2, 4,096 steps (" in table
     assert "| IPPO, 4,096 steps (" in table
