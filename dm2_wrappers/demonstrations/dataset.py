@@ -80,8 +80,9 @@ class Demonstrations:
 
     @property
     def style(self) -> str:
-        """One of "concurrent", "shuffled" and "mixed"."""
-        return str(self.metadata.get("style", "concurrent"))
+        """One of "concurrent", "shuffled" and "mixed"; if the metadata do not say which, the offsets do."""
+        same = bool((self.offsets == self.offsets[0]).all())
+        return str(self.metadata.get("style", "concurrent" if same else "shuffled"))
 
     @property
     def win_rate(self) -> float | None:
@@ -169,7 +170,9 @@ class Demonstrations:
         return self._reordered(orders, style="mixed" if self.style == "mixed" else "shuffled", shuffle_seed=seed)
 
     def _reordered(self, orders: Sequence[NDArray[Any]], **metadata: Any) -> Demonstrations:
-        columns = [(self, k, order) for k, order in enumerate(orders)]
+        return self._select([(self, k, order) for k, order in enumerate(orders)], **metadata)
+
+    def _select(self, columns: Sequence[selection.Column], **metadata: Any) -> Demonstrations:
         return Demonstrations(**selection.select(columns, {**self.metadata, **metadata}))
 
     @classmethod

@@ -37,10 +37,11 @@ def normalized(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
     check_shapes(agents, sizes, {name: array.shape for name, array in arrays.items()})
     metadata = plain_metadata(arguments["metadata"])
-    style = _checks.choice("the style of demonstrations", metadata.get("style", "concurrent"), STYLES)
+    if "style" in metadata:
+        _checks.choice("the style of demonstrations", metadata["style"], STYLES)
     if not isinstance(metadata.get("env_id"), str | None):
         raise ValueError(f"the env_id of demonstrations must be a string or None, got {metadata['env_id']!r}")
-    _check_offsets(arrays["offsets"], len(arrays["observations"]), style)
+    _check_offsets(arrays["offsets"], len(arrays["observations"]), metadata.get("style"))
     if not np.isin(arrays["won"], (-1, 0, 1)).all():
         raise ValueError(f"won must hold 1 (won), 0 (lost) or -1 (not reported), got {_other(arrays['won'], (-1, 0, 1))}")
     arrays["padded_observations"] = arrays.pop("observations")
@@ -189,7 +190,7 @@ def _actions(value: Any) -> NDArray[Any]:
     return _floats("actions", array) if array.dtype.kind == "f" else exactly("actions", array, np.int64)
 
 
-def _check_offsets(offsets: NDArray[np.int64], steps: int, style: str) -> None:
+def _check_offsets(offsets: NDArray[np.int64], steps: int, style: str | None) -> None:
     # Compared, not subtracted: the difference of two damaged offsets may overflow.
     if (offsets[:, 0] != 0).any() or (offsets[:, 1:] <= offsets[:, :-1]).any() or (offsets[:, -1] > steps).any():
         raise ValueError(f"each agent's offsets must rise from 0 to at most {steps} (the rows), but they do not")

@@ -37,7 +37,7 @@ def test_only_joint_episodes_that_were_won_or_lost(won):
 
 
 def test_an_episode_in_which_agents_differ_was_neither_won_nor_lost():
-    demos = replace(make(lengths=(2, 3, 4, 5)), won=[[1, 1, 0, 0], [0, 1, 1, 0]])
+    demos = replace(make(lengths=(2, 3, 4, 5), won=(0, 0, 0, 0)), won=[[1, 1, 0, 0], [0, 1, 1, 0]])
     for won, kept in ((True, [1]), (False, [3])):
         assert episodes(demos.filter(won=won), 0) == episodes(demos.filter(won=won), 1) == kept
 

@@ -114,6 +114,14 @@ def test_what_later_layers_would_choke_on_is_refused(changes, message):
         replace(make(), **changes)
 
 
+def test_offsets_say_the_style_where_the_metadata_do_not(tmp_path):
+    assert replace(make(), metadata={}).style == "concurrent"
+    own = replace(make(), offsets=[[0, 2, 5, 9], [0, 3, 5, 9]], metadata={})
+    assert own.style == "shuffled"
+    own.save(tmp_path / "own.npz")
+    assert Demonstrations.load(tmp_path / "own.npz").style == "shuffled"
+
+
 def test_metadata_that_hold_themselves():
     endless: dict = {}
     endless["self"] = endless
