@@ -26,13 +26,15 @@ def configuration(module: str, tests: list[str], keyword: str) -> str:
     def lines(*values: str) -> str:
         return "".join(f"\n    {value}" for value in values)
 
+    # A fork server, because a process that has used torch's autograd cannot be forked safely.
     return (
         "[mutmut]\n"
         f"source_paths ={lines('dm2_wrappers')}\n"
         f"only_mutate ={lines(pattern)}\n"
         f"pytest_add_cli_args ={lines('-p', 'no:cacheprovider', '-x', '-k', keyword)}\n"
         f"pytest_add_cli_args_test_selection ={lines(*tests)}\n"
-        "use_setproctitle = false\nuse_git_change_detection = false\ntrack_dependencies = false\n"
+        "process_isolation = forkserver\nuse_setproctitle = false\n"
+        "use_git_change_detection = false\ntrack_dependencies = false\n"
     )
 
 
