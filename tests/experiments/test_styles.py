@@ -5,6 +5,7 @@ import pytest
 from sb3_contrib import MaskablePPO
 
 import dm2_wrappers as dm2
+from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.plan import ROOT, demos_path
 from experiments.styles import _team_file, make_styles
 
@@ -26,8 +27,8 @@ def test_styles_need_the_trainings_whose_agents_they_combine(tmp_path, monkeypat
 def test_each_style_combines_agents_and_episodes_as_its_name_says(tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.styles.ROOT", tmp_path)
     teams = dict.fromkeys((0, 1), ("win30", "win50"))
-    monkeypatch.setattr("experiments.styles.STYLE_TEAMS", {"smax:3m": teams})
-    monkeypatch.setattr("experiments.styles.WEAKER_STRONGER", {"3m": ("seed0/win30", "seed0/win50")})
+    monkeypatch.setitem(STYLE_TEAMS, "smax:3m", teams)
+    monkeypatch.setitem(WEAKER_STRONGER, "3m", ("seed0/win30", "seed0/win50"))
     venv = dm2.envs.vector_env("smax:3m", 4)
     for seed in (0, 1):
         folder = tmp_path / "demos_data" / "full" / "smax_3m" / f"seed{seed}"
@@ -55,7 +56,7 @@ def test_each_style_combines_agents_and_episodes_as_its_name_says(tmp_path, monk
     team_of = styles["together"].metadata["policy"]["agents of"]
     assert [name.split("/")[0] for name in team_of] == ["seed0", "seed1", "seed0"]
     before = demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns
-    monkeypatch.setattr("experiments.styles.dm2.envs.vector_env", None)  # not called if no file is missing
+    monkeypatch.setattr("dm2_wrappers.envs.vector_env", None)  # not called if no file is missing
     make_styles("3m", episodes=8)
     assert demos_in(tmp_path, "styles/mixed_weaker").stat().st_mtime_ns == before
 
