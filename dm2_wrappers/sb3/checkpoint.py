@@ -32,7 +32,7 @@ import torch
 from dm2_wrappers._files import replacing
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.sb3.checkpoint_checks import check_facts, check_state
-from dm2_wrappers.sb3.learner_state import short
+from dm2_wrappers.sb3.learner_state import printable, short
 
 VERSION = 2
 FORMAT = "dm2_wrappers team"
@@ -132,7 +132,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a damaged file can make the libraries that read it raise anything
-        reason = str(error) if type(error) is ValueError else short(error)
+        reason = printable(str(error), 1000) if type(error) is ValueError else short(error)
         raise ValueError(f"the checkpoint {str(file_of(path))!r} cannot be used or is damaged: {reason}") from error
 
 

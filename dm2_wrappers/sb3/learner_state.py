@@ -181,10 +181,14 @@ def check_tensors(tree: Any) -> None:
 
 
 def short(error: BaseException) -> str:
-    """An error as a short text in one line."""
-    text = " ".join(str(error).split())
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+    """An error of another library as a short text in one line."""
+    text = printable(str(error), 200)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def printable(text: str, most: int) -> str:
+    """A text in one line, of at most so many characters and without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:most]
 
 
 def getter(model: BaseAlgorithm, name: str) -> Any:
