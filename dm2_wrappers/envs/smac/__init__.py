@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from dm2_wrappers import _checks
+from dm2_wrappers.envs.options import checked_death, checked_invalid_action, checked_max_steps, checked_render_mode
 from dm2_wrappers.envs.smac import install, vectorized
 from dm2_wrappers.envs.smac.game import Game
 from dm2_wrappers.envs.smac.parallel import SMACParallelEnv, seed_of
@@ -59,16 +59,9 @@ def parallel_env(
         ValueError: An unknown map (the message has the nearest names) or option value.
         TypeError: An option that SMAC does not have.
     """
-    if death not in ("absorb", "remove"):
-        raise ValueError(f"death must be 'absorb' or 'remove', got {death!r}")
-    if invalid_action not in ("error", "noop"):
-        raise ValueError(f"invalid_action must be 'error' or 'noop', got {invalid_action!r}")
-    if render_mode not in (None, "rgb_array", "human"):
-        raise ValueError(f"render_mode must be None, 'rgb_array' or 'human', got {render_mode!r}")
-    if max_steps is not None and (not isinstance(max_steps, int | np.integer) or max_steps < 1):
-        raise ValueError(f"max_steps must be None or an integer of at least 1, got {max_steps!r}")
-    if not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}")
+    death, invalid_action = checked_death(death), checked_invalid_action(invalid_action)
+    render_mode, max_steps = checked_render_mode(render_mode), checked_max_steps(max_steps)
+    timeout = _checks.number("timeout", timeout, above=0)
     if smac_options.get("difficulty", "7") not in (*"123456789A",):
         raise ValueError(f"difficulty must be one of '1' to '9' and 'A', got {smac_options['difficulty']!r}")
     if "continuing_episode" in smac_options:
@@ -81,7 +74,7 @@ def parallel_env(
         **smac_options,
     )
     if max_steps is not None:
-        game.smac.episode_limit = int(max_steps)
+        game.smac.episode_limit = max_steps
     return SMACParallelEnv(
         game,
         map_name,

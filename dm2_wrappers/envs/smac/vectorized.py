@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers._extras import require
 from dm2_wrappers.envs.action_masks import available_actions
+from dm2_wrappers.envs.options import checked_num_envs
 from dm2_wrappers.envs.smac.parallel import NO_OP, STOP, SMACParallelEnv
 from dm2_wrappers.vector import Infos, StepResult
 from dm2_wrappers.vector.subproc import SubprocVectorEnv
@@ -87,9 +88,8 @@ def make(
     **options: Any,
 ) -> SMACVectorEnv:
     """See `dm2_wrappers.envs.smac.vector_env`."""
-    if not isinstance(num_envs, int | np.integer) or num_envs < 1:
-        raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
+    num_envs = checked_num_envs(num_envs)
     make_env = functools.partial(parallel_env, map_name, **options)
     make_env().close()  # a wrong option is an error here, in one sentence, and not in a worker; StarCraft does not start
     replace = options.get("invalid_action") == "noop"
-    return SMACVectorEnv(make_env, int(num_envs), seed=seed, replace_unavailable=replace, progress_bar=progress_bar)
+    return SMACVectorEnv(make_env, num_envs, seed=seed, replace_unavailable=replace, progress_bar=progress_bar)

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from dm2_wrappers.envs.options import checked_render_mode
 from dm2_wrappers.envs.smax.render import BattleWindow, draw
 from dm2_wrappers.envs.smax.vectorized import SMAXVectorEnv
 
@@ -23,13 +24,10 @@ class SMAXParallelEnv(ParallelEnv):
     """
 
     def __init__(self, vector: SMAXVectorEnv, *, render_mode: str | None = None) -> None:
-        modes = (None, "rgb_array", "human")
-        if render_mode not in modes:
-            raise ValueError(f"render_mode must be one of {modes}, got {render_mode!r}")
         self._vector = vector
         self.env_id = vector.env_id
         self.metadata = {"name": vector.env_id, "render_modes": ["rgb_array", "human"], "is_parallelizable": True}
-        self.render_mode = render_mode
+        self.render_mode = checked_render_mode(render_mode)
         self.possible_agents = list(vector.possible_agents)
         self.agents: list[str] = []
         self.observation_spaces = {

@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers.envs.action_masks import available_actions
+from dm2_wrappers.envs.options import checked_death, checked_invalid_action, checked_max_steps, checked_num_envs
 from dm2_wrappers.envs.smax import maps
 from dm2_wrappers.envs.smax.modes import default_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
@@ -48,28 +50,19 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         max_steps: int | None = None,
         **smax_options: Any,
     ) -> None:
-        if not isinstance(num_envs, int | np.integer) or num_envs < 1:
-            raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
-        if death not in ("absorb", "remove"):
-            raise ValueError(f"death must be 'absorb' or 'remove', got {death!r}")
-        if invalid_action not in ("error", "noop"):
-            raise ValueError(f"invalid_action must be 'error' or 'noop', got {invalid_action!r}")
-        if not np.isfinite(reward_scale):
-            raise ValueError(f"reward_scale must be a finite number, got {reward_scale!r}")
+        self.num_envs = checked_num_envs(num_envs)
+        self.death = checked_death(death)
+        self.invalid_action = checked_invalid_action(invalid_action)
+        self.reward_scale = _checks.number("reward_scale", reward_scale)
+        max_steps = checked_max_steps(max_steps)
         if max_steps is not None:
-            if not isinstance(max_steps, int | np.integer) or max_steps < 1:
-                raise ValueError(f"max_steps must be None or an integer of at least 1, got {max_steps!r}")
             # JaxMARL looks at its clock before the step is counted: its episodes last one step longer than it says.
-            smax_options["max_steps"] = int(max_steps) - 1
+            smax_options["max_steps"] = max_steps - 1
         if smax_options.get("action_type", "discrete") != "discrete":
             raise ValueError(f"action_type must be 'discrete', got {smax_options['action_type']!r}")
         self.smax, self._reset_all, self._step_all = _simulator(scenario, smax_options)
         self.scenario = scenario
         self.env_id = f"smax:{scenario}"
-        self.num_envs = int(num_envs)
-        self.death = death
-        self.invalid_action = invalid_action
-        self.reward_scale = float(reward_scale)
         self.possible_agents = tuple(self.smax.agents)
         size, num_actions = int(self.smax.obs_size), int(self.smax.num_ally_actions)
         # JaxMARL says [-1, 1], but a unit pushed against the edge of the map stands a little outside of it.
