@@ -353,7 +353,8 @@ def read_logs(folder: Path) -> dict[str, dict[str, list[float]]]:
         of r_gail within the rollout.
     """
     agents = {}
-    for agent in sorted(path.name for path in folder.glob("*") if path.is_dir()):
+    # The folder "team" has the means over the agents.
+    for agent in sorted(path.name for path in folder.glob("*") if path.is_dir() and path.name != "team"):
         points: dict[float, tuple[float, float]] = {}
         for path in sorted((folder / agent).glob("progress*.csv"), key=_first_step):
             points = {step: point for step, point in points.items() if step <= _first_step(path)}

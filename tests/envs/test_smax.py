@@ -397,7 +397,7 @@ def test_an_unknown_scenario_lists_the_nearest():
         smax.parallel_env("5m_vs_5m")
     with pytest.raises(ValueError, match=r"'5m_vs_7m'.*5m_vs_6m"):
         dm2.envs.vector_env("smax:5m_vs_7m", 2)
-    with pytest.raises(ValueError, match="no backend 'smaxx'"):
+    with pytest.raises(ValueError, match="unknown backend 'smaxx'"):
         dm2.envs.parallel_env("smaxx:3m")
 
 
@@ -457,7 +457,7 @@ def test_render_to_an_array():
         env.render()
     env.reset(seed=0)
     frame = env.render()
-    assert frame.shape == (480, 480, 3)
+    assert frame.shape == (640, 640, 3)
     assert frame.dtype == np.uint8
     colours = {tuple(map(int, colour)) for colour in frame.reshape(-1, 3)}
     assert {(86, 180, 233), (230, 159, 0)} <= colours  # both teams are to be seen

@@ -186,7 +186,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     assert main(["plot", "tiny", "--results", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
-        "the disk is full (writing to results/tiny.png): free some space and give the same command again\n"
+        f"the disk is full (writing to {tmp_path / 'tiny.png'}): free some space and give the same command again\n"
     )
 
 

@@ -131,5 +131,8 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     (outcome,) = run_all([run_of(tmp_path)])
     folder = run_of(tmp_path).folder
     assert outcome.state == "failed"
-    assert outcome.message == f"the disk is full (writing to {folder}): free some space and give the same command again"
+    assert (
+        outcome.message
+        == f"the disk is full (writing to {folder / 'run.json'}): free some space and give the same command again"
+    )
     assert not list(folder.glob("*.tmp"))

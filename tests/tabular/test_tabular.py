@@ -466,8 +466,10 @@ def test_games_cannot_be_changed():
 
 def test_import_is_light():
     program = (
-        "import sys, dm2_wrappers.tabular, dm2_wrappers.compatibility; "
-        "print(*sorted({*sys.modules} & {'scipy', 'torch', 'gymnasium', 'pettingzoo', 'matplotlib'}))"
+        "import sys, dm2_wrappers.tabular; "
+        "print(*sorted({*sys.modules} & {'scipy', 'torch', 'gymnasium', 'pettingzoo', 'matplotlib'})); "
+        "import dm2_wrappers.compatibility; "
+        "print(*sorted({*sys.modules} & {'scipy', 'matplotlib', 'jax', 'stable_baselines3'}))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
