@@ -60,11 +60,11 @@ test-smac: $(if $(SMAC_PYTHON),,install)  ## test on genuine SMAC and StarCraft 
 	@OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(or $(SMAC_PYTHON),$(RUN)) -m pytest -q -s -m smac \
 		tests/envs/test_contract.py tests/envs/test_smac_integration.py
 
-# mutmut is installed on demand, because only this target needs it. Takes minutes to hours: see tests/mutate for options.
+# Cosmic Ray is installed on demand, because only this target needs it. Takes minutes to hours: see tests/mutate for options.
 MODULE ?= dm2_wrappers/matching
 mutate: install  ## list changes to MODULE (default dm2_wrappers/matching) that no test notices
-	@$(RUN) -m pip install --quiet 'mutmut>=3.8,<4'
-	@nice -n 19 $(RUN) -m tests.mutate $(MODULE) --children $(JOBS)
+	@$(RUN) -m pip install --quiet 'cosmic-ray>=8.4,<9' 'coverage>=7.6'
+	@nice -n 19 $(RUN) -m tests.mutate $(MODULE) --children $(JOBS) $(OPTIONS)
 
 lint: install  ## check style, formatting and types
 	@$(RUN) -m ruff check .

@@ -20,7 +20,7 @@ def describe_demonstrations(path: Path) -> dict[str, Any]:
     """A file of demonstrations in a few numbers."""
     demos = Demonstrations.load(path)
     return {
-        "file": str(path.relative_to(ROOT)),
+        "file": str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path),
         "sha256": sha256(path.read_bytes()).hexdigest(),
         "episodes": len(demos),
         # The agents of mixed demonstrations won different battles: the mean over agents.

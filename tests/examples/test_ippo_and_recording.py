@@ -1,26 +1,56 @@
-"""The examples, run as a user runs them, small."""
+"""The training examples with the options that a user gives, small.
+
+Most run in this process and on a tiny environment, because each program spends many seconds on imports and compilation.
+"""
 
 import csv
+import importlib
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import demo
 import ippo_sb3
 import pytest
+import tyro
 
 import dm2_wrappers as dm2
+from tests.helpers.tiny_envs import HalfWonEnv
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--env", "smax:3m", "--num-envs", "4", "--n-steps", "16", "--eval-every", "64", "--eval-episodes", "4"]
-SMALL += ["--final-episodes", "4"]
+TINY = "tests.helpers.tiny_envs:HalfWonEnv"
+FEW = ["--num-envs", "4", "--n-steps", "16", "--eval-every", "64", "--eval-episodes", "4", "--final-episodes", "4"]
 
 
-def run(script, *options, cwd):
+def start(script, *options, cwd):
+    """Run the script in a process of its own, as a user does; what it prints."""
     command = [sys.executable, str(ROOT / "examples" / script), *map(str, options)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Run a script's main function with these options; what it prints."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes that it starts
+
+    def run(script, *options):
+        module = importlib.import_module(script.removesuffix(".py"))
+        module.main(tyro.cli(module.Args, args=[str(option) for option in options]))
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tiny_demos(tmp_path_factory):
+    """Demonstrations of the tiny environment."""
+    path = tmp_path_factory.mktemp("demos") / "tiny.npz"
+    dm2.Demonstrations.record(HalfWonEnv(), lambda observations: dict.fromkeys(observations, 0), 10, seed=0).save(path)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,45 +81,39 @@ def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
     assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), done=0.75) == {"a": 0.4, "b": 0.4}
 
 
-def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos):
-    fixed = [*SMALL, "--coefficient", 0.3, "--demos", demos]
-    run("ippo_sb3.py", *fixed, "--steps", 128, "--run", tmp_path / "dm2", cwd=tmp_path)
+def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos, run):
     folder = tmp_path / "dm2"
+    fixed = ["--env", "smax:3m", *FEW, "--coefficient", 0.3, "--demos", demos, "--run", folder]
+    start("ippo_sb3.py", *fixed, "--steps", 128, cwd=tmp_path)
     assert steps(folder) == [0, 64, 128]
     assert {"config.json", "evaluations.csv", "curve.png", "checkpoint.zip", "final.json", "agents"} <= {
         path.name for path in folder.iterdir()
     }
     assert json.loads((folder / "final.json").read_text())["episodes"] == 4
     assert "dm2/gail_reward" in (folder / "agents" / "ally_0" / "progress.csv").read_text().splitlines()[0]
-    run("ippo_sb3.py", *fixed, "--steps", 192, "--run", folder, cwd=tmp_path)
+    run("ippo_sb3.py", *fixed, "--steps", 192)
     assert steps(folder) == [0, 64, 128, 192]
-    with pytest.raises(AssertionError, match=r"holds a run with \{'coefficient': 0.3\}, not"):
-        run("ippo_sb3.py", *SMALL, "--steps", 192, "--coefficient", 3, "--demos", demos, "--run", folder, cwd=tmp_path)
 
-    run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "ippo", cwd=tmp_path)
+
+def test_ippo_sb3_refuses_a_folder_with_other_options(tmp_path, tiny_demos, run):
+    fixed = ["ippo_sb3.py", "--env", TINY, *FEW, "--steps", 64]
+    dm2_run = [*fixed, "--demos", tiny_demos, "--run", tmp_path / "dm2"]
+    run(*dm2_run, "--coefficient", 0.3)
+    with pytest.raises(SystemExit, match=r"holds a run with \{'coefficient': 0.3\}, not"):
+        run(*dm2_run, "--coefficient", 3)
+
+    run(*fixed, "--algorithm", "ippo", "--run", tmp_path / "ippo")
     assert steps(tmp_path / "ippo") == [0, 64]
-
-    run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--recurrent", "--run", tmp_path / "lstm", cwd=tmp_path)
+    run(*fixed, "--algorithm", "ippo", "--recurrent", "--run", tmp_path / "lstm")
     assert steps(tmp_path / "lstm") == [0, 64]  # with illegal actions, which MaskablePPO never takes
-    with pytest.raises(AssertionError, match=r"holds a run with \{'learner.recurrent': True\}"):
-        run("ippo_sb3.py", *SMALL, "--algorithm", "ippo", "--steps", 64, "--run", tmp_path / "lstm", cwd=tmp_path)
+    with pytest.raises(SystemExit, match=r"holds a run with \{'learner.recurrent': True\}"):
+        run(*fixed, "--algorithm", "ippo", "--run", tmp_path / "lstm")
     config = tmp_path / "ippo" / "config.json"  # as a run has it that is older than the option
     facts = json.loads(config.read_text())
     del facts["learner"]["recurrent"]
     config.write_text(json.dumps(facts))
-    with pytest.raises(AssertionError, match=r"holds a run with \{'learner.recurrent': False\}"):
-        run(
-            "ippo_sb3.py",
-            *SMALL,
-            "--algorithm",
-            "ippo",
-            "--steps",
-            64,
-            "--recurrent",
-            "--run",
-            tmp_path / "ippo",
-            cwd=tmp_path,
-        )
+    with pytest.raises(SystemExit, match=r"holds a run with \{'learner.recurrent': False\}"):
+        run(*fixed, "--algorithm", "ippo", "--recurrent", "--run", tmp_path / "ippo")
 
 
 def test_a_run_whose_c_falls_over_its_steps_keeps_their_number(tmp_path, monkeypatch):
@@ -112,31 +136,50 @@ def test_unmatched_agents_have_to_be_agents(tmp_path, demos):
         ippo_sb3.main(args)
 
 
-def test_demo_runs_both_and_prints_the_experts_rate(tmp_path, demos):
-    options = [
-        "--env",
-        "smax:3m",
-        "--demos",
-        demos,
-        "--steps",
-        4096,
-        "--eval-episodes",
-        4,
-        "--final-episodes",
-        4,
-        "--out",
-        tmp_path / "demo",
-    ]
-    table = run("demo.py", *options, cwd=tmp_path)
-    assert "| DM2, 4,096 steps (" in table
-    assert "| IPPO, 4,096 steps (" in table
-    assert "| experts (1000 episodes) | 0.4" in table
+def test_demo_compares_both_with_the_experts(tmp_path, tiny_demos, run, monkeypatch):
+    def train_both(args):
+        for algorithm in demo.ALGORITHMS:
+            options = ["--env", args.env, "--demos", args.demos, "--steps", args.steps, "--algorithm", algorithm]
+            run("ippo_sb3.py", *FEW, *options, "--coefficient", 0.3, "--run", args.out / algorithm)
+
+    monkeypatch.setattr(demo, "train_both", train_both)
+    table = run("demo.py", "--env", TINY, "--demos", tiny_demos, "--steps", 128, "--out", tmp_path / "demo")
+    assert "| DM2, 128 steps (4 episodes) | " in table
+    assert "| IPPO, 128 steps (4 episodes) | " in table
+    experts = dm2.Demonstrations.load(tiny_demos)
+    assert f"| experts (10 episodes) | {experts.win_rate:.3f} |" in table
     assert (tmp_path / "demo" / "curve.png").stat().st_size > 5_000
 
 
-def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path):
+def test_demo_starts_two_programs_with_equal_options(tmp_path, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command, **options):
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            started.append(command)
+            self.code = len(started) - 1  # the second one fails
+
+        def wait(self):
+            return self.code
+
+        def terminate(self):
+            pass
+
+    monkeypatch.setattr("demo.subprocess.Popen", Process)
+    args = demo.Args(env=TINY, demos=tmp_path / "tiny.npz", steps=128, seed=3, eval_episodes=5, out=tmp_path)
+    with pytest.raises(SystemExit, match="^ippo failed: see the messages above"):
+        demo.train_both(args)
+    parsed = [tyro.cli(ippo_sb3.Args, args=command[2:]) for command in started]
+    for name, each in zip(("dm2", "ippo"), parsed, strict=True):
+        assert (each.algorithm, each.run) == (name, tmp_path / name)
+        assert (each.env, each.demos, each.steps, each.seed, each.eval_episodes) == (TINY, args.demos, 128, 3, 5)
+        assert each.final_episodes == args.final_episodes
+
+
+def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path, run):
     options = ["--env", "smax:3m", "--levels", 0.0, "--episodes", 20, "--num-envs", 8, "--out", tmp_path]
-    run("record_demos.py", *options, "--run", tmp_path / "run", cwd=tmp_path)
+    run("record_demos.py", *options, "--run", tmp_path / "run")
     (path,) = tmp_path.glob("*.npz")
     demos = dm2.Demonstrations.load(path)
     assert len(demos) == 20
@@ -145,42 +188,42 @@ def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path):
     assert demos.metadata["policy"]["train_steps"] > 0
 
 
-def test_record_demos_interrupted_records_what_it_would_have_recorded(tmp_path):
+@pytest.fixture
+def short_intervals(monkeypatch):
+    monkeypatch.setattr("record_demos.SHORTEST", 256)
+
+
+@pytest.mark.usefixtures("short_intervals")
+def test_record_demos_interrupted_records_what_it_would_have_recorded(tmp_path, run):
     def recorded(name, *max_steps):
-        fixed = ["--env", "smax:3m", "--levels", 0.99, "--episodes", 4, "--num-envs", 8]
+        fixed = ["--env", TINY, "--levels", 0.99, "--episodes", 4, "--num-envs", 8, "--n-steps", 16]
         for most in max_steps:
-            run(
-                "record_demos.py",
-                *fixed,
-                "--max-steps",
-                most,
-                "--out",
-                tmp_path / name,
-                "--run",
-                tmp_path / name,
-                cwd=tmp_path,
-            )
+            run("record_demos.py", *fixed, "--max-steps", most, "--out", tmp_path / name, "--run", tmp_path / name)
         return (tmp_path / name / "evaluations.csv").read_text()
 
-    # Intervals between looks grow: 4,096, then 8,192 steps.
-    assert recorded("twice", 4_096, 12_288) == recorded("once", 12_288)
+    once = recorded("once", 768)
+    assert [line.split(",")[0] for line in once.splitlines()[1:]] == ["256", "768"]  # intervals between looks grow
+    assert recorded("twice", 256, 768) == once
 
 
-def test_record_demos_keeps_what_it_recorded_when_it_gives_up(tmp_path):
-    options = ["--env", "smax:3m", "--levels", 0.0, 0.99, "--episodes", 10, "--num-envs", 8, "--max-steps", 4_096]
-    before = run("record_demos.py", *options, "--out", tmp_path, "--run", tmp_path / "run", cwd=tmp_path)
+@pytest.mark.usefixtures("short_intervals")
+def test_record_demos_keeps_what_it_recorded_when_it_gives_up(tmp_path, run):
+    options = ["--env", TINY, "--levels", 0.0, 0.99, "--episodes", 10, "--num-envs", 8, "--n-steps", 16, "--max-steps", 256]
+    options += ["--out", tmp_path, "--run", tmp_path / "run"]
+    before = run("record_demos.py", *options)
     files = {path: path.read_bytes() for path in tmp_path.glob("*.npz")}
     assert files
-    said = run("record_demos.py", *options, "--out", tmp_path, "--run", tmp_path / "run", cwd=tmp_path)
-    assert "stopped at 4,096 steps, below the levels [0.99]" in before
+    said = run("record_demos.py", *options)
+    assert "stopped at 256 steps, below the levels [0.99]" in before
     assert "already exists, so the last team" in said
     assert {path: path.read_bytes() for path in tmp_path.glob("*.npz")} == files
 
 
-def test_record_demos_may_begin_with_another_after_death(tmp_path):
+@pytest.mark.usefixtures("short_intervals")
+def test_record_demos_may_begin_with_another_after_death(tmp_path, run):
     def taught(name, *options):
-        fixed = ["--env", "smax:3m", "--levels", 0.99, "--episodes", 4, "--num-envs", 8, "--max-steps", 8_192, "--seed", 3]
-        run("record_demos.py", *fixed, *options, "--out", tmp_path / name, "--run", tmp_path / name, cwd=tmp_path)
+        fixed = ["--env", TINY, "--levels", 0.99, "--episodes", 4, "--num-envs", 8, "--n-steps", 16, "--max-steps", 512]
+        run("record_demos.py", *fixed, *options, "--out", tmp_path / name, "--run", tmp_path / name)
         return (tmp_path / name / "evaluations.csv").read_text().splitlines()[1:]
 
     first, mean = taught("first", "--mean-first", 1), taught("mean", "--after-death", "mean")
@@ -191,4 +234,4 @@ def test_record_demos_may_begin_with_another_after_death(tmp_path):
 
 @pytest.mark.parametrize("script", ["ippo_sb3.py", "demo.py", "record_demos.py", "wrap_any_env.py"])
 def test_help(script, tmp_path):
-    assert "usage" in run(script, "--help", cwd=tmp_path)
+    assert "usage" in start(script, "--help", cwd=tmp_path)

@@ -143,6 +143,15 @@ def test_a_full_disk_leaves_the_checkpoint_whole(mine, tmp_path, monkeypatch):
 # --- Ctrl-C and locks ---------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """Let this process and those that it starts hear Ctrl-C, which a job in the background ignores."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_the_first_ctrl_c_waits_and_the_second_does_not():
     before = signal.getsignal(signal.SIGINT)
     with _runs.ctrl_c_waits() as stop:
@@ -164,6 +173,7 @@ def test_a_program_that_ignores_ctrl_c_goes_on_ignoring_it():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_saves_the_team_and_the_run_continues_as_if_undisturbed(mine, tmp_path, monkeypatch, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     ippo_sb3.main(options(mine, whole))
@@ -195,6 +205,7 @@ def test_ctrl_c_saves_the_team_and_the_run_continues_as_if_undisturbed(mine, tmp
     assert not (parts / "stopped.zip").exists()
 
 
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_real_ctrl_c_is_one_sentence_and_a_second_program_in_the_folder_is_refused(mine, tmp_path):
     folder = tmp_path / "run"
     command = [sys.executable, ROOT / "examples" / "ippo_sb3.py", "--env", mine, "--algorithm", "ippo", "--steps", 10**7]

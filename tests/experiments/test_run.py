@@ -12,13 +12,15 @@ from threading import Event
 
 import pytest
 
+from dm2_wrappers import Demonstrations
 from experiments.curves import read_panel
 from experiments.locks import lock_file, take
 from experiments.plan import ROOT, Run
 from experiments.run import execute
 from experiments.run_files import is_done, read_run_json, steps_done
 from experiments.scheduler import run_all
-from tests.helpers.tiny_grid import PANEL, run_of, write_finished_run, write_run_json
+from tests.helpers.tiny_envs import HalfWonEnv
+from tests.helpers.tiny_grid import PANEL, run_of, tiny_run_of, write_finished_run, write_run_json
 
 
 def test_a_run_begun_with_other_demonstrations_is_refused(tmp_path):
@@ -48,9 +50,9 @@ def test_missing_demonstrations_are_reported_with_the_command_that_makes_them(tm
 
 
 def test_a_folder_with_other_options_is_refused(tmp_path):
-    run = run_of(tmp_path, steps=64)
+    run = tiny_run_of(tmp_path, steps=64)
     run_all([run])
-    other = run_of(tmp_path, steps=128)
+    other = tiny_run_of(tmp_path, steps=128)
     assert is_done(run)
     assert not is_done(other)  # although its folder has a final.json
     outcome = run_all([other])[0]
@@ -59,14 +61,17 @@ def test_a_folder_with_other_options_is_refused(tmp_path):
 
 
 def test_a_run_killed_several_times_has_the_same_results_as_an_undisturbed_one(tmp_path):
-    undisturbed, killed = run_of(tmp_path / "a", curve=1), run_of(tmp_path / "b", curve=1)
+    demos = tmp_path / "tiny.npz"
+    Demonstrations.record(HalfWonEnv(), lambda observations: dict.fromkeys(observations, 0), 10, seed=0).save(demos)
+    undisturbed, killed = (tiny_run_of(tmp_path / name, curve=1, demos=demos) for name in ("a", "b"))
     run_all([undisturbed])
     program = (
-        "import sys; from pathlib import Path; from tests.helpers.tiny_grid import run_of\n"
-        "from experiments.scheduler import run_all\nrun_all([run_of(Path(sys.argv[1]), curve=1)])"
+        "import sys; from pathlib import Path; from tests.helpers.tiny_grid import tiny_run_of\n"
+        "from experiments.scheduler import run_all\nrun_all([tiny_run_of(Path(sys.argv[1]), curve=1, demos=sys.argv[2])])"
     )
     for wanted in (64, 192):  # kill it, with its runner, once it has gone so far
-        runner = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "b")], cwd=ROOT, start_new_session=True)
+        command = [sys.executable, "-c", program, str(tmp_path / "b"), str(demos)]
+        runner = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         for _ in range(6000):
             if steps_done(killed) >= wanted:
                 break
@@ -110,7 +115,7 @@ def test_all_commits_that_worked_on_a_run_are_listed(tmp_path, monkeypatch):
         monkeypatch.setattr("experiments.run.commit", lambda: name)
         assert execute(run).state == state
 
-    run = run_of(tmp_path, steps=64)
+    run = tiny_run_of(tmp_path, steps=64)
     with monkeypatch.context() as patch:
         patch.setattr("experiments.run.run_program", lambda command, log, *rest: log.write_text("the end") and 1)
         attempt("none", "failed")  # no checkpoint yet, so it contributes nothing

@@ -15,12 +15,12 @@ from experiments.plan import ROOT, Run
 from experiments.run import Outcome, execute
 from experiments.run_files import is_done, read_run_json, steps_done
 from experiments.scheduler import _on_ray, run_all
-from tests.helpers.tiny_grid import PANEL, run_of, write_evaluations, write_finished_run
+from tests.helpers.tiny_grid import PANEL, run_of, tiny_run_of, write_evaluations, write_finished_run
 
 
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path):
     bad = replace(PANEL.curves[0], slug="bad", options={"algorithm": "none"})
-    outcomes = run_all([Run(PANEL, bad, 0, "smax:3m", tmp_path), run_of(tmp_path, steps=64)], jobs=1)
+    outcomes = run_all([Run(PANEL, bad, 0, "smax:3m", tmp_path), tiny_run_of(tmp_path, steps=64)], jobs=1)
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "exit code 2" in outcomes[0].message
     assert "algorithm" in outcomes[0].message
@@ -29,7 +29,7 @@ def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path):
 
 
 def test_runs_of_another_runner_come_last(tmp_path):
-    runs_ = [run_of(tmp_path, seed=seed, steps=64) for seed in (0, 1)]
+    runs_ = [tiny_run_of(tmp_path, seed=seed, steps=64) for seed in (0, 1)]
     with lock_file(runs_[0].folder) as lock:
         assert take(lock)
         assert execute(runs_[0], wait=False).state == "busy"
@@ -46,12 +46,12 @@ def test_runs_of_another_runner_come_last(tmp_path):
 
 
 def test_a_stopped_runner_ends_its_run_and_starts_no_other(tmp_path):
-    runs_ = [run_of(tmp_path, seed=seed, steps=64 * 40) for seed in (0, 1)]
+    runs_ = [tiny_run_of(tmp_path, seed=seed, steps=64 * 40) for seed in (0, 1)]
     program = (
-        "import signal, sys; from pathlib import Path; from tests.helpers.tiny_grid import run_of\n"
+        "import signal, sys; from pathlib import Path; from tests.helpers.tiny_grid import tiny_run_of\n"
         "from experiments.scheduler import run_all\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
-        "run_all([run_of(Path(sys.argv[1]), seed=seed, steps=64 * 40) for seed in (0, 1)], jobs=1)"
+        "run_all([tiny_run_of(Path(sys.argv[1]), seed=seed, steps=64 * 40) for seed in (0, 1)], jobs=1)"
     )
     runner = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL

@@ -156,3 +156,18 @@ class FailingEnv(TinyEnv):
         if self.steps_left <= 0:
             raise ZeroDivisionError("the simulator fell over")
         return super().step(actions)
+
+
+class HalfWonEnv(TinyEnv):
+    """A TinyEnv for the examples: masks, deaths that absorb, and chance decides whether an episode is won."""
+
+    def __init__(self) -> None:
+        super().__init__(sizes=(4, 3), masks=True, lifetimes=[3, None], absorb=True, limit=6, wins=True)
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        first = super().reset(seed, options)
+        self.won = bool(self.rng.random() < 0.5)
+        return first
+
+    def _won(self) -> bool:
+        return self.won

@@ -22,6 +22,13 @@ def run_of(root, curve=0, seed=0, **changes):
     return Run(replace(PANEL, **changes), PANEL.curves[curve], seed, "smax:3m", root)
 
 
+def tiny_run_of(root, curve=0, seed=0, demos=None, **changes):
+    """The same on an environment that starts faster than SMAX; DM2 needs demonstrations of it."""
+    run = run_of(root, curve, seed, **changes)
+    options = dict(run.curve.options) if demos is None else {**run.curve.options, "demos": str(demos)}
+    return replace(run, env="tests.helpers.tiny_envs:HalfWonEnv", curve=replace(run.curve, options=options, demos=None))
+
+
 def write_run_json(run, **changes):
     """A valid run.json of this run, with changes to it."""
     run.folder.mkdir(parents=True, exist_ok=True)
