@@ -76,7 +76,7 @@ class Args:
     gamma: float = 0.99
     """discount"""
     n_steps: int = 1
-    """n of the n-step returns; 1 in the QMIX paper. With one seed each, 3 was much faster on 3s_vs_4z, but lost on 5m_vs_6m"""
+    """n of n-step returns; 1 in the QMIX paper. With one seed each, 3 was much faster on 3s_vs_4z but lost on 5m_vs_6m"""
     tau: float = 0.005
     """how far the target networks move toward the networks at each gradient step"""
     max_grad_norm: float = 10.0

@@ -369,7 +369,7 @@ class IndependentLearners:
         """
         own = not evaluation.simulators(env).isdisjoint(evaluation.simulators(self.env))
         if own and self._lockstep.running:
-            raise RuntimeError("learn() is playing in this environment: evaluate in another one, made alike")
+            raise RuntimeError("learn() is using this environment: evaluate in a separate one")
         try:
             return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
         finally:
