@@ -317,7 +317,7 @@ def test_bad_input_of_the_tests_for_recordings():
         ),
         (lambda: compatibility.shared_feature_test(demos, compatibility.everything, alpha=1), "alpha must be between"),
         (lambda: compatibility.shared_feature_test(demos.subset(1), compatibility.everything), "at least 2 episodes"),
-        (lambda: compatibility.shared_features(replace(demos, metadata={"env_id": "pong"})), "not known for.*'pong'"),
+        (lambda: compatibility.shared_features(replace(demos, metadata={"env_id": "pong"})), "no function for.*'pong'"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
