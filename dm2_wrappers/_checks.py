@@ -1,4 +1,4 @@
-"""Checks of options, each written once: a wrong value is one sentence that says what was expected and what came."""
+"""Checks of options, each written once. An error message says what was expected and what was given."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
     """One of ``choices``.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: The value is none of them.
     """
     if not any(value is one or (isinstance(value, str) and value == one) for one in choices):
         names = " or ".join(map(repr, choices)) if len(choices) < 3 else f"one of {', '.join(map(repr, choices))}"
@@ -21,16 +21,16 @@ def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
 
 
 def integer(name: str, value: Any, *, least: int | None = None, none: bool = False) -> Any:
-    """A whole number, as an ``int``; NumPy's are taken, ``True`` and ``False`` are not.
+    """A whole number, as an ``int``. NumPy's integers are accepted; ``True`` and ``False`` are not.
 
     Args:
         name: The option's name, for the error.
         value: What the user gave.
         least: The smallest number that is allowed.
-        none: Whether None is allowed, too.
+        none: Whether None is also allowed.
 
     Raises:
-        ValueError: It is no such number.
+        ValueError: The value is not such a number.
     """
     if none and value is None:
         return None
@@ -51,7 +51,7 @@ def number(name: str, value: Any, *, least: float | None = None, above: float | 
         above: A bound that the number must exceed.
 
     Raises:
-        ValueError: It is no such number.
+        ValueError: The value is not such a number.
     """
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not real or not np.isfinite(value) or (least is not None and value < least) or (above is not None and value <= above):
@@ -64,7 +64,7 @@ def flag(name: str, value: Any) -> bool:
     """True or False.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The value is neither.
     """
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {value!r}")
@@ -75,7 +75,7 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
     """One or more layer widths, as a tuple of ints.
 
     Raises:
-        ValueError: It is no sequence of integers of at least 1.
+        ValueError: The value is not a sequence of integers of at least 1.
     """
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or not len(value):
         raise ValueError(f"{name} must hold one integer of at least 1 for each layer, got {value!r}")

@@ -1,4 +1,4 @@
-"""Optional packages: loaded on first use; a missing one is one sentence with the command that installs it."""
+"""Optional packages. They are loaded on first use, and the error for a missing one has the command that installs it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require(module: str, extra: str) -> ModuleType:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is needed: installed (``detail`` says which version or where), or not (``detail`` says what to do)."""
+    """One requirement. ``detail`` is its version or place if it is installed, and otherwise what to do."""
 
     name: str
     ok: bool
@@ -36,12 +36,12 @@ class Finding:
 
 
 def import_finding(name: str, found: str, module: str, function: str | None = None) -> Finding:
-    """Whether a module imports and, if given, its function runs; installed packages may still not fit together."""
+    """Check that a module imports and, if given, that its function runs. Installed packages may be incompatible."""
     try:
         value: Any = importlib.import_module(module)
         if function is not None:
             getattr(value, function)()
     except Exception as error:  # whatever someone else's package raises when it is imported
         reason = " ".join(str(error).split())[:200]
-        return Finding(name, False, f"cannot be imported ({type(error).__name__}: {reason}): reinstall what this names")
+        return Finding(name, False, f"cannot be imported ({type(error).__name__}: {reason}): reinstall the package it names")
     return Finding(name, True, found)

@@ -1,7 +1,8 @@
 """``python -m dm2_wrappers.doctor``: what is installed, in which version, and the command that installs what is missing.
 
-``--backend smax`` or ``--backend smac`` exits with an error unless that environment can be used; without it, unless the
-core can. The requirements are read from the installed package's metadata.
+Lists the installed packages and, for each missing one, the command that installs it. The exit code is 1 if the core
+cannot be used or, with --backend, if that environment cannot be used. The requirements come from the metadata of the
+installed package.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def core() -> Iterator[Finding]:
         wanted = metadata.metadata(PACKAGE)["Requires-Python"]
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
-        yield Finding(PACKAGE, False, "it was found but is not installed: run pip install -e . in its folder")
+        yield Finding(PACKAGE, False, "found, but not installed: run pip install -e . in its folder")
         return
     try:
         from packaging.specifiers import SpecifierSet
@@ -34,7 +35,7 @@ def core() -> Iterator[Finding]:
         return
     python = platform.python_version()
     fits = python in SpecifierSet(wanted or "")
-    yield Finding("Python", fits, python if fits else f"{python}, but {wanted} is required: make an environment with that")
+    yield Finding("Python", fits, python if fits else f"{python}, but {wanted} is required: make a new virtual environment")
     packages = list(_packages(""))
     yield from packages
     if all(finding.ok for finding in packages):
@@ -89,14 +90,14 @@ def table(sections: dict[str, list[Finding]]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0 if the core and the chosen backend can be used."""
     parser = argparse.ArgumentParser(prog="python -m dm2_wrappers.doctor", description=(__doc__ or "").partition("\n\n")[2])
-    parser.add_argument("--backend", choices=BACKENDS, help="the environment that must be usable")
+    parser.add_argument("--backend", choices=BACKENDS, help="check only the core and this environment")
     backend = parser.parse_args(arguments).backend
     sections = {"core": list(core())}
     if len(sections["core"]) > 1:  # the requirements could be read
         for name in extras() if backend is None else [backend]:
             sections[f"extra {name}"] = list(extra(name))
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a terminal without ticks shows question marks
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show ticks shows question marks
     print(table(sections))
     needed = [*sections["core"], *sections.get(f"extra {backend}", [])]
     missing = [finding.name for finding in needed if not finding.ok]

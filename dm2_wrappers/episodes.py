@@ -16,12 +16,12 @@ from dm2_wrappers.vector.base import joint_ends, present_after, present_at_reset
 class JointPolicy(Protocol):
     """All agents' policies as one function of a vector environment's arrays.
 
-    A recurrent policy may also have a method ``start_episode(started)``, called with a bool [N] of the sub-environments
-    in which an episode begins.
+    A recurrent policy may also have a method ``start_episode(started)``. It is called with a bool [N] that marks the
+    sub-environments in which an episode begins.
     """
 
     def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
-        """Actions [N, K] (or [N, K, A]) for observations [N, K, D]."""
+        """Return actions [N, K] (or [N, K, A]) for observations [N, K, D]."""
 
 
 class Step(NamedTuple):
@@ -38,7 +38,7 @@ class Episode:
     """One whole episode.
 
     Attributes:
-        team_return: The sum over steps of the mean environment reward of the agents that were present to act.
+        team_return: The sum over steps of the mean environment reward of the agents that were present before the step.
         length: Joint steps.
         won: None where the environment does not report wins.
         steps: Its steps, if they were asked for.
@@ -86,10 +86,10 @@ class Quota:
 def play(
     env: MultiAgentVectorEnv, policy: JointPolicy, episodes: int, seed: int | None = None, *, keep_steps: bool = False
 ) -> Iterator[Episode]:
-    """Play ``episodes`` whole episodes and yield each as it ends; episodes that broke are played again.
+    """Play complete episodes and yield each as it ends. Episodes in which the simulator failed are played again.
 
     Args:
-        env: Where to play; it is reset first.
+        env: The environment, which is reset first.
         policy: Chooses the actions.
         episodes: How many, spread evenly over the sub-environments.
         seed: For the first reset; later episodes continue the environment's own random stream.

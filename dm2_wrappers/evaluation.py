@@ -1,4 +1,4 @@
-"""Test episodes of any joint policy: win rate, return and length with standard errors, on the environment's own rewards."""
+"""Evaluation of any joint policy: win rate, return and length with standard errors, from the environment's own rewards."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
 def evaluate(
     policy: JointPolicy, env: ParallelEnv | MultiAgentVectorEnv, episodes: int = 32, seed: int | None = None
 ) -> dict[str, float]:
-    """Play ``episodes`` whole episodes.
+    """Play test episodes and return the mean win rate, return and length.
 
-    Every sub-environment of a vector environment contributes equally many. Episodes that the simulator broke are not
-    counted. The global random streams are left as they were.
+    All sub-environments of a vector environment play the same number of episodes. Episodes in which the simulator failed
+    are not counted. The global random streams are restored afterwards.
 
     Args:
-        policy: The joint policy, a function of a vector environment's arrays.
-        env: Where to play; it is reset first. Under a DM2 wrapper the wrapped environment is played, because test
-            episodes must not train the discriminators.
-        episodes: How many.
-        seed: Seeds environment and sampled actions.
+        policy: The joint policy, a function of a vector environment's arrays; see `JointPolicy`.
+        env: The environment, which is reset first. A DM2 wrapper around it is removed, because test episodes must not train
+            the discriminators.
+        episodes: How many complete episodes to play.
+        seed: Seeds the environment and the sampled actions.
 
     Returns:
-        ``"return"`` (the sum over steps of the mean environment reward of the agents that were present to act),
-        ``"length"`` (joint steps), ``"episodes"`` and, where the environment reports wins, ``"win_rate"``; each mean
-        with its standard error under ``"<name>_se"``, NaN for a single episode.
+        The means ``"return"`` (the sum over steps of the mean environment reward of the agents that were present before the
+        step), ``"length"`` (joint steps) and, if the environment reports wins, ``"win_rate"``, each with its standard
+        error under ``"<name>_se"`` (NaN for a single episode), and ``"episodes"``.
 
     Raises:
-        ValueError: ``episodes`` below 1.
-        RuntimeError: More episodes broke than were to be played, and more than ten.
+        ValueError: ``episodes`` is below 1.
+        RuntimeError: The simulator failed in more than ten episodes, and in more than ``episodes``.
     """
     episodes = _checks.integer("episodes", episodes, least=1)
     env = without_matcher(env)

@@ -36,7 +36,7 @@ class GlobalRNGState:
     @classmethod
     def capture(cls) -> GlobalRNGState:
         """The states as they are now."""
-        # Asking CUDA for its state would initialise it: only where somebody has already.
+        # Asking CUDA for its state would initialize it, so ask only if it is initialized.
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         numpy_state = np.random.get_state()  # noqa: NPY002  the global stream is exactly what is meant
         return cls(random.getstate(), numpy_state, torch.get_rng_state(), cuda, torch.is_grad_enabled())

@@ -1,4 +1,4 @@
-"""Looking inside wrappers: whether one of them owns a matcher, and what it wraps."""
+"""Looks inside wrappers: does one of them have a matcher, and what does it wrap?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def owns_matcher(env: Any) -> bool:
 
 
 def without_matcher(env: Any) -> Any:
-    """The environment under a DM2 wrapper; any other environment as it is. Test episodes must not reach the matcher.
+    """Remove a DM2 wrapper, because test episodes must not reach the matcher. Other environments are returned unchanged.
 
     Raises:
         ValueError: The DM2 wrapper is itself wrapped, so it cannot be left out.

@@ -1,8 +1,8 @@
-"""DM2 around an environment: every agent is paid r_env + c * r_gail, and its discriminator learns from what it sees.
+"""Wrappers that add DM2 to an environment: each agent's reward becomes r_env + c * r_gail.
 
-This is Algorithm 1 "online": the reward is paid at step time by the current discriminators, and ``update()`` (line 9, the
-online discriminator updater hook) is called between rollouts. Any learner can use it as it is. The exact order of
-Algorithm 1, which computes the rewards after the update, is in ``dm2_wrappers.sb3``.
+This is Algorithm 1 "online": r_gail is computed at each step with the current discriminators, and ``update()`` (lines 8
+and 9) trains the discriminators between rollouts. This works with any learner. `JointRollout` and ``dm2_wrappers.sb3`` have
+the exact order of Algorithm 1, which computes the rewards of a rollout after the update.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from dm2_wrappers.vector.reader import ParallelReader, Seen
 
 
 def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
-    """A matcher as it is, or a new one with the default options for demonstrations.
+    """Return a matcher unchanged, or make one with the default options from demonstrations.
 
     Raises:
-        TypeError: It is neither.
+        TypeError: The argument is neither.
     """
     if isinstance(demos_or_matcher, Demonstrations):
         return DistributionMatcher(demos_or_matcher)
@@ -45,14 +45,14 @@ def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
 
 
 class _RewardMixer:
-    """What both wrappers do: mix rewards, collect observations, update when it is time.
+    """Base of both wrappers: mixes rewards, collects observations and updates the discriminators.
 
     Attributes:
-        matcher: The discriminators; share it, never copy it.
-        env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
-        update_every: Joint environment steps between two automatic updates; None: call ``update()`` yourself.
-        training: While False, nothing is recorded and ``update_every`` does not count steps; rewards are still mixed.
-        metrics: What the newest ``update()`` returned.
+        matcher: The discriminators. It can be shared, but not copied.
+        env_coefficient: Factor on the environment's reward. With 0 the agents are paid r_gail alone.
+        update_every: Joint environment steps between two automatic updates. None: you call ``update()`` yourself.
+        training: While False, nothing is recorded and ``update_every`` does not count steps. Rewards are still mixed.
+        metrics: What the last ``update()`` returned.
     """
 
     def _set_up(
@@ -74,7 +74,7 @@ class _RewardMixer:
 
     @property
     def coefficient(self) -> Coefficient:
-        """The paper's c, for all agents or ``{agent: c}``; may be assigned at any time."""
+        """The paper's c, for all agents or ``{agent: c}``. You can assign it at any time."""
         return self._coefficient
 
     @coefficient.setter
@@ -83,14 +83,14 @@ class _RewardMixer:
         self._c = as_array(self._coefficient, self.matcher.agents)
 
     def update(self) -> dict[str, float]:
-        """Lines 8-9: train every agent's discriminator on what was seen since the last update; its metrics."""
+        """Train the discriminators (lines 8 and 9 of Algorithm 1) and return the metrics of `DistributionMatcher.update`."""
         self.flush()
         self._steps_before_update = None
         self.metrics = self.matcher.update()
         return self.metrics
 
     def flush(self) -> None:
-        """Hand what was seen since the last update to the matcher now; ``update_every`` counts from here."""
+        """Pass the observations since the last update to the matcher now. ``update_every`` starts counting again."""
         self._unrecorded_steps = 0
         self._hand_over()
 
@@ -106,7 +106,7 @@ class _RewardMixer:
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None,
     ) -> None:
-        """Line 6: one more joint step was taken from these observations [N, K, D]."""
+        """Record one joint step that was taken from these observations [N, K, D] (line 6)."""
         if not self.training:
             return
         self._pending.append(observations, alive, ended, broken)
@@ -137,19 +137,21 @@ def _refuse_second_matcher(env: Any) -> None:
 class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
     """A PettingZoo ``ParallelEnv`` whose rewards are r_env + c * r_gail (Algorithm 1, line 11).
 
-    Still a ``ParallelEnv``. ``infos[agent]`` gains ``"env_reward"`` and ``"gail_reward"`` (0 at reset); everything else
-    is passed through. If the environment does not report ``infos[agent]["alive"]``, all ``agents`` count as alive.
+    The wrapped environment is still a ``ParallelEnv``. The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to
+    ``infos[agent]`` (0 at reset) and passes everything else through. If the environment does not report
+    ``infos[agent]["alive"]``, all ``agents`` count as alive.
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
-        demos_or_matcher: ``Demonstrations``, or a a ``DistributionMatcher`` made with other options than the defaults.
+        demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` if you want other options than the defaults.
         coefficient: The paper's c, for all agents or ``{agent: c}``.
-        env_coefficient: Factor on the environment's reward; 0 is GAIL alone.
-        update_every: Call ``update()`` automatically every this many joint steps; None: call it after each rollout.
+        env_coefficient: Factor on the environment's reward. With 0 the agents are paid r_gail alone.
+        update_every: Call ``update()`` automatically after this many joint steps. None: call it yourself after each rollout.
 
     Raises:
-        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` neither of the two.
-        ValueError: An option out of range, demonstrations of other agents or observation sizes, or a second DM2 wrapper.
+        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` is neither of the two.
+        ValueError: An option is out of range, the demonstrations have other agents or observation sizes, or ``env`` already
+            has a DM2 wrapper.
     """
 
     def __init__(
@@ -174,7 +176,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
 
     @property
     def agents(self) -> list[str]:
-        """The agents that act next: those in the environment's ``agents`` that it has not reported as ended."""
+        """The agents that act next: those in the environment's ``agents`` that are not terminated or truncated."""
         agents = getattr(self.env, "agents", [])
         if self._seen is None:
             return list(agents)
@@ -188,7 +190,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})
         for agent in observations:
-            # The same keys as after a step, because some learners fix the keys of infos at the first reset.
+            # The same keys as after a step, because some learners take the keys of infos from the first reset.
             infos[agent] = _with_rewards(infos.get(agent), 0.0, 0.0)
         return observations, infos
 
@@ -217,10 +219,10 @@ def _with_rewards(info: Mapping[str, Any] | None, env_reward: float, gail_reward
 
 
 class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
-    """A vector environment whose rewards are r_env + c * r_gail; one matcher for all sub-environments.
+    """A vector environment whose rewards are r_env + c * r_gail, with one matcher for all sub-environments.
 
-    ``infos`` gains ``"env_reward"`` and ``"gail_reward"``, both [N, K], 0 at reset. Arguments and errors are those of
-    `DM2ParallelEnv`; ``update_every`` counts joint steps summed over sub-environments.
+    The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to ``infos``, both [N, K], 0 at reset. Arguments and errors are
+    those of `DM2ParallelEnv`. ``update_every`` counts joint steps summed over the sub-environments.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
-"""What DM2 is for, in a few minutes: independent PPO on 5m_vs_6m with and without distribution matching, side by side.
+"""A short demonstration: independent PPO on 5m_vs_6m with and without DM2, side by side.
 
     python examples/demo.py
 
-Two processes with the same seed, steps and settings. At the end: a table, runs/demo/curve.png and a CSV of each run.
+Trains in two processes with the same seed, steps and settings, prints a table, and writes runs/demo/curve.png and a CSV file
+for each run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ALGORITHMS = ("dm2", "ippo")
 @dataclass
 class Args:
     env: str = "smax:5m_vs_6m"
-    """smax:SCENARIO, smac:MAP, or module:function for an environment of yours"""
+    """smax:SCENARIO, smac:MAP, or module:function for your own environment"""
     demos: Path = Path("demos_data/smax_5m_vs_6m_win30.npz")
     """the experts' demonstrations"""
     steps: int = 800_000
@@ -36,7 +37,7 @@ class Args:
     final_episodes: int = 512
     """test episodes after training, for the table"""
     out: Path = Path("runs/demo")
-    """where the runs, the table and the picture go; a finished run in it is not repeated"""
+    """folder for the runs, the table and the figure; finished runs in it are not repeated"""
 
 
 def main(args: Args) -> None:
@@ -62,7 +63,7 @@ def main(args: Args) -> None:
 
 
 def train_both(args: Args) -> None:
-    """Train with and without DM2, in a process each."""
+    """Train with and without DM2, in one process each."""
     script = Path(__file__).with_name("ippo_sb3.py")
     processes = {}
     on_ctrl_c = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the processes ignore Ctrl-C: this program ends them

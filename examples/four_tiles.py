@@ -2,9 +2,10 @@
 
     python examples/four_tiles.py
 
-Two agents on the tiles 0 1 / 2 3, where only one may stand on a tile at a time (section 5.1). Three kinds of
-demonstrations, all four discriminators, turn by turn (Algorithm 2) and all at once (Algorithm 1's order), many random
-starts each. At the end: a table, and runs/four_tiles/curves.png. No samples and no networks: it takes half a minute.
+Two agents share the tiles 0 1 / 2 3, and only one agent may stand on a tile at a time (section 5.1). The program combines
+three kinds of demonstrations with all four discriminators, with agents that learn in turns (Algorithm 2) or all at once (as
+in Algorithm 1), from many random starts. It prints a table and writes runs/four_tiles/curves.png. It needs no samples and
+no networks, and takes half a minute.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ REWARDS = ("js", "logit", "linear", "indicator")
 @dataclass
 class Args:
     starts: int = 100
-    """random joint policies to begin from"""
+    """number of random joint policies to start from"""
     sweeps: int = 60
-    """steps of each agent, at most"""
+    """maximum number of steps of each agent"""
     delta: float = 0.01
     """trust region of a step, in nats"""
     seed: int = 0
     """seed of the starts"""
     out: Path = Path("runs/four_tiles")
-    """where the table and the picture go"""
+    """folder for the table and the figure"""
 
 
 def main(args: Args) -> None:

@@ -3,12 +3,12 @@
     python examples/ippo_sb3.py                                  # DM2 on 5m_vs_6m with the demonstrations in the repo
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
-    python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or a function of yours
+    python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or your own function
 
-Every run has a folder: config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and
+Every run writes a folder with config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and
 TensorBoard), checkpoint.zip and, at the end, final.json (a larger evaluation). To continue a run that was stopped, run the
-same command again: it continues from the checkpoint, with the same numbers as if it had never stopped. Ctrl-C also saves
-the team as it is then, to stopped.zip. examples/watch.py shows what a team does.
+same command again. It continues from the checkpoint, with the same numbers as if it had never stopped. Ctrl-C also saves
+the current team to stopped.zip. examples/watch.py makes an animation of a team's episode.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 
 @dataclass
 class LearnerArgs:
-    """One agent's PPO; all agents have the same."""
+    """Options of PPO, the same for all agents."""
 
     num_envs: int | None = None
-    """sub-environments to play at once; default: 64 of SMAX, 4 of SMAC, 8 of an environment of yours"""
+    """number of sub-environments; default: 64 for SMAX, 4 for SMAC, 8 for other environments"""
     n_steps: int | None = None
-    """steps of each sub-environment per rollout; default: 4,096 in all"""
+    """steps of each sub-environment per rollout; default: as many as make 4096 steps in total"""
     n_epochs: int = 4
     """passes over each rollout"""
     minibatches: int = 4
@@ -56,9 +56,9 @@ class LearnerArgs:
     recurrent: bool = False
     """put an LSTM of 64 before those layers; RecurrentPPO has no action masks, so an unavailable action becomes a no-op"""
     max_grad_norm: float = 10.0
-    """gradient clipping; with SB3's default of 0.5, the critic's large gradients drown the policy's"""
+    """maximum norm of the gradient; with SB3's default of 0.5, the critic's large gradients dominate the clipped gradient"""
     after_death: Literal["earned", "mean", "critic"] = "earned"
-    """how rewards after an agent's death are credited: see dm2_wrappers.sb3.rollout_buffers"""
+    """how rewards after an agent's death are credited; docs/guide.md explains the choices"""
     device: str = "cpu"
     """device of the networks; small networks are fastest on the CPU"""
 
@@ -86,7 +86,7 @@ class MatcherArgs:
     center: bool = True
     """subtract the mean over the newest rollout from r_gail"""
     keep_buffer: bool = True
-    """sample the policy's side from an agent's newest 32,768 transitions, not from the newest rollout alone"""
+    """train the discriminators on an agent's newest 32,768 transitions instead of the newest rollout only"""
 
 
 @dataclass
@@ -98,14 +98,13 @@ class Args:
     demos: Path | None = None
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
     coefficient: float | None = None
-    """the paper's c: agents learn from r_env + c * r_gail; default: the paper's value for its scenarios, and for others 0.3
-    that falls to 0 over the run"""
+    """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
     anneal: bool = False
-    """let c fall linearly to 0 over the run; it changes at each evaluation"""
+    """let c fall linearly to 0 over the run; c changes at each evaluation"""
     unmatched: list[str] = field(default_factory=list)
     """names of agents that get no r_gail"""
     env_coefficient: float = 1.0
-    """factor on r_env; 0 is GAIL alone"""
+    """factor on r_env; with 0 the agents learn from r_gail alone"""
     steps: int = 1_000_000
     """environment steps, summed over sub-environments"""
     seed: int = 0

@@ -1,18 +1,17 @@
-"""QMIX from TorchRL on the batched environments: centralized training, the baseline that DM2 is compared with.
+"""QMIX from TorchRL on the batched environments: the baseline with centralized training that DM2 is compared with.
 
     python examples/qmix_torchrl.py                                  # 5m_vs_6m
     python examples/qmix_torchrl.py --extra-layer                    # the agents' network of the paper's Figure 5
     python examples/qmix_torchrl.py --env smax:3s_vs_4z --n-steps 3 --record 1000    # and record demonstrations
 
-All agents share one network, which sees a one-hot agent number after the observation. TorchRL's `QMixer` mixes their Q
-values by the global state. Training is double Q-learning from replayed joint steps under epsilon-greedy play. The paper's
-agents are recurrent (a layer of 64 and a GRU of 64; with the extra layer, two layers before the GRU). Here a layer of 64
-replaces the GRU, so that single joint steps can be replayed, which two cores can do. Needs the extras smax, sb3, torchrl
-and examples.
+All agents share one network, whose input is the observation and a one-hot agent number. TorchRL's `QMixer` mixes their Q
+values with weights that depend on the global state. Training is double Q-learning from replayed joint steps, with
+epsilon-greedy actions. The paper's agents are recurrent (a layer of 64 and a GRU of 64; with the extra layer, two layers
+before the GRU). Here a layer of 64 replaces the GRU. Single joint steps can then be replayed, which is fast enough on two
+cores. Needs the extras smax, sb3, torchrl and examples.
 
-A run's folder is like that of ippo_sb3.py: config.json, evaluations.csv, curve.png, checkpoint.pt, final.json. Everything
-after a checkpoint depends only on the checkpoint and the seed: to continue a run that was stopped, run the same command
-again, and it ends with the same numbers as if it had never stopped.
+A run's folder is like that of ippo_sb3.py: config.json, evaluations.csv, curve.png, checkpoint.pt, final.json. To continue
+a run that was stopped, run the same command again. It ends with the same numbers as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -55,11 +54,11 @@ class Args:
     seed: int = 0
     """seed of networks, environments and exploration"""
     num_envs: int | None = None
-    """sub-environments to play at once; default: 64 of SMAX, 4 of SMAC, 8 of an environment of yours"""
+    """number of sub-environments; default: 64 for SMAX, 4 for SMAC, 8 for other environments"""
     extra_layer: bool = False
     """add a fully connected layer to the agents' network"""
     hidden: int = 64
-    """width of its layers"""
+    """width of the layers of the agents' network"""
     share_params: bool = True
     """share one network among all agents"""
     mixing_embed: int = 32
@@ -67,9 +66,9 @@ class Args:
     updates: int = 2
     """gradient steps after each joint step of all sub-environments"""
     batch_size: int = 512
-    """joint steps per gradient step"""
+    """joint steps in a minibatch"""
     buffer_size: int = 100_000
-    """newest joint steps to keep"""
+    """size of the replay buffer, in joint steps"""
     learning_starts: int = 5_000
     """environment steps before the first gradient step"""
     learning_rate: float = 5e-4
@@ -77,12 +76,11 @@ class Args:
     gamma: float = 0.99
     """discount"""
     n_steps: int = 1
-    """joint steps whose rewards come before the target network's value; 1 in the QMIX paper. With one seed each, 3 learned
-    3s_vs_4z much faster, but on 5m_vs_6m it kept rushing and losing where 1 learned to win"""
+    """n of n-step returns; 1 in the QMIX paper. With one seed each, 3 was much faster on 3s_vs_4z but lost on 5m_vs_6m"""
     tau: float = 0.005
     """how far the target networks move toward the networks at each gradient step"""
     max_grad_norm: float = 10.0
-    """gradient clipping"""
+    """maximum norm of the gradient"""
     epsilon_end: float = 0.05
     """final epsilon; it starts at 1"""
     epsilon_steps: int = 50_000
@@ -98,7 +96,7 @@ class Args:
     record_path: Path | None = None
     """file of the recorded episodes; default: demos.npz in the run's folder"""
     levels: list[float] = field(default_factory=list)
-    """win rates at which to record during training, in files named after them; evaluate often enough to meet them"""
+    """win rates at which to record during training, in files named after them; set eval_every small enough to meet them"""
     only_levels: bool = False
     """stop when all levels are recorded, and do not record the last team"""
     run: Path | None = None

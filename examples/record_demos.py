@@ -1,13 +1,13 @@
-"""Train a team of independent PPOs and record demonstrations as its win rate passes the wanted levels.
+"""Train a team of independent PPO learners and record demonstrations when its win rate passes the given levels.
 
     python examples/record_demos.py --env smax:5m_vs_6m --levels 0.3 0.5
     python examples/record_demos.py --env mpe2.simple_spread_v3:parallel_env --levels -60 -40     # levels of return
 
-One training passes all levels, from the lowest up. At each level it records joint episodes of the sampling policy and
-measures the win rate of those episodes. The file is named after the level if that win rate is close to it (`closeness`),
-and after the win rate itself if not; a level that the team skipped has no file. The team itself goes to teams/ in the
-run's folder. In an environment that does not report wins, levels are mean returns. To continue a run that was stopped,
-run the same command again.
+One training run passes the levels in increasing order. At each level it records joint episodes with sampled actions and
+measures their win rate. If this win rate is close to the level (`closeness`), the file is named after the level, otherwise
+after the win rate. If the team skips a level, there is no file for it. The team itself is saved to teams/ in the run's
+folder. In an environment that does not report wins, levels are mean returns. To continue a run that was stopped, run the
+same command again.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ class Args:
     env: str = "smax:5m_vs_6m"
     """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     levels: list[float] = field(default_factory=lambda: [0.3, 0.5])
-    """win rates at which to record; mean returns where the environment does not report wins"""
+    """win rates at which to record, or mean returns if the environment does not report wins"""
     episodes: int = 1000
     """joint episodes in each file"""
     max_steps: int = 8_000_000
-    """environment steps after which to give up"""
+    """maximum number of environment steps"""
     look_every: int = 65_536
-    """most environment steps between two looks at the win rate; fewer where it jumps, as on small maps"""
+    """maximum number of environment steps between two measurements of the win rate; use fewer if it rises fast"""
     seed: int = 0
     """seed of training; recording uses seed + 1000"""
     mean_first: int = 0
-    """train with after_death="mean" for so many steps first; this helps a team out of a plateau of early deaths"""
+    """train with after_death="mean" for this many steps first; this helps a team out of a plateau of early deaths"""
     learner: tyro.conf.OmitArgPrefixes[ippo_sb3.LearnerArgs] = field(default_factory=ippo_sb3.LearnerArgs)
-    """how the team learns"""
+    """options of the learners"""
     out: Path = Path("demos_data")
     """folder of the demonstration files"""
     run: Path | None = None

@@ -1,13 +1,13 @@
-"""Watch a team: an episode as a GIF (and an MP4 where ffmpeg is installed), with every agent's r_gail under the picture.
+"""Watch a team: an episode as a GIF (and an MP4 if ffmpeg is installed), with every agent's r_gail below the image.
 
     python examples/watch.py --run runs/dm2_smax_5m_vs_6m_seed0            # a run of ippo_sb3.py or record_demos.py
     python examples/watch.py --run runs/dm2_smax_5m_vs_6m_seed0 --policy random     # another team, the same discriminators
     python examples/watch.py --env mpe2.simple_spread_v3:parallel_env --policy wrap_any_env:expert
     python examples/watch.py --policy random --demos demos_data/smax_5m_vs_6m_win30.npz
 
-Each row below the picture is one agent over time. Blue: its discriminator takes what it sees for the experts', so r_gail is
-positive. Orange: it does not. The discriminators are those of the run; where there is none, --demos trains new ones on a
-few episodes of the team that is shown. Works with every environment that renders to "rgb_array".
+Each row below the image shows one agent over time. Blue: the discriminator takes the observation for an expert's, so r_gail
+is positive. Orange: r_gail is negative. The discriminators are those of the run. Without a run, --demos trains new ones on
+a few episodes of the team that is shown. Works with every environment that renders to "rgb_array".
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ UNLIKE_TO_LIKE = mpl.colors.LinearSegmentedColormap.from_list("unlike_to_like", 
 @dataclass
 class Args:
     run: Path | None = None
-    """folder of a run, or a checkpoint in one; its team plays and its discriminators judge"""
+    """folder of a run, or a checkpoint in it; its team plays, and its discriminators give r_gail"""
     policy: str = "team"
-    """team: the run's; random: random available actions; module:function: yours, {agent: observation} -> {agent: action}"""
+    """team: the run's; random: random available actions; module:function: your {agent: observation} -> {agent: action}"""
     env: str | None = None
     """smax:SCENARIO, smac:MAP, or module:function for a function that takes render_mode; default: the run's"""
     demos: Path | None = None
-    """experts for discriminators of the team that is shown, where there is no run"""
+    """demonstrations for new discriminators, if there is no run"""
     practice: int = 20
-    """episodes on which such discriminators train"""
+    """episodes on which new discriminators are trained"""
     seed: int = 0
     """seed of the episode"""
     greedy: bool = False
@@ -57,7 +57,7 @@ class Args:
     fps: int = 8
     """frames per second; SMAX plays 8 steps per second of game time"""
     out: Path | None = None
-    """the GIF; default: watch.gif in the run's folder or in runs/"""
+    """path of the GIF; default: watch.gif in the run's folder or in runs/"""
 
 
 @dataclass
@@ -109,7 +109,7 @@ def saved(run: Path) -> tuple[dict[str, Any], Path]:
 
 
 def restored(file: Path, learner: ippo_sb3.LearnerArgs, env: Any) -> dm2.sb3.IndependentLearners:
-    """The team of a checkpoint, with its discriminators. Nothing is unpickled, so a stranger's file is safe to watch."""
+    """The team of a checkpoint, with its discriminators. Nothing is unpickled, so files from others are safe to watch."""
     try:
         state, matching = checkpoint.read(file), {}
         if state.demonstrations is not None:

@@ -1,11 +1,11 @@
-"""DM2 on an environment that is not StarCraft, with a training loop of one's own, in one file.
+"""DM2 on an environment that is not StarCraft, with its own training loop, in one file.
 
     python examples/wrap_any_env.py
     python examples/wrap_any_env.py --coefficient 0        # the same learners without distribution matching
 
-Three agents must cover three landmarks (simple_spread of MPE) within 25 steps. A scripted team, in which agent k walks
-to landmark k, gives the demonstrations: what each agent saw, not what it did. Three independent actor-critics then
-learn from r_env + c * r_gail. DM2 itself takes the lines marked with "DM2".
+Three agents must cover three landmarks (simple_spread of MPE) within 25 steps. The experts are a scripted team, in which
+agent k walks to landmark k. Only their observations are used. Three independent actor-critic learners then
+learn from r_env + c * r_gail. The lines that DM2 adds are marked with "DM2".
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Policy = Callable[[Joint], dict[str, int]]
 @dataclass
 class Args:
     coefficient: float = 1.0
-    """the paper's c; 0: the environment's reward alone"""
+    """the paper's c; with 0 the agents learn from the environment's reward alone"""
     steps: int = 100_000
     """joint environment steps of training"""
     demonstrations: int = 100
@@ -40,21 +40,21 @@ class Args:
     epochs: int = 4
     """passes over a rollout"""
     minibatches: int = 4
-    """gradient steps of a pass"""
+    """gradient steps per pass"""
     learning_rate: float = 1e-3
     """Adam's step size"""
     gamma: float = 0.95
     """discount"""
     gae_lambda: float = 0.95
-    """how far advantages trust returns over the critic"""
+    """lambda of generalized advantage estimation"""
     clip: float = 0.2
     """PPO's clipping"""
     entropy: float = 0.01
     """weight of the entropy bonus"""
     evaluation_episodes: int = 100
-    """episodes behind each number of the final table"""
+    """test episodes for each number of the final table"""
     seed: int = 0
-    """of networks, actions, environment and discriminators"""
+    """seed of networks, actions, environment and discriminators"""
 
 
 class Learner:

@@ -60,14 +60,14 @@ def test_the_wrong_python(installed, capsys):
 
 def test_a_package_that_is_not_installed(installed, capsys):
     assert doctor.main(["--backend", "smax"]) == 1
-    assert "✗ dm2-doctored  it was found but is not installed: run pip install -e . in its folder" in capsys.readouterr().out
+    assert "✗ dm2-doctored  found, but not installed: run pip install -e . in its folder" in capsys.readouterr().out
 
 
 def test_a_broken_import(installed, tmp_path, monkeypatch):
     (tmp_path / "dm2_broken.py").write_text("raise OSError('libsomething.so:\\n cannot open')")
     finding = import_finding("thing", "1", "dm2_broken")
     assert finding == Finding(
-        "thing", False, "cannot be imported (OSError: libsomething.so: cannot open): reinstall what this names"
+        "thing", False, "cannot be imported (OSError: libsomething.so: cannot open): reinstall the package it names"
     )
 
 

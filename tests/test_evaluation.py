@@ -153,7 +153,7 @@ def test_a_callback_cannot_evaluate_in_the_environment_that_is_played_in():
 
     env = TinyEnv(limit=50)
     team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
-    with pytest.raises(RuntimeError, match="playing in this environment: evaluate in another one"):
+    with pytest.raises(RuntimeError, match="using this environment: evaluate in a separate one"):
         team.learn(6, callback={"agent_0": Evaluate()})
 
 

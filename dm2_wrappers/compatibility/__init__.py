@@ -1,8 +1,8 @@
 """Are demonstrations compatible: can one team of independent agents have made them (Definition 1 of the paper)?
 
-On a tabular game :func:`check` decides it exactly. For recordings there are three questions, from cheap to thorough:
-:func:`concurrency` (were the agents recorded together?), :func:`shared_feature_test` (do they agree on what two of them
-see?) and :func:`playback_test` (do clones of the agents, playing together, see and do the same?).
+On a tabular game :func:`check` decides it exactly. For recordings there are three tests, from cheap to thorough:
+:func:`concurrency` (were the agents recorded together?), :func:`shared_feature_test` (do two agents' recordings agree on the
+features that both observe?) and :func:`playback_test` (do clones of the agents, playing together, see and do the same?).
 """
 
 from dm2_wrappers.compatibility.definition import Compatibility, check, lower_bound

@@ -1,4 +1,4 @@
-"""Definition 1 of the paper, decided exactly on a tabular game: can one joint policy have all these marginals?"""
+"""Definition 1 of the paper on a tabular game: an exact test of whether one joint policy has all these marginals."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Compatibility:
 
     Attributes:
         compatible: Whether some joint policy of independent agents has exactly these marginals.
-        disagreement: The largest total variation between two agents' state distributions, 0 to 1. Agents that visited the
-            states together have 0.
+        disagreement: The largest total variation between two agents' state distributions, 0 to 1. It is 0 for agents that
+            visited the states together.
         flow_residual: How far the mean d of the agents' state distributions is from the flow of ``policies``: the sum
             over states of |d - (1 - gamma) start - gamma d P|. 0 if compatible.
         gaps: float64 [K], the total variation between each agent's marginal and that of ``policies``.
-        lower_bound: The least total variation that some agent is left with under any joint policy, even one whose agents
-            draw their actions together. 0 if compatible, but it may be 0 otherwise, too.
-        policies: The only candidates, one [S, A_i] per agent: the marginals' conditionals, uniform in states that are not
-            visited.
+        lower_bound: For any joint policy, even one whose agents draw their actions together, some agent's total variation
+            is at least this. 0 if compatible, but it may also be 0 otherwise.
+        policies: The only joint policy that can have these marginals, one [S, A_i] per agent: the marginals' conditionals,
+            uniform in states that are not visited.
     """
 
     compatible: bool
@@ -44,8 +44,8 @@ def check(game: Game, marginals: Sequence[ArrayLike], tol: float = 1e-9) -> Comp
     """Decide whether the agents' demonstrations are compatible (Definition 1).
 
     A policy that has marginal mu_i takes action a in state s with probability mu_i(s, a) / sum_a mu_i(s, a) wherever
-    mu_i visits s. So only one joint policy has to be tried. What it does elsewhere does not matter: if it has these
-    marginals it never goes there.
+    mu_i visits s. So only one joint policy has to be checked. Its actions in other states do not matter: if it has these
+    marginals, it never visits them.
 
     Args:
         game: The game.
@@ -54,7 +54,7 @@ def check(game: Game, marginals: Sequence[ArrayLike], tol: float = 1e-9) -> Comp
             :func:`shared_feature_test` and :func:`playback_test`.
 
     Returns:
-        The verdict, with everything that led to it.
+        The verdict and the numbers behind it.
 
     Raises:
         ValueError: The marginals do not fit the game, or ``tol`` is negative.

@@ -1,4 +1,4 @@
-"""Compatibility of recorded demonstrations: do two agents' recordings agree on what both of them see?"""
+"""Compatibility of recorded demonstrations: do two agents' recordings agree on the features that both observe?"""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SharedFeatureTest:
 
     @property
     def verdict(self) -> str:
-        """Either "refuted" or "not refuted". The latter is no proof: agents may differ in what only one of them sees."""
+        """Either "refuted" or "not refuted". The latter is no proof: only shared features are compared."""
         return "refuted" if min(pair.p_holm for pair in self.pairs) <= self.alpha else "not refuted"
 
     def __str__(self) -> str:
@@ -65,7 +65,7 @@ class SharedFeatureTest:
 
 
 def concurrency(demos: Demonstrations, shared: Shared) -> float:
-    """How much of what two agents both see is the same in both recordings, step by step: 1 if recorded together.
+    """Measure how far two agents' recordings agree on shared features, step by step: 1 if recorded together.
 
     Episode e of one agent is compared with episode e of the other, over all pairs of agents.
 
@@ -74,10 +74,10 @@ def concurrency(demos: Demonstrations, shared: Shared) -> float:
         shared: What two agents both see, such as ``shared_features(demos)``.
 
     Returns:
-        Share of the steps in which one of the two sees something of this kind and both see the same, 0 to 1.
+        Of the steps in which one of the two observes shared features, the share in which both observe the same, 0 to 1.
 
     Raises:
-        ValueError: Fewer than two agents, or none ever sees something that another sees.
+        ValueError: There are fewer than two agents, or no two agents ever observe a shared feature.
     """
     same = total = 0
     for i, j in _pairs(demos):
@@ -91,7 +91,7 @@ def concurrency(demos: Demonstrations, shared: Shared) -> float:
             total += int((seen_a[:both] | seen_b[:both]).sum() + seen_a[both:].sum() + seen_b[both:].sum())
     if total == 0:
         raise ValueError(
-            "no two agents ever see something that both see, so nothing can be compared; check the function shared"
+            "no two agents ever observe a shared feature, so nothing can be compared; check the function shared"
         )
     return same / total
 
@@ -99,28 +99,29 @@ def concurrency(demos: Demonstrations, shared: Shared) -> float:
 def shared_feature_test(
     demos: Demonstrations, shared: Shared, permutations: int = 999, seed: int = 0, *, alpha: float = 0.05
 ) -> SharedFeatureTest:
-    """Test whether one team can have made these demonstrations, by what two agents both see.
+    """Test whether these demonstrations can come from one team, by comparing features that two agents both observe.
 
-    Agents of one joint policy meet what both see equally often, whether they were recorded together or apart. So for
-    each pair of agents the two recordings are compared as two samples: by the distance of their mean embeddings (MMD with
-    a Gaussian kernel and random Fourier features), against the same distance after whole episodes have been dealt out to
-    the two at random. Steps of one episode depend on each other; episodes do not.
+    If two agents belong to one joint policy, their shared features have the same distribution, whether they were recorded
+    together or not. So for each pair of agents the two recordings are compared as two samples, by the distance of their
+    mean embeddings (MMD with a Gaussian kernel and random Fourier features). A permutation test compares this distance with
+    the distances after whole episodes have been assigned to the two agents at random. Whole episodes are permuted because
+    the steps of one episode depend on each other.
 
-    A small p refutes compatibility (Definition 1). A large one proves nothing: the agents' recordings may still not fit
-    together in what only one of them sees, or in their actions. Recordings of the same episodes always pass.
+    A small p refutes compatibility (Definition 1). A large p proves nothing: the recordings may still be incompatible in
+    features that only one agent observes, or in the actions. Recordings of the same episodes always pass.
 
     Args:
         demos: The demonstrations.
         shared: What two agents both see, such as ``shared_features(demos)``.
-        permutations: How many random deals; the least p is 1 / (permutations + 1), times the number of pairs.
-        seed: Of the deals and of the embedding.
+        permutations: Number of permutations; the least p is 1 / (permutations + 1), times the number of pairs.
+        seed: Seeds the permutations and the embedding.
         alpha: Level of the verdict, the chance to refute demonstrations that are compatible.
 
     Returns:
         A test for each pair of agents, and the verdict.
 
     Raises:
-        ValueError: Fewer than two agents or episodes, or options out of range.
+        ValueError: There are fewer than two agents or episodes, or an option is out of range.
     """
     pairs = list(_pairs(demos))
     check_rounds("permutations", permutations, alpha, len(pairs), "pairs of agents")
@@ -209,7 +210,7 @@ def distance(sums: NDArray[Any], counts: NDArray[Any], first: NDArray[np.bool_])
 def embed(episodes: list[NDArray[Any]], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each episode the sum of its steps' random Fourier features [episodes, 2 M], and its number of steps.
 
-    The Gaussian kernel's width is the median distance of steps, as usual; features are standardised first.
+    The Gaussian kernel's width is the median distance of steps, as usual; features are standardized first.
     """
     counts = np.array([len(rows) for rows in episodes])
     rows = np.concatenate(episodes)

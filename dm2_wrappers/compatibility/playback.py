@@ -40,7 +40,7 @@ class PlaybackTest:
 
     @property
     def verdict(self) -> str:
-        """Either "refuted" or "not refuted", which is less than "compatible"."""
+        """Either "refuted" or "not refuted". The latter does not prove that the demonstrations are compatible."""
         return "refuted" if min(self.p_holm) <= self.alpha else "not refuted"
 
     def __str__(self) -> str:
@@ -61,15 +61,15 @@ def playback_test(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> PlaybackTest:
-    """Test whether independent agents can have made these demonstrations, by letting their clones play.
+    """Test whether these demonstrations can come from independent agents, by letting their clones play.
 
-    If the demonstrations are compatible (Definition 1), the agents' own conditional action probabilities, played together,
-    lead to the same distributions. This also finds pooled recordings of several teams, which agree on every shared
-    feature. The clones err, too; how much shows a parametric bootstrap: the clones' own episodes, which are compatible, go
-    through the same test again and again, as many as the demonstrations are.
+    If the demonstrations are compatible (Definition 1), agents that play together with the conditional action probabilities
+    of their own demonstrations reproduce the same distributions. This test also detects pooled recordings of several teams,
+    which agree on every shared feature. The clones are not exact, so a parametric bootstrap measures their error: it applies
+    the same test many times to episodes of the clones, which are compatible, as many as there are demonstrations.
 
-    The test is only as good as the clones. Where agents remember what they saw before, clones that do not are refuted
-    for that reason.
+    The test is only as good as the clones. If the agents have a memory and the clones have none, the test refutes the
+    demonstrations for this reason.
 
     Args:
         demos: The demonstrations, with discrete actions.
@@ -78,7 +78,7 @@ def playback_test(
         episodes: How many episodes the clones play each time; as many as there are demonstrations by default.
         bootstrap: How many demonstrations of the clones are tested; the least p is 1 / (bootstrap + 1), times the
             number of agents. Each plays ``len(demos) + episodes`` episodes.
-        seed: Of everything random here.
+        seed: Seeds everything random in this test.
         alpha: Level of the verdict.
 
     Returns:

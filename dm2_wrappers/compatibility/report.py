@@ -7,10 +7,10 @@ from dm2_wrappers.compatibility.shared import Shared, shared_features
 from dm2_wrappers.demonstrations import Demonstrations
 
 _SAYS = {
-    "refuted": "No one team can have made these demonstrations: two agents differ in what both of them see.",
-    "not refuted": "Nothing here speaks against one team. This is no proof: agents may differ in what one alone sees.",
+    "refuted": "The recordings cannot come from one team: two agents' recordings differ in features that both observe.",
+    "not refuted": "The recordings may come from one team. This is no proof: the test compares only shared features.",
 }
-_TOGETHER = "The agents were recorded together, so the test cannot fail. Only a pool of several teams would be incompatible."
+_TOGETHER = "The agents were recorded together, so this test cannot fail. Only a pool of teams would be incompatible."
 
 
 def report(
@@ -21,20 +21,20 @@ def report(
     seed: int = 0,
     alpha: float = 0.05,
 ) -> str:
-    """Whether demonstrations can come from one team, as text to print.
+    """Test whether demonstrations can come from one team, and return the result as text.
 
     Args:
         demos: The demonstrations.
-        shared: What two agents both see; by default the ready function for their environment.
-        permutations: See :func:`shared_feature_test`; by default 999, or more where there are many pairs of agents.
+        shared: The features that two agents both observe; by default this library's function for their environment.
+        permutations: See :func:`shared_feature_test`; by default 999, or more if there are many pairs of agents.
         seed: See :func:`shared_feature_test`.
         alpha: See :func:`shared_feature_test`.
 
     Returns:
-        A few lines: how concurrent the agents' episodes are, a table of pairs, the verdict and what it means.
+        A few lines: how concurrent the agents' episodes are, a table of the pairs of agents, the verdict and its meaning.
 
     Raises:
-        ValueError: Fewer than two agents or episodes, or no ready function for their environment.
+        ValueError: There are fewer than two agents or episodes, or no function for their environment.
     """
     shared = shared or shared_features(demos)
     together = concurrency(demos, shared)
@@ -43,7 +43,7 @@ def report(
     test = shared_feature_test(demos, shared, rounds, seed, alpha=alpha)
     return "\n".join(
         [
-            f"concurrency  {together:.4f} (share of steps in which two agents' recordings agree on what both see)",
+            f"concurrency  {together:.4f} (share of steps in which two agents' recordings agree on shared features)",
             str(test),
             f"verdict      {test.verdict} at level {alpha:g}",
             _TOGETHER if together == 1 else _SAYS[test.verdict],

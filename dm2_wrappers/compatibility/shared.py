@@ -1,8 +1,8 @@
-"""What two agents both see, for SMAX, SMAC, MPE and fully observed games.
+"""Features that two agents both observe, for SMAX, SMAC, MPE and fully observed games.
 
-A function of this kind takes one agent's observations and gives the part that a partner sees at the same moment, in a form
-that does not depend on which of the two looks: for units the lower number comes first, and positions are differences
-"higher minus lower". Recorded at the same moment, the two agents' features are equal.
+A function of this kind takes one agent's observations and returns the features that a partner observes at the same step,
+in a form that does not depend on which of the two observes them: the unit with the lower number comes first, and positions
+are differences "higher minus lower". If the two agents were recorded together, their features are equal.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _SMAC_MAPS: dict[str, tuple[int, int, bool, bool, int]] = {
 
 
 def everything(observations: NDArray[np.float32], agent: int, partner: int) -> NDArray[np.float32]:
-    """For games in which every agent sees the same, such as a `TabularParallelEnv`: the whole observation."""
+    """The whole observation, for games in which all agents observe the same, such as a `TabularParallelEnv`."""
     return observations
 
 
 def smax(observations: NDArray[np.float32], agent: int, partner: int) -> NDArray[np.float64]:
-    """SMAX: health and weapon cooldown of both units and their relative position, where each sees the other.
+    """SMAX: health and weapon cooldown of both units and their relative position, if each sees the other.
 
     Args:
         observations: [n, D] of a unit list observation, JaxMARL's default.
@@ -66,8 +66,8 @@ def smax(observations: NDArray[np.float32], agent: int, partner: int) -> NDArray
         partner: The other unit of its team.
 
     Returns:
-        [n, 6]: health and cooldown of the unit with the lower number, those of the other, and x and y of the second less
-        the first's, in units of the map. NaN where one is dead or out of sight.
+        [n, 6]: health and cooldown of the unit with the lower number, those of the other, and x and y of the second minus
+        the first's, in units of the map. NaN if one is dead or out of sight.
 
     Raises:
         ValueError: The observations are not SMAX's.
@@ -91,7 +91,7 @@ def smax(observations: NDArray[np.float32], agent: int, partner: int) -> NDArray
 
 
 def smac(scenario: str) -> Shared:
-    """SMAC: health and shields of both units and their relative position, where each sees the other.
+    """SMAC: health and shields of both units and their relative position, if each sees the other.
 
     Args:
         scenario: A map of SMAC's, such as "5m_vs_6m", recorded with SMAC's default observation options. What
@@ -158,10 +158,10 @@ def simple_spread(observations: NDArray[np.float32], agent: int, partner: int) -
 
 
 def shared_features(demos: Demonstrations) -> Shared:
-    """The ready function for the environment that the demonstrations name.
+    """Return the function for the environment of the demonstrations.
 
     Raises:
-        ValueError: There is none for it.
+        ValueError: There is no function for it.
     """
     name = demos.env_id or ""
     backend, _, scenario = name.partition(":")
@@ -174,13 +174,13 @@ def shared_features(demos: Demonstrations) -> Shared:
     if name.startswith("tabular"):
         return everything
     raise ValueError(
-        f"what two agents both see is not known for the environment {demos.env_id!r}, only for SMAX, SMAC, simple_spread "
-        "and tabular games; write a function shared(observations, agent, partner) for yours and pass it"
+        f"there is no function for the shared features of the environment {demos.env_id!r}, only for SMAX, SMAC, "
+        "simple_spread and tabular games; write a function shared(observations, agent, partner) and pass it as shared="
     )
 
 
 def _slot(agent: int, partner: int) -> int:
-    """Where an agent lists its partner among the others."""
+    """The partner's position in an agent's list of the other agents."""
     return partner if partner < agent else partner - 1
 
 

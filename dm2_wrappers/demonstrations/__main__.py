@@ -30,41 +30,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dm2_wrappers.demonstrations", description="Demonstration files.")
+    parser = argparse.ArgumentParser(
+        prog="python -m dm2_wrappers.demonstrations", description="Import, inspect, check and filter demonstration files."
+    )
     commands = parser.add_subparsers(required=True)
 
-    add = commands.add_parser("import", help="turn a folder that the paper's PyMARL recorded into a demonstrations file")
-    add.add_argument("folder", type=Path, help="where agent_0.npz (or .npy), agent_1.npz, ... are")
-    add.add_argument("file", type=Path, help="the .npz to write")
-    add.add_argument("--agents", nargs="+", metavar="NAME", help="the agents' names; agent_0, agent_1, ... if not given")
-    add.add_argument("--env-id", help="the environment they fit, such as smac:5m_vs_6m")
+    add = commands.add_parser("import", help="convert a folder that the paper's PyMARL recorded to a demonstrations file")
+    add.add_argument("folder", type=Path, help="the folder with agent_0.npz (or .npy), agent_1.npz, ...")
+    add.add_argument("file", type=Path, help="the .npz file to write")
+    add.add_argument("--agents", nargs="+", metavar="NAME", help="the agents' names (default: agent_0, agent_1, ...)")
+    add.add_argument("--env-id", help="the environment that the recordings fit, such as smac:5m_vs_6m")
     add.add_argument("--last-action", type=int, default=0, metavar="N", help="append the last action, one-hot in N actions")
     add.add_argument("--agent-id", action="store_true", help="append the agent's number, one-hot")
-    add.add_argument("--episodes", type=int, metavar="N", help="keep only the first N")
-    add.add_argument("--max-bytes", type=int, default=4 * 2**30, help="refuse a folder whose contents are larger (4 GiB)")
+    add.add_argument("--episodes", type=int, metavar="N", help="keep only the first N episodes")
+    add.add_argument(
+        "--max-bytes", type=int, default=4 * 2**30, help="refuse a folder whose contents are larger (default: 4 GiB)"
+    )
     add.set_defaults(command=_import)
 
-    info = commands.add_parser("info", help="print what a demonstrations file holds")
+    info = commands.add_parser("info", help="print a summary of a demonstrations file")
     _add_file(info)
     info.set_defaults(command=_info)
 
-    check = commands.add_parser("check", help="check that a demonstrations file is whole, and that it fits an environment")
+    check = commands.add_parser("check", help="check that a demonstrations file is not damaged and fits an environment")
     _add_file(check)
-    check.add_argument("--env", metavar="ENV_ID", help="such as smax:5m_vs_6m or smac:5m_vs_6m")
+    check.add_argument("--env", metavar="ENV_ID", help="the environment, such as smax:5m_vs_6m or smac:5m_vs_6m")
     check.set_defaults(command=_check)
 
-    chosen = commands.add_parser("filter", help="keep the episodes that were won or lost, or the best, in a new file")
+    chosen = commands.add_parser("filter", help="write the episodes that were won or lost, or the best ones, to a new file")
     _add_file(chosen)
-    chosen.add_argument("out", type=Path, help="the .npz to write")
+    chosen.add_argument("out", type=Path, help="the .npz file to write")
     outcome = chosen.add_mutually_exclusive_group()
     outcome.add_argument("--won", action="store_true", help="keep the episodes that were won")
     outcome.add_argument("--lost", action="store_true", help="keep the episodes that were lost")
     chosen.add_argument(
-        "--best", type=float, metavar="SHARE", help="keep this share of them, the best by return: 0.3 for 30 %%"
+        "--best", type=float, metavar="SHARE", help="of these, keep the share with the highest return: 0.3 keeps 30 %%"
     )
     chosen.set_defaults(command=_filter)
 
-    compatible = commands.add_parser("compatible", help="test whether the agents' demonstrations can come from one team")
+    compatible = commands.add_parser("compatible", help="test whether the agents' recordings can come from one team")
     _add_file(compatible)
     compatible.set_defaults(command=_compatible)
     return parser
@@ -121,7 +125,7 @@ def _info(options: argparse.Namespace) -> None:
 
 def _filter(options: argparse.Namespace) -> None:
     if not (options.won or options.lost or options.best is not None):
-        raise ValueError("filter needs --won, --lost or --best SHARE, which say what to keep")
+        raise ValueError("filter needs --won, --lost or --best SHARE: choose which episodes to keep")
     all_episodes = chosen = Demonstrations.load(options.file, max_bytes=options.max_bytes)
     if options.won or options.lost:
         chosen = chosen.filter(won=options.won)
@@ -150,7 +154,7 @@ def _check(options: argparse.Namespace) -> None:
             demos.check_compatible(env.possible_agents, sizes, environment_id(env))
         finally:
             env.close()
-    print(f"{options.file} is whole" + (f" and fits {options.env}" if options.env is not None else ""))
+    print(f"{options.file} is a valid demonstrations file" + (f" and fits {options.env}" if options.env is not None else ""))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Demonstrations: an expert team's episodes, sliced per agent (D_0 ... D_K of Algorithm 1).
+"""Demonstrations: an expert team's episodes, with the steps of each agent (D_0 ... D_K of Algorithm 1).
 
-One layout serves all styles of the paper's ablation (section 6.2). Every array has an agent axis, and agent k's
+All styles of the paper's ablation (section 6.2) have the same layout. Every array has an agent axis, and agent k's
 episode e is rows ``offsets[k, e]`` to ``offsets[k, e + 1]`` of column k. In concurrent demonstrations all agents have
-the same offsets; in shuffled or mixed ones each agent has its own, and rows past an agent's last episode are padding.
+the same offsets. In shuffled or mixed ones each agent has its own, and rows after an agent's last episode are padding.
 
-``validation.py`` says what the constructor accepts, ``recording.py`` plays episodes, ``from_episodes.py`` takes arrays of
-your own, ``selection.py`` chooses episodes, ``npz.py`` is the file format, and ``pymarl/`` reads the paper's recordings.
+``validation.py`` checks the constructor's arguments, ``recording.py`` plays episodes, ``from_episodes.py`` takes your own
+arrays, ``selection.py`` chooses episodes, ``npz.py`` is the file format, and ``pymarl/`` reads the paper's recordings.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from dm2_wrappers.demonstrations.pymarl import reader
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Demonstrations:
-    """Joint, state-only expert episodes.
+    """Complete joint episodes of an expert team.
 
-    Make them with :meth:`record`, :meth:`load` or :meth:`from_episodes`. The constructor takes the arrays themselves. It
-    accepts lists for tuples and arrays, NumPy's numbers, and other numeric dtypes that can be converted without loss
-    (floating-point numbers are rounded to float32), and stores them as documented here.
+    Make them with :meth:`record`, :meth:`load` or :meth:`from_episodes`. The constructor takes the arrays below. It also
+    accepts lists, NumPy's numbers, and other numeric dtypes that can be converted without loss
+    (floating-point numbers are rounded to float32), and converts them to the types documented here.
 
     Attributes:
         agents: The K agents' names, in the order of the agent axis.
@@ -41,12 +41,12 @@ class Demonstrations:
         rewards: float32 [S, K], the team's environment reward.
         offsets: int64 [K, E + 1], where each agent's episodes begin and the last one ends.
         won: int8 [K, E], 1 won, 0 lost, -1 not reported.
-        metadata: Where they come from, as JSON can hold it: ``env_id``, ``style`` ("concurrent", "shuffled" or "mixed"),
-            ``policy`` (provenance), ``seed``, and ``selected``, the steps by which episodes were chosen.
+        metadata: Where the episodes come from, in types that JSON can store: ``env_id``, ``style`` ("concurrent",
+            "shuffled" or "mixed"), ``policy`` (provenance), ``seed``, and ``selected`` (how episodes were chosen).
 
     Raises:
-        ValueError: The arrays do not fit together, a number is NaN or infinite or would not be the same in the documented
-            dtype, a name is not a string, or the metadata hold something that JSON cannot.
+        ValueError: The arrays do not fit together, a number is NaN or infinite or cannot be converted to the documented
+            dtype without loss, a name is not a string, or the metadata cannot be stored as JSON.
     """
 
     agents: tuple[str, ...]
@@ -75,34 +75,34 @@ class Demonstrations:
 
     @property
     def env_id(self) -> str | None:
-        """The environment and scenario they were recorded on; None if unknown."""
+        """The environment and scenario that the episodes were recorded in; None if unknown."""
         return self.metadata.get("env_id")
 
     @property
     def style(self) -> str:
-        """One of "concurrent", "shuffled" and "mixed"; if the metadata do not say which, the offsets do."""
+        """One of "concurrent", "shuffled" and "mixed", from the metadata or, without them, from the offsets."""
         same = bool((self.offsets == self.offsets[0]).all())
         return str(self.metadata.get("style", "concurrent" if same else "shuffled"))
 
     @property
     def win_rate(self) -> float | None:
-        """Share of episodes won; None if the environment reports no wins or the agents come from different teams."""
+        """Share of episodes won. None if the environment reports no wins or the agents come from different teams."""
         if self.style == "mixed" or (self.won < 0).any():
             return None
         return float(self.won.mean())
 
     @property
     def mean_return(self) -> float:
-        """Environment return of an episode, undiscounted (mixed demonstrations: averaged over the agents' teams)."""
+        """Mean undiscounted environment return of an episode (for mixed demonstrations averaged over the agents' teams)."""
         return float(self.rewards.sum(dtype=np.float64)) / self.won.size
 
     @property
     def mean_length(self) -> float:
-        """Joint steps of an episode."""
+        """Mean number of joint steps of an episode."""
         return float(self.offsets[:, -1].sum()) / self.won.size
 
     def observations(self, agent: str) -> NDArray[np.float32]:
-        """What one agent saw while it was alive, in all its episodes.
+        """The observations of one agent in all its episodes, while it was alive.
 
         Args:
             agent: One of ``agents``.
@@ -111,7 +111,7 @@ class Demonstrations:
             float32 [n, D_agent], a new array.
 
         Raises:
-            ValueError: No such agent.
+            ValueError: There is no such agent.
         """
         if agent not in self.agents:
             raise ValueError(f"these demonstrations have no agent {agent!r}; theirs are {list(self.agents)}")
@@ -120,7 +120,7 @@ class Demonstrations:
         return self.padded_observations[:end, k, : self.sizes[k]][self.alive[:end, k]]
 
     def subset(self, n: int) -> Demonstrations:
-        """Each agent's first ``n`` episodes.
+        """Keep each agent's first ``n`` episodes.
 
         Raises:
             ValueError: ``n`` is not between 1 and ``len(self)``.
@@ -130,29 +130,29 @@ class Demonstrations:
         return self._reordered([np.arange(n)] * len(self.agents))
 
     def filter(self, *, won: bool) -> Demonstrations:
-        """Only the episodes that were won, or that were lost.
+        """Keep only the episodes that were won, or only those that were lost.
 
         Concurrent demonstrations stay concurrent: joint episodes are kept or dropped. In shuffled and mixed ones each
-        agent's own episodes are chosen; if the agents then have unlike numbers, each keeps the first ones, as many as the
-        agent with the fewest.
+        agent's own episodes are chosen. If the agents then have different numbers of episodes, each keeps its first n,
+        where n is the smallest of these numbers.
 
         Args:
-            won: True keeps the episodes that were won, False those that were lost. Episodes for which the environment did
-                not report a win are in neither.
+            won: True keeps the episodes that were won, False those that were lost. Episodes whose outcome the environment
+                did not report are dropped in both cases.
 
         Raises:
-            ValueError: No wins are reported, or no episode is left.
+            ValueError: No outcomes are reported, or no episode is left.
         """
         return Demonstrations(**selection.by_outcome(self, won))
 
     def best(self, share: float) -> Demonstrations:
-        """The episodes with the highest environment return, in the order in which they were recorded.
+        """Keep the episodes with the highest environment return, in the order in which they were recorded.
 
         Concurrent demonstrations stay concurrent: joint episodes are ranked by their mean return over agents. In shuffled
-        and mixed ones each agent's own episodes are ranked. Of equal episodes the earlier is kept.
+        and mixed ones each agent's own episodes are ranked. Of episodes with equal return the earlier one is kept.
 
         Args:
-            share: What share of the episodes to keep, above 0 and at most 1; their number is rounded up.
+            share: The share of the episodes to keep, above 0 and at most 1. The number of episodes is rounded up.
 
         Raises:
             ValueError: ``share`` is out of range, or all rewards are 0, as in recordings without rewards.
@@ -160,7 +160,7 @@ class Demonstrations:
         return Demonstrations(**selection.by_return(self, share))
 
     def shuffled(self, seed: int) -> Demonstrations:
-        """The same episodes, in another random order for each agent, so that they are no longer concurrent (section 6.2).
+        """Shuffle each agent's episodes in another random order, so that they are no longer concurrent (section 6.2).
 
         Raises:
             ValueError: ``seed`` is not an integer of at least 0.
@@ -177,14 +177,14 @@ class Demonstrations:
 
     @classmethod
     def mix(cls, sources: Mapping[str, Demonstrations]) -> Demonstrations:
-        """Take each agent from other demonstrations: a team that was not trained together (section 6.2).
+        """Combine agents from different demonstrations, such as a team that was not trained together (section 6.2).
 
         Args:
-            sources: For each agent the demonstrations to take it from, in the new order of agents. Each agent keeps as many
+            sources: The demonstrations to take each agent from, in the new order of agents. Each agent keeps as many
                 episodes as the smallest source has.
 
         Raises:
-            ValueError: No sources, an agent that its source lacks, different scenarios or kinds of actions.
+            ValueError: There are no sources, a source lacks its agent, or the sources differ in scenario or kind of action.
         """
         return cls(**selection.mixed(sources))
 
@@ -196,7 +196,7 @@ class Demonstrations:
         env_id: str | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> Demonstrations:
-        """Take arrays of your own, such as logs of another program.
+        """Make demonstrations from your own arrays, such as recordings of another program.
 
         Example:
             >>> import numpy as np
@@ -211,19 +211,19 @@ class Demonstrations:
             20.0
 
         Args:
-            episodes: Joint episodes. Each is a dict from every agent's name to its observations [T, D_agent] (more axes
-                are flattened), row t before the action of step t, so without the observation after the last step. Or it
-                is a dict with ``"observations"``, such a dict, and any of
+            episodes: Joint episodes. Each is a dict from every agent's name to its observations [T, D_agent] (further axes
+                are flattened). Row t is the observation before the action of step t. Leave out the observation after the
+                last step. Or an episode is a dict that has such a dict under ``"observations"``, and any of
 
-                - ``"actions"``: {agent: [T] integers, counted from 0, or [T, A] floats}; 0 if left out,
-                - ``"rewards"``: the team's [T], or {agent: [T]}; 0 if left out,
-                - ``"alive"``: {agent: [T]}, whether it was alive at this observation; True if left out,
+                - ``"actions"``: {agent: [T] integers, counted from 0, or [T, A] floats}; 0 by default,
+                - ``"rewards"``: the team's [T], or {agent: [T]}; 0 by default,
+                - ``"alive"``: {agent: [T]}, whether the agent was alive at this observation; True by default,
                 - ``"won"``: True, False, or None (not reported).
-            env_id: The environment they fit; None if you would rather not have it checked.
-            provenance: What to remember of the experts; what JSON can hold.
+            env_id: The environment that the episodes fit. If None, it is not checked.
+            provenance: Notes about the experts, in types that JSON can store.
 
         Raises:
-            ValueError: An episode does not have these shapes, or not the agents and sizes of the first.
+            ValueError: An episode does not have these shapes, or has other agents or sizes than the first.
         """
         return cls(**from_episodes(episodes, env_id=env_id, provenance=provenance))
 
@@ -238,35 +238,35 @@ class Demonstrations:
         provenance: Mapping[str, Any] | None = None,
         progress_bar: bool = False,
     ) -> Demonstrations:
-        """Play whole episodes and keep what each agent saw before each action.
+        """Play complete episodes and record each agent's observations before its actions.
 
         A DM2 wrapper around the environment is removed first, so that its discriminators are not trained on these
-        episodes. Where infos hold ``env_reward``, that is recorded instead of the shaped reward. Episodes that the
-        simulator broke are thrown away and played again. If a policy has a method ``start_episode(mask)``, it is called
-        with a bool [N] of the sub-environments whose episode begins (N = 1 for a ParallelEnv).
+        episodes. If ``infos`` has ``env_reward``, it is recorded instead of the shaped reward. Episodes in which the
+        simulator failed are discarded and played again. If the policy has a method ``start_episode(mask)``, it is called
+        with a bool [N] that marks the sub-environments in which an episode begins (N = 1 for a ParallelEnv).
 
         Args:
-            env: A PettingZoo ``ParallelEnv``, or a ``MultiAgentVectorEnv``. Each sub-environment plays equally
-                many episodes, because the first to finish would mostly be short ones.
+            env: A PettingZoo ``ParallelEnv`` or a ``MultiAgentVectorEnv``. All sub-environments play the same number of
+                episodes. Otherwise short episodes, which finish first, would be over-represented.
             policy: For a ParallelEnv ``policy({agent: observation}) -> {agent: action}``, for a vector environment
                 ``policy(observations [N, K, D], infos) -> actions [N, K]``.
-            episodes: How many joint episodes to keep.
+            episodes: How many joint episodes to record.
             seed: Seeds the environment's first reset and, while recording, Python's, NumPy's and torch's global random
                 streams, from which policies sample. If the policy has its own generator, seed it yourself.
-            provenance: What to remember of the policy; what JSON can hold.
+            provenance: Notes about the policy, in types that JSON can store.
             progress_bar: Show a progress bar (needs tqdm).
 
         Raises:
-            ValueError: ``episodes`` below 1, a provenance that JSON cannot hold, or an action outside an agent's space.
-            RuntimeError: More episodes broke than were to be recorded, and more than ten.
+            ValueError: ``episodes`` is below 1, JSON cannot store the provenance, or an action is not in an agent's space.
+            RuntimeError: The simulator failed in more than ten episodes, and in more than ``episodes``.
         """
         return cls(**recording.record(env, policy, episodes, seed=seed, provenance=provenance, progress_bar=progress_bar))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one compressed ``.npz`` file. If saving fails or is interrupted, an older file stays as it was.
+        """Write one compressed ``.npz`` file. If saving fails or is interrupted, an older file is not changed.
 
         Raises:
-            ValueError: The metadata take more than a million characters of JSON.
+            ValueError: The metadata have more than a million characters as JSON.
             OSError: The file cannot be written, for example because the disk is full.
         """
         arrays = {name: getattr(self, name) for name in ("alive", "actions", "rewards", "offsets", "won")}
@@ -279,12 +279,12 @@ class Demonstrations:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Demonstrations:
-        """Read a file that :meth:`save` wrote. Nothing in it is ever unpickled, so files of strangers are safe to read.
+        """Read a file that :meth:`save` wrote. Nothing is unpickled, so files from others are safe to read.
 
         Args:
             path: The file.
-            max_bytes: Refuse a file whose arrays take more memory than this, because a few megabytes of file can hold
-                gigabytes of zeros. None: 1 GiB, or 32 times the file's size if that is more.
+            max_bytes: Refuse a file whose arrays take more memory than this. (A compressed file of a few megabytes can
+                hold gigabytes of zeros.) None: 1 GiB, or 32 times the file's size if that is more.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -310,26 +310,26 @@ class Demonstrations:
         episodes: int | None = None,
         max_bytes: int = 4 * 2**30,
     ) -> Demonstrations:
-        """Read what the paper's own implementation recorded: ``agent_<i>.npz`` or ``.npy``, pickled torch tensors.
+        """Read recordings of the paper's own implementation: ``agent_<i>.npz`` or ``.npy``, pickled torch tensors.
 
-        The files are pickles, but they are not unpickled: only arrays and tensors of numbers are built, and an error names
-        anything else. ``pymarl/reader.py`` explains how padding is cut. These files hold neither rewards (here 0) nor wins
-        (here: not reported). Their observations are SMAC's own, without the last action and the agent's number that the
-        paper's learners also see; ``last_action`` and ``agent_id`` append those, in the order of ``envs.smac``.
+        The files are pickles, but they are not unpickled: the reader builds only arrays and tensors of numbers, and the
+        error names anything else. ``pymarl/reader.py`` explains how padding is removed. The files have neither rewards
+        (here 0) nor wins (here not reported). Their observations are SMAC's, without the last action and the agent's
+        number that the paper's learners also see. ``last_action`` and ``agent_id`` append these two as ``envs.smac`` does.
 
         Args:
             folder: The folder with the files of agents 0, 1, ..., which were recorded together.
-            agents: Their names, such as an environment's ``possible_agents``; by default agent_0, agent_1, ...
-            env_id: The environment they fit, such as "smac:5m_vs_6m".
+            agents: The agents' names, such as an environment's ``possible_agents``; by default agent_0, agent_1, ...
+            env_id: The environment that the recordings fit, such as "smac:5m_vs_6m".
             last_action: The number of actions: append the last action, one-hot. 0 does not append it.
             agent_id: Append the agent's number, one-hot.
-            episodes: Keep only this many episodes, the first ones (the paper: 1,000).
-            max_bytes: Refuse files whose contents are larger, all of them together or as arrays.
+            episodes: Keep only the first episodes, as many as given here (the paper: 1,000).
+            max_bytes: Refuse files whose contents, together or as arrays, are larger.
 
         Raises:
-            FileNotFoundError: There is no such folder, or no agent_0 in it.
+            FileNotFoundError: There is no such folder, or it has no file of agent_0.
             PermissionError: A file may not be read.
-            ValueError: A file is damaged, holds something else, or does not fit the others or the arguments.
+            ValueError: A file is damaged, has other contents, or does not fit the other files or the arguments.
         """
         return cls(
             **reader.read(
@@ -349,10 +349,11 @@ class Demonstrations:
         Args:
             agents: The environment's agents, in its order.
             sizes: Each agent's number of observation features.
-            env_id: The environment's name; compared where both are known.
+            env_id: The environment's name. It is compared if both are known.
 
         Raises:
-            ValueError: Another agent set, order, size or scenario, naming what was expected and what was found.
+            ValueError: The agents, their order, their sizes or the scenario differ. The message says what was expected and
+                what was found.
         """
         if env_id and self.env_id and env_id != self.env_id:
             raise ValueError(f"the environment is {env_id!r}, but the demonstrations were recorded on {self.env_id!r}")

@@ -1,4 +1,4 @@
-"""One agent's environment: its slice of the joint one."""
+"""One agent's environment: its part of the joint environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dm2_wrappers.vector import Infos
 
 
 class AgentView:
-    """One agent's slice of the joint environment, on which any single-agent interface can be built."""
+    """One agent's part of the joint environment. Single-agent interfaces are built on it."""
 
     def __init__(self, lockstep: Lockstep, agent: str) -> None:
         env = lockstep.env
@@ -28,12 +28,12 @@ class AgentView:
         self.size = int(np.prod(self.observation_space.shape))
 
     def reset(self) -> NDArray[np.float32]:
-        """Wait for all agents' reset; the agent's own observations [N, D]."""
+        """Wait for all agents' reset; return the agent's own observations [N, D]."""
         self.lockstep.request_reset(self.agent)
         return self.observations
 
     def step(self, actions: NDArray[Any]) -> JointStep:
-        """Wait for all agents' actions; the joint step, of which this agent is column ``index``."""
+        """Wait for all agents' actions; return the joint step, in which this agent has the column ``index``."""
         return self.lockstep.request_step(self.agent, actions)
 
     @property
@@ -43,17 +43,17 @@ class AgentView:
         return self.lockstep.observations[:, self.index, : self.size].copy()
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """The agent's available actions now, bool [N, A]; all true where the environment has no masks."""
+        """The agent's available actions, bool [N, A]; all true if the environment has no masks."""
         width = int(self.action_space.n)  # type: ignore[attr-defined]
         return self.lockstep.infos["action_mask"][:, self.index, :width]
 
 
 class AgentVectorEnv(VectorEnv):
-    """One agent's environment as ``gymnasium.vector.VectorEnv``, for hand-written loops such as CleanRL's.
+    """One agent's environment as a ``gymnasium.vector.VectorEnv``, for training loops such as CleanRL's.
 
-    Usable only inside `Lockstep.run`. Resets itself in the step that ends an episode
-    (``AutoresetMode.SAME_STEP``): what followed the last action is in ``infos["final_obs"]`` [N, D]. ``infos`` also has
-    the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
+    It can be used only inside `Lockstep.run`. It resets itself in the step that ends an episode
+    (``AutoresetMode.SAME_STEP``), and the observation after the last action is in ``infos["final_obs"]`` [N, D]. ``infos``
+    also has the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
     """
 
     def __init__(self, lockstep: Lockstep, agent: str) -> None:
@@ -68,7 +68,7 @@ class AgentVectorEnv(VectorEnv):
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """Wait for all agents' reset. A seed given here is ignored: the lockstep seeds the joint environment."""
+        """Wait for all agents' reset. ``seed`` is ignored, because the lockstep seeds the joint environment."""
         observations = self.view.reset()
         return observations, self._infos(self.view.lockstep.infos)
 

@@ -1,11 +1,11 @@
 """K ordinary single-agent training loops in lockstep on one multi-agent environment.
 
-Each loop runs as a coroutine (a greenlet). Its environment is an agent's view of the joint one: ``reset`` and ``step``
-hand the agent's request over and wait. When all K loops wait, the joint environment steps once and every loop goes on
-with its own slice, in the order of the agents. The loops need no change: they call ``step`` and get a result.
+Each loop runs as a coroutine (a greenlet). Its environment is one agent's view of the joint environment: ``reset`` and
+``step`` hand in the agent's request and wait. When all K loops wait, the joint environment steps once. Then the loops
+continue in the order of the agents, each with its own agent's part of the result. The loops need no change.
 
-Each loop has its own random streams, and so does the joint environment: Python's, NumPy's and torch's global states are
-exchanged at every switch. A run is therefore reproducible, and no agent's draws depend on another's.
+Each loop and the joint environment have their own random streams: Python's, NumPy's and torch's global states are
+swapped whenever the loops take turns. A run is therefore reproducible, and no agent's draws depend on another's.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dm2_wrappers.vector.base import present_after, present_at_reset
 
 
 class LoopStopped(BaseException):
-    """Raised inside a loop that waits in ``step`` or ``reset`` when another agent's loop has ended."""
+    """Raised in a loop that waits in ``step`` or ``reset``, when another agent's loop has ended."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Lockstep:
     """Runs one loop per agent on a joint environment.
 
     Args:
-        env: The joint environment. The caller closes it.
+        env: The joint environment. Close it yourself.
         seed: Seeds every agent's streams, each differently, and the environment at the first reset. None: random.
 
     Attributes:
-        streams: Each agent's random streams as they are between two of its turns.
-        listeners: Called with the `JointStep` after each joint step, before any loop goes on.
+        streams: Each agent's random streams, as they are between two of its turns.
+        listeners: Functions that are called with the `JointStep` after each joint step, before any loop continues.
     """
 
     def __init__(self, env: MultiAgentVectorEnv, *, seed: int | None = None) -> None:
@@ -97,22 +97,22 @@ class Lockstep:
             outer.restore()
 
     def run(self, loops: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """Run every agent's loop until the first one ends; the others, waiting for a step, get `LoopStopped`.
+        """Run every agent's loop until the first one ends. `LoopStopped` is then raised in the others.
 
         Args:
             loops: One function per agent, which uses only that agent's view of the environment.
 
         Returns:
-            What each loop returned (None for one that `LoopStopped` ended).
+            What each loop returned (None if `LoopStopped` ended it).
 
         Raises:
-            ValueError: ``loops`` are not exactly the environment's agents.
-            RuntimeError: This lockstep runs already, or one loop resets while another steps.
-            Exception: Whatever a loop raised, with a note that names the agent. Also after an error or a
-                ``KeyboardInterrupt`` the process's random streams are restored and the next run may begin.
+            ValueError: ``loops`` does not have exactly the environment's agents.
+            RuntimeError: This lockstep is already running, or one loop resets while another steps.
+            Exception: The exception of a loop, with a note that names the agent. The process's random streams are restored
+                even then, and you can call ``run`` again.
         """
         if self.running:
-            raise RuntimeError("these loops run already: one run at a time")
+            raise RuntimeError("this Lockstep is already running: call run() after the current run has ended")
         agents = self.env.possible_agents
         if set(loops) != set(agents):
             raise ValueError(f"expected one loop for each of {list(agents)}, got loops for {list(loops)}")

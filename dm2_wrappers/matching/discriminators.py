@@ -1,10 +1,10 @@
-"""One discriminator per agent (line 9 of Algorithm 1): K separate networks, trained together, sharing nothing.
+"""One discriminator per agent (line 9 of Algorithm 1): K separate networks that are trained together but share nothing.
 
-The sign of the logit, once and for all: D(o) = sigmoid(logit(o)) is the estimated probability that observation o comes
-from the experts, trained with expert = 1 and policy = 0. Since log D = -softplus(-logit) and log(1 - D) =
--softplus(logit) = log D - logit, the reward of the paper's implementation is ``log D - log(1 - D) = logit``: positive
-where the discriminator sees an expert. The logit is returned as it is, never as the logarithm of a sigmoid, which is
-infinite in float32 for logits above 17.
+The sign of the logit: D(o) = sigmoid(logit(o)) is the estimated probability that observation o comes from the experts.
+It is trained with expert = 1 and policy = 0. Since log D = -softplus(-logit) and log(1 - D) = -softplus(logit) =
+log D - logit, the reward of the paper's implementation is ``log D - log(1 - D) = logit``. It is positive where the
+discriminator takes the observation for an expert's. The logit is returned directly, not computed from the logarithm of a
+sigmoid, which is infinite in float32 for logits above 17.
 
 The loss of one agent, for a minibatch of B expert observations e and B policy observations p, with the interpolates
 i = alpha * e + (1 - alpha) * p, is::
@@ -51,16 +51,16 @@ class Discriminators:
         hidden: Widths of the tanh layers.
         learning_rate: Of Adam (its other settings are torch's defaults), at most 1.
         gradient_penalty: Weight of the gradient penalty, at most 1e6.
-        module: Instead of ``hidden``: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B]. It
-            is called in evaluation mode to pay rewards and in the mode in which it was made to be trained; random
+        module: Instead of ``hidden``: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B]. Rewards
+            are computed in evaluation mode. Training uses the mode in which the network was made. Random
             layers such as dropout draw from the agent's own stream.
         agents: Names; by default "agent_0", "agent_1", ...
-        seed: An agent's initial weights and dropout depend on the seed and its name only, not on the other agents.
+        seed: An agent's initial weights and dropout depend only on the seed and on its name, not on the other agents.
         device: Where to compute.
 
     Raises:
-        ValueError: An option that cannot work.
-        TypeError: ``module`` is not a function, or does not make a network of its own for each agent.
+        ValueError: An option is out of range.
+        TypeError: ``module`` is not a function, or does not make a new network for each agent.
     """
 
     @standard_modes
@@ -102,10 +102,10 @@ class Discriminators:
     @standard_modes
     @torch.no_grad()
     def logits(self, observations: Tensor) -> Tensor:
-        """The logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient.
+        """Compute the logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient.
 
         Raises:
-            ValueError: Observations of another shape.
+            ValueError: The observations have another shape.
         """
         expected = (len(self.sizes), max(self.sizes))
         if observations.shape[-2:] != expected:
@@ -120,22 +120,22 @@ class Discriminators:
     def update(
         self, expert: Tensor, policy: Tensor, alpha: Tensor, active: Sequence[bool] | Tensor | None = None
     ) -> dict[str, Tensor]:
-        """One step of Adam on one minibatch (line 9). Only layers of ``module`` such as dropout are random here.
+        """Take one step of Adam on one minibatch (line 9). Only layers of ``module`` such as dropout are random.
 
         Args:
             expert: Observations from the demonstrations, [K, B, D].
-            policy: Observations of the agents now, [K, B, D].
-            alpha: Where between the two each interpolate lies, in [0, 1], [K, B].
-            active: Agents to train, bool [K]; weights and Adam's state of the others stay as they are. All by default.
+            policy: Observations of the agents, [K, B, D].
+            alpha: Weight of the expert observation in each interpolate, in [0, 1], [K, B].
+            active: Agents to train, bool [K]; by default all. The weights and Adam's state of the others do not change.
 
         Returns:
-            Per agent [K], before the step: "loss" and the penalty's share of it, "gradient_penalty"; the share of
-            observations classified correctly, "expert_accuracy" and "policy_accuracy"; the means "expert_logit" and
-            "policy_logit". Meaningless for agents that are not active.
+            Per agent [K], before the step: "loss" and the penalty in it, "gradient_penalty"; the share of observations
+            classified correctly, "expert_accuracy" and "policy_accuracy"; the means "expert_logit" and "policy_logit".
+            Ignore the values of agents that are not active.
 
         Raises:
-            ValueError: Shapes that do not fit, or an agent's gradient is not a number or too large for Adam. No weight has
-                changed then.
+            ValueError: The shapes do not fit, or an agent's gradient is not a number or too large for Adam. Then no weight
+                changes.
         """
         shape = (len(self.sizes), expert.shape[1] if expert.ndim == 3 else 0, max(self.sizes))
         if not expert.shape == policy.shape == shape or alpha.shape != shape[:2]:
@@ -176,7 +176,7 @@ class Discriminators:
         }
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise ``ValueError`` if `state` is not of the same agents, sizes and networks, or holds NaN or infinity."""
+        """Raise ``ValueError`` if ``state`` has other agents, sizes or networks, or contains NaN or infinity."""
         for what, expected in (("agents", list(self.agents)), ("sizes", list(self.sizes))):
             if state.get(what) != expected:
                 raise ValueError(f"the saved discriminators have {what} {state.get(what)}, these have {expected}")
@@ -195,10 +195,10 @@ class Discriminators:
     @standard_modes
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; training continues bit for bit.
+        """Restore what `state_dict` returned. Training then continues with the same numbers, bit for bit.
 
         Raises:
-            ValueError: It is not of the same agents, sizes and networks, or damaged. Nothing has changed then.
+            ValueError: The state has other agents, sizes or networks, or is damaged. Then nothing changes.
         """
         try:
             self.check_state(state)

@@ -21,10 +21,10 @@ _ROWS = 4096  # transitions of each agent per block in `moments`: bounds the mem
 
 
 class GailReward:
-    """What the discriminators pay for observations.
+    """Computes r_gail from observations.
 
     Args:
-        discriminators: Of K agents.
+        discriminators: The discriminators of K agents.
         reward: A key of `FUNCTIONS`.
 
     Attributes:

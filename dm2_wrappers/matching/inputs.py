@@ -1,4 +1,4 @@
-"""The one door through which observations reach a matcher: checked, padded and moved to its device."""
+"""Checks all observations that a matcher gets, pads them and moves them to its device."""
 
 from __future__ import annotations
 

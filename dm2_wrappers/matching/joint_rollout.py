@@ -1,4 +1,4 @@
-"""The rollout of all agents, and the rewards that the discriminators pay for it (lines 6 to 10 of Algorithm 1)."""
+"""The rollout of all agents, and the discriminators' rewards for it (lines 6 to 10 of Algorithm 1)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from dm2_wrappers.matching.pending_steps import PendingSteps
 
 
 class JointRollout:
-    """All agents' observations of the present rollout; `gail_rewards` updates the discriminators once for all of them.
+    """Collects all agents' observations of a rollout. `gail_rewards` then updates the discriminators and returns r_gail.
 
-    This gives K training loops that step one environment together the exact order of Algorithm 1, whether they are
-    written by hand or run in `dm2_wrappers.lockstep`. ``dm2_wrappers.sb3`` is built on it.
+    Use it for the exact order of Algorithm 1 in your own training loop, or in K single-agent loops that run in
+    `dm2_wrappers.lockstep`. ``dm2_wrappers.sb3`` uses it too.
 
     Args:
         matcher: The discriminators.
 
     Attributes:
-        metrics: What the newest ``matcher.update()`` returned.
+        metrics: What the last ``matcher.update()`` returned.
 
     Example:
-        A loop by hand over a vector environment ``venv`` (N sub-environments, K agents)::
+        A training loop over a vector environment ``venv`` (N sub-environments, K agents)::
 
             rollout = dm2.JointRollout(dm2.DistributionMatcher(demos))
             observations, infos = venv.reset(seed=0)
@@ -56,31 +56,32 @@ class JointRollout:
         """Add one joint step (line 6). The first step after `gail_rewards` begins a new rollout.
 
         Args:
-            observations: Before the action, float32 [N, K, D], padded to the widest agent.
+            observations: The observations before the actions, float32 [N, K, D], padded to the widest agent.
             alive: Which agents were alive at those observations, bool [N, K].
             ended: The sub-environments whose joint episode ended with this step, bool [N].
-            broken: Those whose episode the simulator broke, bool [N]; their steps are discarded. None by default.
+            broken: Those in which the simulator failed, bool [N]; the steps of these episodes are discarded. By default
+                none.
         """
         self._steps.append(observations, alive, ended, broken)
         self._rewards = None
 
     def clear(self) -> None:
-        """Discard the present rollout, for example because the environment was reset."""
+        """Discard the current rollout, for example because the environment was reset."""
         self._steps.clear()
         self._rewards = None
 
     def gail_rewards(self) -> NDArray[np.float32]:
-        """Update the discriminators once, then pay with the updated ones (lines 8-10).
+        """Update the discriminators once, then compute r_gail with the updated ones (lines 8-10).
 
-        With K loops in lockstep, the first loop to finish its rollout triggers the update, and the others get the same
-        array, since no joint step happens before all loops have finished the rollout.
+        If K loops run in lockstep, the first call after a rollout updates the discriminators, and the other loops get the
+        same array. No joint step happens before all loops have finished the rollout.
 
         Returns:
-            r_gail of each step that was appended, float32 [T, N, K]; 0 for dead agents.
+            r_gail of each appended step, float32 [T, N, K]; 0 for dead agents.
 
         Raises:
             RuntimeError: Nothing was appended.
-            ValueError: Those of `DistributionMatcher.record` and `DistributionMatcher.update`.
+            ValueError: See `DistributionMatcher.record` and `DistributionMatcher.update`.
         """
         if self._rewards is None:
             if not len(self._steps):

@@ -2,12 +2,12 @@
 
 For each agent k separately::
 
-    line 6      record()   keep what agent k sees now, M steps of it
-    lines 8-9   update()   sample from its demonstrations D_k and from what was recorded, train its discriminator
+    line 6      record()   keep agent k's observations of M steps
+    lines 8-9   update()   sample from its demonstrations D_k and from the recorded observations, train its discriminator
     line 10     rewards()  r_gail of agent k from the updated discriminator
-    line 11     r_env + c * r_gail: done by the wrappers and by `sb3`, which know r_env and c
+    line 11     r_env + c * r_gail: computed by the wrappers and by `sb3`, which know r_env and c
 
-`algorithm1` does lines 6 to 10 in one call, for learners that collect rollouts by themselves.
+`algorithm1` does lines 6 to 10 in one call, for learners that collect rollouts themselves.
 """
 
 from __future__ import annotations
@@ -34,38 +34,40 @@ from dm2_wrappers.unwrap import Matcher
 
 
 class DistributionMatcher(OneProcess, Matcher):
-    """All agents' discriminators, the data that they are trained on, and the reward that they pay.
+    """The discriminators of all agents, the data that they are trained on, and their rewards.
 
     One matcher serves all sub-environments. It belongs to the process that made it and cannot be copied or pickled; use
     `state_dict` to save it. Results do not depend on PyTorch's default dtype and device, inference mode or autocast.
 
+    A transition is one observation of one agent. It is live if the agent was alive at that step.
+
     Args:
-        demonstrations: The experts' (`Demonstrations`).
+        demonstrations: The experts' `Demonstrations`.
         updates: Minibatches per `update`.
-        batch_size: Live transitions per side (expert and policy), minibatch and agent; drawn with replacement.
-        buffer_size: How many of an agent's newest live transitions the policy's side is drawn from.
+        batch_size: Live transitions per side (experts and policy), minibatch and agent, drawn with replacement.
+        buffer_size: The policy's side is drawn from this many of an agent's newest live transitions.
         gradient_penalty: Weight of the gradient penalty, at most 1e6.
         learning_rate: Adam's, at most 1.
         hidden: Widths of the discriminators' tanh layers.
         reward: "logit" (log D - log(1 - D)), "-log(1-D)" or "log D".
-        center: Subtract an offset from the reward: its mean, after an update, over the agent's live transitions recorded
-            since the previous update (if these exceed ``buffer_size``, over those kept). The offset is 0 before the
-            first update, and an update without new live transitions of an agent does not change that agent's offset.
-        keep_buffer: Keep policy transitions across updates; False empties the buffer after each.
+        center: Subtract an offset from each agent's reward. Each update sets the offset to the mean reward of the agent's
+            live transitions since the previous update (if these exceed ``buffer_size``, of those kept). The offset is 0
+            before the first update. An update without new live transitions of an agent does not change its offset.
+        keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
-            trained with autograd, and pays in evaluation mode (no dropout, fixed batch normalization).
-        seed: Of weights, minibatches and dropout; an agent's depend on the seed and its name only.
+            trained with autograd. Rewards are computed in evaluation mode (no dropout, fixed batch normalization).
+        seed: Seeds weights, minibatches and dropout. Those of an agent depend only on the seed and on its name.
         device: Where discriminators, demonstrations and buffer are kept.
 
     Attributes:
         demonstrations: As given.
         options: The other arguments except ``module`` and ``device``, in types that JSON can store.
         custom_networks: Whether ``module`` was given.
-        metrics: What the newest `update` returned; empty before the first one.
+        metrics: What the last `update` returned; empty before the first one.
 
     Raises:
-        TypeError: ``demonstrations`` are no `Demonstrations`, or ``module`` does not make networks.
-        ValueError: An option that cannot work, or an agent without a live observation in the demonstrations.
+        TypeError: ``demonstrations`` is not a `Demonstrations`, or ``module`` does not make networks.
+        ValueError: An option is out of range, or an agent has no live observation in the demonstrations.
     """
 
     @standard_modes
@@ -136,15 +138,16 @@ class DistributionMatcher(OneProcess, Matcher):
     def paper(cls, demonstrations: Demonstrations, scenario: str, **overrides: Any) -> DistributionMatcher:
         """The paper's settings for one of its SMAC scenarios (its c is in ``matching.paper.COEFFICIENTS``).
 
-        120 minibatches of 64 whole episodes per side, here of as many transitions as an agent lives through in 64
-        episodes of the demonstrations; policy data of the last rollout only; the raw logit.
+        They are: 120 minibatches, policy data of the last rollout only, and the raw logit. The paper's minibatches have 64
+        whole episodes per side. Here they have as many transitions as an agent has live steps, on average, in 64 episodes of
+        the demonstrations.
 
-        One thing differs from the paper's code: that code also trains on, and pays for, the observations of dead agents
-        and the padding after an episode's end, so that all episodes have equally many paid steps. Here only live
+        One thing differs from the paper's code. That code also trains on the observations of dead agents and on the padding
+        after an episode's end, and pays for them, so all episodes have the same number of paid steps. Here only live
         observations count. A constant in the logit therefore rewards or penalizes long episodes here, but not there.
 
         Raises:
-            ValueError: Not one of the paper's scenarios.
+            ValueError: ``scenario`` is not one of the paper's.
         """
         return cls(demonstrations, **{**paper.settings(demonstrations, scenario), **overrides})
 
@@ -155,16 +158,16 @@ class DistributionMatcher(OneProcess, Matcher):
 
     @standard_modes
     def record(self, observations: ArrayLike | Tensor, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
-        """Keep what the agents saw before their actions (line 6).
+        """Record the agents' observations before their actions (line 6).
 
         Args:
             observations: Float32 [T, N, K, D], padded to the widest agent.
             alive: Bool [T, N, K]; observations of dead agents train no discriminator.
-            broken: Bool [T, N]; steps to ignore, because the simulator broke their episode.
+            broken: Bool [T, N]; steps to ignore, because the simulator failed in their episode.
 
         Raises:
-            ValueError: A shape that does not fit, or a live observation that is not finite or beyond 1e18. Nothing is
-                kept then.
+            ValueError: A shape does not fit, or a live observation is not finite or larger than 1e18. Then nothing is
+                recorded.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
@@ -176,14 +179,14 @@ class DistributionMatcher(OneProcess, Matcher):
 
     @standard_modes
     def update(self) -> dict[str, float]:
-        """Train every agent's discriminator (lines 8 and 9) on what was recorded; without new data, train nothing.
+        """Train every agent's discriminator on the recorded observations (lines 8 and 9). Without new ones, train nothing.
 
         Returns:
-            "trained", 1 or 0; "transitions", the new live ones of all agents; "offset/<agent>". If it trained: the mean
-            over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy", "expert_logit" and
-            "policy_logit", both over all trained agents and as "<name>/<agent>"; and "gail_reward_std/<agent>", the
-            standard deviation of r_gail over the agent's new live transitions. Agents without transitions in the buffer
-            are not trained.
+            "trained", 1 or 0; "transitions", the number of new live transitions of all agents; "offset/<agent>". If it
+            trained, also the means over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy",
+            "expert_logit" and "policy_logit", averaged over all trained agents and as "<name>/<agent>"; and
+            "gail_reward_std/<agent>", the standard deviation of r_gail over the agent's new live transitions. Agents
+            without transitions in the buffer are not trained.
 
         Raises:
             ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
@@ -213,19 +216,19 @@ class DistributionMatcher(OneProcess, Matcher):
     def rewards(self, observations: ArrayLike | Tensor, alive: ArrayLike | None = None) -> NDArray[np.float32]: ...
     @standard_modes
     def rewards(self, observations: Any, alive: Any = None) -> dict[str, float] | NDArray[np.float32]:
-        """r_gail of each agent's observations under the present discriminators (line 10). It changes nothing.
+        """Compute r_gail of each agent's observations with the current discriminators (line 10). This changes no state.
 
         Args:
             observations: Float32 [..., K, D]; or ``{agent: observation}`` of some or all agents, each an array of the
                 agent's own features or PettingZoo's ``{"observation": ..., "action_mask": ...}``.
-            alive: Bool [..., K], all by default; the reward of dead agents is 0.
+            alive: Bool [..., K]; by default all agents are alive. The reward of dead agents is 0.
 
         Returns:
-            Float32 [..., K]; or ``{agent: reward}`` of the agents given.
+            Float32 [..., K]; or ``{agent: reward}`` of the given agents.
 
         Raises:
-            ValueError: A shape that does not fit, an unknown agent, a live observation that is not finite or beyond
-                1e18, or a reward that is not finite.
+            ValueError: A shape does not fit, an agent is unknown, a live observation is not finite or larger than
+                1e18, or a reward is not finite.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
@@ -241,23 +244,23 @@ class DistributionMatcher(OneProcess, Matcher):
         return paid
 
     def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
-        """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.
+        """Do lines 6 to 10 of Algorithm 1: record a rollout, update once, compute rewards with the updated discriminators.
 
-        This is the hook for learners that collect rollouts by themselves: call it between collecting a rollout and
+        Use this with learners that collect rollouts themselves. Call it between collecting a rollout and
         computing advantages, then add ``coefficient * reward`` to the environment's rewards (line 11). `metrics` has
         what the update returned.
 
         Args:
             chunks: Pairs of an agent and its observations before each action, [n, D_agent]. Chunks may have any length
-                and order, an agent may have several (the older first) or none. Leave out steps at which the agent was
-                dead and episodes that the simulator broke.
+                and order. An agent may have several (the older first) or none. Leave out steps at which the agent was
+                dead, and episodes in which the simulator failed.
 
         Returns:
             r_gail of each chunk's observations, float32 [n], in the order of the chunks.
 
         Raises:
-            ValueError: An unknown agent, observations of another size, not finite or beyond 1e18 (nothing is recorded
-                then), or those of `update`.
+            ValueError: An agent is unknown, or observations have the wrong size, are not finite or larger than 1e18. Then
+                nothing is recorded. Or `update` raised it.
             RuntimeError: Another process made this matcher.
 
         Example:
@@ -273,7 +276,7 @@ class DistributionMatcher(OneProcess, Matcher):
 
     @standard_modes
     def state_dict(self) -> dict[str, Any]:
-        """A copy of all that changes (not the demonstrations), in types that ``torch.load(weights_only=True)`` accepts."""
+        """A copy of the state (without the demonstrations), in types that ``torch.load(weights_only=True)`` accepts."""
         return {
             "discriminators": self.discriminators.state_dict(),
             "buffer": self._buffer.state_dict(),
@@ -284,10 +287,10 @@ class DistributionMatcher(OneProcess, Matcher):
 
     @standard_modes
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; everything continues bit for bit.
+        """Restore what `state_dict` returned. Training then continues with the same numbers, bit for bit.
 
         Raises:
-            ValueError: It is of other agents, sizes, networks or ``buffer_size``, or damaged. Nothing has changed then.
+            ValueError: The state has other agents, sizes, networks or ``buffer_size``, or is damaged. Then nothing changes.
         """
         buffer, streams = self._empty_buffer(), self._minibatches.state()
         try:

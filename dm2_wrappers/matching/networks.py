@@ -1,4 +1,4 @@
-"""What `Discriminators` needs to know about the K networks: they give logits, and the gradient of the loss.
+"""The interface of the K networks for `Discriminators`: they compute logits and the gradient of the loss.
 
 There are two kinds. `StackedMLPs` is fast: stacked tensors, and the gradient penalty of a network with two tanh layers in
 closed form. `AutogradNetworks` is general: any networks, by autograd. The tests check that both give the same numbers.
@@ -16,7 +16,7 @@ TINY = 1e-12
 
 
 class Networks(Protocol):
-    """The K networks: what `Discriminators` needs to know of them."""
+    """The interface of the K networks for `Discriminators`."""
 
     def parameters(self) -> list[Tensor]:
         """All trained tensors."""

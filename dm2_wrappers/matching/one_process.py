@@ -1,4 +1,4 @@
-"""A matcher belongs to one process: a copy elsewhere would pay rewards from discriminators that nobody trains."""
+"""A matcher belongs to one process: the discriminators of a copy in another process would never be trained."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ class OneProcess:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a DistributionMatcher cannot be copied or pickled, because each copy would silently train on a slice of "
-            "the data: share the one matcher (wrap after vectorizing, with DM2VectorEnv) or save its state_dict()"
+            "a DistributionMatcher cannot be copied or pickled, because each copy would train on a part of the "
+            "data only: share the one matcher (wrap after vectorizing, with DM2VectorEnv) or save its state_dict()"
         )

@@ -1,4 +1,4 @@
-"""PyTorch's process-wide modes belong to the user's program; discriminators compute the same under any of them."""
+"""Makes discriminators independent of PyTorch's process-wide modes, which belong to the user's program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AUTOCAST = ("cpu", "cuda")
 
 
 def standard_modes(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Run a function with PyTorch's standard modes, and give the caller's modes back afterwards.
+    """Run a function with PyTorch's standard modes, and restore the caller's modes afterwards.
 
     These are: the default dtype float32, the CPU as default device, no inference mode and no autocast. Tensors made in
     inference mode could not be trained later, and float64 or bfloat16 weights would not fit the observations.

@@ -1,4 +1,4 @@
-"""Each agent's newest live transitions: what "the policy" is to the discriminators (line 6 of Algorithm 1)."""
+"""Each agent's newest live transitions: the policy's side of the discriminators' data (line 6 of Algorithm 1)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class MixRewards(BaseCallback):
 
     Args:
         rollout: Shared by all agents.
-        index: The agent's place on the agent axis.
+        index: The agent's index on the agent axis.
         agent: Its name, for the logger.
         coefficient: Returns the paper's c; called at the end of each rollout.
     """

@@ -69,15 +69,15 @@ def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv) -> None:
     if model.get_env() is not env:
         raise ValueError(
             f"the learner of agent {agent!r} was given the environment {type(model.get_env()).__name__} with set_env(), but "
-            "it can only learn in the team's: put wrappers around the multi-agent environment"
+            "it can learn only in the team's environment: put wrappers around the multi-agent environment"
         )
     buffer = getattr(model, "replay_buffer", None)
     if buffer is None or getattr(buffer, "env", None) is env:
         return
     if not isinstance(buffer, LiveReplayBuffer):
         raise ValueError(
-            f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that no team saved, so it does not "
-            "know which steps the agent was alive at; load one that model.save_replay_buffer() wrote in a team"
+            f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that was not saved from a team, so it "
+            "does not know at which steps the agent was alive; load one that model.save_replay_buffer() saved in a team"
         )
     spaces = ("observation_space", "action_space")
     if any(getattr(buffer, name).shape != getattr(model, name).shape for name in spaces) or buffer.n_envs != 1:

@@ -21,8 +21,8 @@ class AgentCallbacks(CallbackList):
     """One agent's callbacks, and the state of its loop.
 
     Attributes:
-        started: Whether training has begun; only then may callbacks be told of its end.
-        stopped: Whether a callback has ended training; SB3 then leaves the learner with the observation before the last.
+        started: Whether training has begun. Only then are callbacks told of its end.
+        stopped: Whether a callback has ended training. SB3 then leaves the learner with the last observation but one.
     """
 
     started, stopped = False, False
@@ -75,9 +75,9 @@ class LogOnline(BaseCallback):
 
 
 class CountWins(BaseCallback):
-    """Completes ``rollout/success_rate`` with the episodes that the agent had left before they ended.
+    """Adds the episodes that the agent left before their end to ``rollout/success_rate``.
 
-    SB3 counts a win or defeat where the agent is done, which was before the outcome was known.
+    SB3 counts a win or defeat when the agent is done. If it leaves early, the outcome is not known then.
 
     Args:
         env: The agent's environment.
@@ -150,7 +150,7 @@ def user_callbacks(callback: Callbacks, agents: Sequence[str]) -> dict[str, list
         agents: The agents.
 
     Raises:
-        ValueError: Not one of these forms, callbacks for unknown agents, or one callback object for two agents.
+        ValueError: ``callback`` has another form, is for unknown agents, or has one callback object for two agents.
     """
     form = "pass {agent: callback} or a function of the agent, e.g. callback=lambda agent: MyCallback()"
     if callback is None:
@@ -162,7 +162,7 @@ def user_callbacks(callback: Callbacks, agents: Sequence[str]) -> dict[str, list
     elif isinstance(callback, BaseCallback | Sequence):
         raise ValueError(f"an SB3 callback belongs to one learner, but this would be shared by {len(agents)}: {form}")
     elif not callable(callback) or _takes_locals(callback):
-        raise ValueError(f"callback must say which agent it is for: {form}")
+        raise ValueError(f"callback must be given for each agent: {form}")
     else:
         chosen = {agent: callback(agent) for agent in agents}
     lists = {agent: _as_list(agent, one) for agent, one in chosen.items()}
@@ -181,8 +181,8 @@ def user_callbacks(callback: Callbacks, agents: Sequence[str]) -> dict[str, list
 def _refuse_training_env(agent: str, callback: BaseCallback) -> None:
     if isinstance(innermost(getattr(callback, "eval_env", None)), AgentVecEnv):
         raise ValueError(
-            f"the {type(callback).__name__} of agent {agent!r} would evaluate in the environment that the agent learns in, "
-            "and alone: call team.evaluate(other_env) in a callback of one agent, or between two calls of learn()"
+            f"the {type(callback).__name__} of agent {agent!r} would evaluate in the training environment, without the "
+            "other agents: call team.evaluate(other_env) in a callback of one agent, or between two calls of learn()"
         )
     for inner in (*getattr(callback, "callbacks", ()), getattr(callback, "callback", None)):
         if isinstance(inner, BaseCallback):

@@ -1,4 +1,4 @@
-"""Checkpoints of a whole team: one zip file with everything that a run needs to go on.
+"""Checkpoints of a whole team: one zip file with everything that a run needs to continue.
 
 ======================  ==========================================================================================
 entry                   what it is
@@ -9,7 +9,7 @@ entry                   what it is
 ``demonstrations.npz``  a copy of the demonstrations, if there is a matcher
 ======================  ==========================================================================================
 
-A checkpoint is written to a temporary file and renamed, so a killed process leaves the previous one whole. Reading one
+A checkpoint is written to a temporary file and renamed, so a killed process does not damage the previous one. Reading one
 unpickles nothing; only ``IndependentLearners.load`` lets SB3 unpickle a part of the learners.
 """
 
@@ -55,7 +55,7 @@ _LARGEST_JSON = 4 * 2**20  # bytes of team.json
 
 @dataclass(frozen=True)
 class TeamState:
-    """Everything that a team needs to go on. `IndependentLearners` makes one and is made from one.
+    """Everything that a team needs to continue. `IndependentLearners` can be converted to it and made from it.
 
     Attributes:
         facts: What JSON can hold, under the keys `FACTS`.
@@ -142,7 +142,7 @@ def _facts(archive: zipfile.ZipFile) -> dict[str, Any]:
         raise ValueError(f"team.json has {entry.file_size} bytes")
     facts = json.loads(archive.read(entry))
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
-        raise ValueError("team.json is of something else")
+        raise ValueError("its team.json does not describe a team")
     return facts
 
 

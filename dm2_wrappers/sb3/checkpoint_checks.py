@@ -1,6 +1,6 @@
 """Checks of a checkpoint's contents: types, ranges and shapes, before anything is built from them.
 
-A ``ValueError`` names the part that is wrong. `dm2_wrappers.sb3.checkpoint` adds the file's name.
+A ``ValueError`` names the invalid part. `dm2_wrappers.sb3.checkpoint` adds the file's name.
 """
 
 from __future__ import annotations
@@ -133,4 +133,4 @@ def _count(value: Any) -> bool:
 
 def _expect(right: bool, name: str) -> None:
     if not right:
-        raise ValueError(f"{name} is wrong")
+        raise ValueError(f"{name} is invalid")

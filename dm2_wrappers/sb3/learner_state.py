@@ -177,7 +177,7 @@ def check_tensors(tree: Any) -> None:
     elif isinstance(tree, torch.Tensor):
         plain = tree.layout is torch.strided and tree.device.type == "cpu" and not tree.is_quantized
         if not plain or tree.numel() * tree.element_size() > tree.untyped_storage().nbytes():
-            raise ValueError("a tensor is not a plain one")
+            raise ValueError("it holds a tensor of an unusual kind")
 
 
 def short(error: BaseException) -> str:

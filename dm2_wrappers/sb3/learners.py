@@ -40,29 +40,29 @@ Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools
 
 
 class IndependentLearners:
-    """K unmodified SB3 (or sb3-contrib) learners, one per agent, which share nothing.
+    """K unmodified SB3 (or sb3-contrib) learners, one per agent. The learners share nothing.
 
-    Each has its own networks, optimizer, buffer, logger and random streams. With a ``matcher`` they follow the paper's
-    Algorithm 1; see ``mode``.
+    Each learner has its own networks, optimizer, buffer, logger and random streams. With a ``matcher`` they follow the
+    paper's Algorithm 1; see ``mode``.
 
     Args:
-        algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``. A ``functools.partial`` of a class carries
-            arguments for one agent alone.
-        env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. One already in ``DM2ParallelEnv`` or ``DM2VectorEnv`` brings
-            its matcher, coefficients and ``update_every`` along; passing them here as well is an error.
+        algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``. Use a ``functools.partial`` of a class to
+            give one agent its own arguments.
+        env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. If it is wrapped in ``DM2ParallelEnv`` or ``DM2VectorEnv``, the
+            wrapper's matcher, coefficients and ``update_every`` are used; passing them here as well is an error.
         policy: SB3's policy name or class, for all agents or ``{agent: policy}``.
-        matcher: The discriminators; None is plain independent learning.
+        matcher: The discriminators. None: independent learning without DM2.
         coefficient: The paper's c in r_env + c * r_gail, for all agents or ``{agent: c}``. Required with a matcher.
-        env_coefficient: Factor on r_env, 1 by default; 0 is GAIL alone.
+        env_coefficient: Factor on r_env, 1 by default. With 0 the agents are paid r_gail alone.
         mode: "exact" is Algorithm 1 as written, for on-policy algorithms with equal ``n_steps``: when a rollout is
             complete, the discriminators are updated, and the rollout's rewards and advantages are computed with the
-            updated ones. "online" pays at each step with the current discriminators and updates them every
+            updated ones. "online" computes r_gail at each step with the current discriminators and updates them every
             ``update_every`` steps. "auto" is exact if all algorithms are on-policy, and online otherwise.
         after_death: How rewards received after an agent's death are credited (on-policy learners only): "earned",
             "mean" or "critic"; see `dm2_wrappers.sb3.rollout_buffers`.
         update_every: Online mode: joint environment steps, summed over sub-environments, between two updates; 4,096 by
             default.
-        seed: Seeds learners (each differently), environment and random streams. None: random.
+        seed: Seeds the learners (each differently), the environment and the random streams. None: random.
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team to
             ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents. Use it
             instead of ``tensorboard_log``.
@@ -73,10 +73,10 @@ class IndependentLearners:
         models: The K learners, ``{agent: SB3 algorithm}``.
 
     Raises:
-        TypeError: ``env`` is not a multi-agent environment, or ``matcher`` not a `DistributionMatcher`.
-        ValueError: Options that do not fit together; demonstrations of other agents; in an exact run, different
-            ``n_steps``.
-        ImportError: ``log_dir`` without the package tensorboard.
+        TypeError: ``env`` is not a multi-agent environment, or ``matcher`` is not a `DistributionMatcher`.
+        ValueError: Options do not fit together, the demonstrations have other agents, or, in an exact run, the agents have
+            different ``n_steps``.
+        ImportError: ``log_dir`` was given, but the package tensorboard is not installed.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class IndependentLearners:
 
     @property
     def after_death(self) -> str:
-        """How rewards received after an agent's death are credited; may be changed between two calls of ``learn``."""
+        """How rewards received after an agent's death are credited. You can change it between two calls of ``learn``."""
         return self._after_death
 
     @after_death.setter
@@ -200,7 +200,7 @@ class IndependentLearners:
     def coefficient(self) -> Coefficient | None:
         """The paper's c; None without a matcher.
 
-        It may be changed at any time. An exact run reads it at the end of a rollout, an online run at each step.
+        You can change it at any time. An exact run reads it at the end of a rollout, an online run at each step.
         """
         return self._coefficient
 
@@ -223,18 +223,19 @@ class IndependentLearners:
         reset_num_timesteps: bool | None = None,
         **learn_kwargs: Any,
     ) -> IndependentLearners:
-        """Train all agents. When one agent's loop ends, after its last whole rollout or by its callback, all end.
+        """Train all agents. When one agent's loop ends, after its last complete rollout or by its callback, all loops end.
 
-        If that is in the middle of another agent's rollout, as with different ``n_steps``, nothing is learned from the
-        unfinished rollout. The next ``learn`` then begins with new episodes, as it does after a callback's stop.
+        If another agent is in the middle of a rollout then, as with different ``n_steps``, it does not learn from this
+        unfinished rollout. The next ``learn`` then begins with new episodes. It also does so after a callback has stopped
+        training.
 
         Args:
-            total_timesteps: Environment steps, summed over sub-environments, as one SB3 learner counts them; SB3 rounds
-                up to whole rollouts.
-            callback: ``{agent: callback}`` or a function from an agent's name to its callback.
-            progress_bar: Show one bar of environment steps.
+            total_timesteps: Environment steps, summed over sub-environments, as one SB3 learner counts them. SB3 rounds
+                up to complete rollouts.
+            callback: ``{agent: callback}``, or a function from an agent's name to its callback.
+            progress_bar: Show one progress bar for all agents.
             reset_num_timesteps: Count steps from 0 again, and begin new episodes, as in SB3. By default False for a team
-                that was loaded or restored, else True.
+                that was loaded or restored, and True otherwise.
             **learn_kwargs: Passed to every ``model.learn``, such as ``log_interval``.
 
         Raises:
@@ -287,8 +288,8 @@ class IndependentLearners:
     def restart_episodes(self) -> None:
         """Let the next `learn` begin with new episodes, from a seed derived from the run's seed and its steps so far.
 
-        `load` does the same, since environments cannot be saved. A run that calls this at each checkpoint continues
-        identically whether it was interrupted there or not.
+        `load` does the same, because environments cannot be saved. If a run calls this at each checkpoint, it gives the same
+        results whether it was interrupted there or not.
 
         Raises:
             RuntimeError: Called by a callback while `learn` is under way.
@@ -306,7 +307,7 @@ class IndependentLearners:
                 model.replay_buffer.forget_pending_deaths()
 
     def policy(self, *, deterministic: bool = False) -> TeamPolicy:
-        """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
+        """Return the team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
         return TeamPolicy(self.models, deterministic=deterministic, masked=self._masked_agents())
 
     def _masked_agents(self) -> set[str]:
@@ -323,7 +324,7 @@ class IndependentLearners:
         *,
         infos: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Actions for a ``ParallelEnv``'s observations, both in the form that the environment uses.
+        """Choose actions for a ``ParallelEnv``'s observations, both in the form that the environment uses.
 
         Args:
             observations: ``{agent: observation}`` of the agents that are present. An observation may be
@@ -331,14 +332,14 @@ class IndependentLearners:
             deterministic: Choose the most likely action instead of sampling one.
             policy: What ``policy()`` returned. Recurrent learners need it: pass the same one at each step, and call its
                 ``start_episode(np.ones(1, bool))`` at each reset.
-            infos: ``{agent: info}``; an ``"action_mask"`` in them counts where the observation has none.
+            infos: ``{agent: info}``. Their ``"action_mask"`` is used if the observation has none.
 
         Returns:
             ``{agent: action}`` of those agents, in their own action spaces.
 
         Raises:
-            ValueError: An unknown agent, an observation of another size, a mask that is wrong or missing for
-                MaskablePPO in an environment with masks, or recurrent learners without ``policy``.
+            ValueError: An agent is unknown, an observation has another size, the mask that MaskablePPO needs is wrong or
+                missing, or the learners are recurrent and ``policy`` was not given.
         """
         if policy is None:
             policy = self.policy(deterministic=deterministic)
@@ -364,11 +365,11 @@ class IndependentLearners:
         episodes.
 
         Raises:
-            RuntimeError: The training environment, while `learn` is under way.
+            RuntimeError: ``env`` is the training environment, and `learn` is under way.
         """
         own = not evaluation.simulators(env).isdisjoint(evaluation.simulators(self.env))
         if own and self._lockstep.running:
-            raise RuntimeError("learn() is playing in this environment: evaluate in another one, made alike")
+            raise RuntimeError("learn() is using this environment: evaluate in a separate one")
         try:
             return evaluation.evaluate(self.policy(deterministic=deterministic), env, episodes, seed)
         finally:
@@ -377,10 +378,10 @@ class IndependentLearners:
                 self._lockstep.seed_env(self.seed, self.num_timesteps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a checkpoint, ``<path>.zip``, with everything a run needs to go on.
+        """Write a checkpoint, ``<path>.zip``, with everything that a run needs to continue.
 
-        The previous file stays whole until the new one is complete. A checkpoint that a callback saves is of the middle of
-        a rollout: some agents may have learned from the rollout already, and a run that loads it begins new episodes.
+        The previous file is kept until the new one is complete. If a callback saves a checkpoint in the middle of a
+        rollout, some agents may have learned from the rollout already. A run that loads it begins new episodes.
         """
         self._matching.flush()  # what was seen since the last update belongs to the matcher's state
         checkpoint.write(team_state.collect(self), path)
@@ -395,22 +396,22 @@ class IndependentLearners:
         device: str = "auto",
         log_dir: str | os.PathLike[str] | None = None,
     ) -> IndependentLearners:
-        """Make a team from a checkpoint; ``learn`` then goes on from its step.
+        """Make a team from a checkpoint. ``learn`` then continues from its step.
 
-        SB3 unpickles a part of each agent's learner, which can run any code: load only checkpoints that you trust, and
+        SB3 unpickles a part of each agent's learner, which can run any code. Load only checkpoints that you trust, and
         use `restore` for others.
 
         Args:
-            path: What ``save`` was given.
+            path: The path that was passed to ``save``.
             env: An environment with the agents of the checkpoint. The matcher, coefficients and ``update_every`` of a
                 ``DM2ParallelEnv`` or ``DM2VectorEnv`` replace the saved options.
-            matcher: Required if the discriminators are networks of your own; their weights come from the checkpoint.
+            matcher: Required if you made the discriminators with ``module``. Their weights come from the checkpoint.
             device: Where networks go.
             log_dir: As in the constructor.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: Not a checkpoint, a damaged one, or one of other agents.
+            ValueError: The file is not a checkpoint, is damaged, or has other agents.
         """
         state = checkpoint.read(path)
         options = dict(state.facts["options"])
@@ -435,19 +436,19 @@ class IndependentLearners:
         return team
 
     def restore(self, path: str | os.PathLike[str]) -> IndependentLearners:
-        """Take over a checkpoint into this team, which the program built with the same options; nothing is unpickled.
+        """Read a checkpoint into this team, which your program built with the same options. Nothing is unpickled.
 
         Weights, optimizers, counters, replay buffers, discriminators, random streams and the seed are replaced.
-        ``coefficient``, ``after_death`` and the algorithms' own options stay as they are. ``learn`` then goes on as after
-        `load`. This is safe with a stranger's checkpoint.
+        ``coefficient``, ``after_death`` and the algorithms' own options do not change. ``learn`` then continues as after
+        `load`. This is safe for checkpoints from others.
 
         Args:
-            path: What ``save`` was given.
+            path: The path that was passed to ``save``.
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: Not a checkpoint, a damaged one, or one of other agents, algorithms, networks or options. Nothing
-                has changed then.
+            ValueError: The file is not a checkpoint, is damaged, or has other agents, algorithms, networks or options. Then
+                nothing changes.
             RuntimeError: Called by a callback while `learn` is under way.
         """
         self._refuse_while_learning("restore()")

@@ -144,8 +144,8 @@ def check_train_freq(agent: str, model: Any) -> None:
     frequency = getattr(model, "train_freq", None)
     if getattr(frequency, "unit", None) == TrainFrequencyUnit.EPISODE and model.n_envs > 1:
         raise ValueError(
-            f"train_freq of agent {agent!r} is in episodes, which SB3 allows in a single sub-environment, but there are "
-            f"{model.n_envs}; give it in steps, or use num_envs=1"
+            f"train_freq of agent {agent!r} is in episodes, which SB3 allows only with one sub-environment, but there "
+            f"are {model.n_envs}; give it in steps, or use num_envs=1"
         )
 
 

@@ -18,9 +18,9 @@ from dm2_wrappers.vector.spaces import MASK, action_mask, flatten
 
 
 class TeamPolicy:
-    """Joint policy: ``policy(observations [N, K, D], infos) -> actions [N, K]`` (or [N, K, A], padded with 0).
+    """A joint policy: ``policy(observations [N, K, D], infos) -> actions [N, K]`` (or [N, K, A], padded with 0).
 
-    It keeps the recurrent states of recurrent policies. Call ``start_episode`` where episodes begin, as
+    It keeps the states of recurrent policies. Call ``start_episode`` when episodes begin, as
     ``Demonstrations.record`` and ``evaluate`` do. An agent that joins, or comes back, begins with a new state.
 
     Learners that explore with random actions in ``predict`` (DQN) draw them from streams seeded by NumPy's global one, so
@@ -29,7 +29,7 @@ class TeamPolicy:
     Args:
         models: The K learners.
         deterministic: Choose the most likely action instead of sampling one.
-        masked: Agents in whose environment some actions are not always available; their masks may not be missing.
+        masked: Agents for which some actions are not always available, so that they need a mask.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class TeamPolicy:
             raise ValueError(f"the observation of agent {agent!r} is not in its space: {error}") from None
         size = int(np.prod(self.models[agent].observation_space.shape))  # type: ignore[arg-type]
         if features.size != size:
-            raise ValueError(f"agent {agent!r} learned from {size} features, but its observation has {features.size}")
+            raise ValueError(f"agent {agent!r} was trained on {size} features, but its observation has {features.size}")
         return features.reshape(1, -1)
 
     def _mask(self, agent: str, mask: Any) -> NDArray[np.bool_] | None:

@@ -1,22 +1,22 @@
 """SB3 rollout buffers that exclude steps after an agent's death and steps of failed episodes.
 
-In most battles an agent dies before its team has finished. Where it then stays until the end (``death="absorb"``), SB3
-would go on training its policy and its critic on a dead agent's zero observation and meaningless action. These buffers
-put only the steps at which the agent was alive into minibatches. Rewards that the team earns after an agent's death are
-not lost: they are part of the return of the step at which it died. ``after_death`` says how they are credited:
+In most battles some agents die before the episode ends. If a dead agent stays until the end (``death="absorb"``), SB3 would
+train its policy and its critic on its zero observations and meaningless actions. With these buffers, minibatches contain
+only the steps at which the agent was alive. Rewards that the team earns after an agent's death are not lost: they are part
+of the return of the step at which it died. ``after_death`` sets how they are credited:
 
-* "earned" (default): rewards flow back through the dead steps by generalized advantage estimation, as in SB3. The value
-  of a dead step is not the critic's, which never sees one, but one number per agent and rollout (being dead always looks
-  the same): the mean over dead steps of the discounted reward that followed.
+* "earned" (default): the rewards after a death are credited with generalized advantage estimation, as in SB3. The critic
+  never sees dead steps, and all dead observations are equal. So the value of a dead step is one number per agent and
+  rollout: the mean over dead steps of the discounted reward that followed.
 * "mean": the return after a death is one number, the mean over the rollout's deaths of the discounted reward that
-  followed. What follows one particular death is mostly the other agents' doing, so returns are much less noisy this way.
-  But an agent gets no credit for what its sacrifice made possible, and teams learn to survive until the time limit.
-* "critic": dead steps stay in, as in SB3, and the critic learns their value. With masks (MaskablePPO) a dead agent's only
-  available action has no gradient, so the policy learns nothing from dead steps.
+  followed. What follows a death depends mostly on the other agents, so returns are much less noisy this way. But an agent
+  gets no credit for rewards that its death made possible, and teams learn to survive until the time limit.
+* "critic": dead steps stay in the minibatches, as in SB3, and the critic learns their value. With masks (MaskablePPO) a dead
+  agent's only available action has no gradient, so the policy learns nothing from dead steps.
 
-The steps of an episode that the simulator broke are in no minibatch either, as far as they are in the current rollout; an
-earlier rollout's part of the same episode has been learned from by then. Steps at which the agent was absent (it has left,
-or has not joined yet) are never in a minibatch.
+Steps of an episode in which the simulator failed are left out too, if they are in the current rollout. Steps of the same
+episode in an earlier rollout have already been trained on. Steps at which the agent was absent (it has left, or has not
+joined yet) are never in a minibatch.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def check_agents(state: TeamState, env: MultiAgentVectorEnv) -> None:
     expected = dict(zip(state.facts["agents"], state.facts["sizes"], strict=True))
     found = dict(zip(env.possible_agents, env.observation_sizes, strict=True))
     if list(found.items()) != list(expected.items()):
-        raise ValueError(f"the checkpoint is of agents and observation sizes {expected}, but the environment has {found}")
+        raise ValueError(f"the checkpoint has the agents and observation sizes {expected}, but the environment has {found}")
 
 
 def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: str) -> DistributionMatcher | None:
@@ -72,16 +72,16 @@ def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: st
     if state.facts["matcher"] is None:
         if matcher is not None:
             raise ValueError(
-                "it was saved without a matcher, so the one that was given would be ignored: load it "
-                "without, or build a new team with the matcher and take over the weights of the checkpoint's models"
+                "it was saved without a matcher, so matcher= would be ignored: load it without matcher=, or build "
+                "a new team with the matcher and copy the weights of the checkpoint's models"
             )
         return None
     if matcher is not None:
         return matcher
     if state.facts["custom_networks"]:
         raise ValueError(
-            "its discriminators are networks of your own, whose code is not in it: pass matcher=, made as it was made for "
-            "the saved team"
+            "its discriminators were made with module=, whose code is not in the checkpoint: pass matcher=, made with the "
+            "same options as for the saved team"
         )
     assert state.demonstrations is not None
     return DistributionMatcher(state.demonstrations, device="cpu" if device == "auto" else device, **state.facts["matcher"])
@@ -134,10 +134,10 @@ def _check_options(state: TeamState, team: IndependentLearners) -> None:
     facts = state.facts
     names = [learner_state.class_name(model) for model in team.models.values()]
     if names != facts["algorithms"]:
-        raise ValueError(f"it is of the algorithms {facts['algorithms']}, but this team has {names}")
+        raise ValueError(f"it has the algorithms {facts['algorithms']}, but this team has {names}")
     if (team.matcher is None) != (facts["matcher"] is None):
         has, lacks = ("it", "this team") if team.matcher is None else ("this team", "it")
-        raise ValueError(f"{has} has a matcher and {lacks} has none; build the team as the saved one was built")
+        raise ValueError(f"{has} has a matcher and {lacks} has none; build the team with the same options as the saved one")
     own: dict[str, Any] = {name: getattr(team, name) for name in ("mode", "env_coefficient", "update_every")}
     saved: Mapping[str, Any] = facts["options"]
     if team.matcher is not None:

@@ -1,10 +1,10 @@
-"""The paper's theory on finite games, exact to machine precision: NumPy only, no samples, no networks.
+"""The paper's theory on finite games, computed to machine precision with NumPy, without samples and networks.
 
-A :class:`Game` holds transitions, start and discount. A joint policy is a list of arrays [S, A_i], one for each agent.
-From these come visitation distributions, the paper's objectives J, L and L_epsilon, converged discriminators, best
-responses and Algorithm 2. ``docs/theory.md`` says what each statement of the paper is worth on such games.
+A :class:`Game` has transitions, a start distribution and a discount factor. A joint policy is a list of arrays [S, A_i],
+one for each agent. This package computes visitation distributions, the paper's objectives J, L and L_epsilon, converged
+discriminators, best responses and Algorithm 2. ``docs/theory.md`` says which statements of the paper hold on such games.
 
-Leading axes of policies hold many sets of policies: [N, S, A_i] works out N of them at once.
+Policies may have leading axes: with [N, S, A_i], N sets of policies are computed at once.
 """
 
 from dm2_wrappers.tabular.game import Game, deterministic, expert_policies

@@ -15,19 +15,19 @@ Dicts = tuple[dict[str, NDArray[np.float32]], dict[str, float], dict[str, bool],
 
 
 class TabularParallelEnv(ParallelEnv):
-    """One copy of a :class:`Game`: every agent sees the state, one-hot (float32 [S]), and has ``Discrete(A_i)`` actions.
+    """A :class:`Game` as an environment. Agents observe the one-hot state (float32 [S]) and have ``Discrete(A_i)`` actions.
 
     An episode ends after ``max_steps`` steps as a truncation, never as a termination. The discount factor is the
     learner's: the environment does not apply it.
 
     Args:
-        game: What is played.
+        game: The game.
         reward: float [S, A_1, ..., A_K], the team's reward for a joint action; 0 if not given.
-        max_steps: Steps of an episode.
-        name: What ``Demonstrations`` call the environment (``env_id``).
+        max_steps: Length of an episode.
+        name: The environment's name, which ``Demonstrations`` store as ``env_id``.
 
     Raises:
-        ValueError: A reward of another shape, or ``max_steps`` below 1.
+        ValueError: ``reward`` has another shape, or ``max_steps`` is below 1.
     """
 
     def __init__(self, game: Game, reward: ArrayLike | None = None, *, max_steps: int = 50, name: str = "tabular") -> None:
@@ -65,7 +65,7 @@ class TabularParallelEnv(ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, dict[str, Any]]]:
-        """Draw a first state; without a seed the last random stream goes on."""
+        """Draw a first state. Without a seed the random stream continues."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         self.agents = self.possible_agents.copy()

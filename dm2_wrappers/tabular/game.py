@@ -1,4 +1,4 @@
-"""A finite Markov game (section 3 of the paper), and the checks that every function of this package makes at its door."""
+"""A finite Markov game (section 3 of the paper), and the checks of arguments that this package shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ready games: the paper's four tiles (section 5.1), and the counterexamples of ``docs/theory.md``."""
+"""Example games: the paper's four tiles (section 5.1), and the counterexamples of ``docs/theory.md``."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def four_tiles(demonstrations: TileTargets = "together", *, gamma: float = 0.9) 
 
 
 def go_to(agent: int, target: int) -> NDArray[np.int64]:
-    """The actions [12] of an expert on the four tiles that walks to a tile and stays there.
+    """The actions [12] of an expert on the four tiles that goes to a tile and stays there.
 
-    It changes its column first, unless the other agent stands where that leads: then its row.
+    It changes its column first. If the other agent is on that tile, it changes its row first.
     """
     actions = []
     for state in TILE_STATES:
@@ -88,11 +88,11 @@ def go_to(agent: int, target: int) -> NDArray[np.int64]:
 
 
 def one_agent_moves(next_states: Sequence[Sequence[int]], *, mix: float = 0.9, gamma: float = 0.9) -> Game:
-    """Two agents, two actions each, of which only agent 0 has an influence; uniform start.
+    """A game of two agents with two actions each. Only agent 0's actions have an effect; the start is uniform.
 
     Args:
-        next_states: [S, 2], where agent 0's actions lead.
-        mix: The rest of the probability is uniform over the states.
+        next_states: [S, 2], the next state for each of agent 0's actions.
+        mix: Probability of this next state. With the remaining probability it is drawn uniformly from all states.
         gamma: Discount factor.
     """
     moves = np.asarray(next_states)
@@ -102,17 +102,17 @@ def one_agent_moves(next_states: Sequence[Sequence[int]], *, mix: float = 0.9, g
 
 
 def toggle(*, gamma: float = 0.9) -> Game:
-    """Two states; agent 0 stays (action 0) or switches (action 1), with a tenth of noise; agent 1 has no influence.
+    """Two states. Agent 0 stays (action 0) or switches (action 1), with a tenth of noise. Agent 1 has no effect.
 
-    The best response to a converged discriminator need not be the expert here (`docs/theory.md`, Assumption 1).
+    In this game the best response to a converged discriminator is not always the expert (`docs/theory.md`, Assumption 1).
     """
     return one_agent_moves([[0, 1], [1, 0]], gamma=gamma)
 
 
 def coordination(*, gamma: float = 0.95) -> Game:
-    """Three states, two agents, two actions: in state 0 agreeing leads to state 1, differing to state 2.
+    """Three states, two agents, two actions. In state 0 equal actions lead to state 1, different ones to state 2.
 
-    States 1 and 2 stay with probability 0.9 and else return to state 0. With JS discriminators and compatible
+    In states 1 and 2 the state stays with probability 0.9 and otherwise returns to 0. With JS discriminators and compatible
     demonstrations this game has an equilibrium that is not the expert (`docs/theory.md`, convergence).
     """
     transition = np.zeros((3, 2, 2, 3))
@@ -132,15 +132,15 @@ def random_game(
     reset: float = 0.0,
     concentration: float = 1.0,
 ) -> Game:
-    """A game whose transitions and start are Dirichlet draws.
+    """A game whose transitions and start are drawn from Dirichlet distributions.
 
     Args:
-        rng: Draws them.
+        rng: The random generator.
         num_states: S.
         num_actions: A_1, ..., A_K.
         gamma: Discount factor.
         reset: Share of a uniform reset in every transition, kappa; above 0 every state is visited (Condition 1).
-        concentration: Of the Dirichlet distribution: 1 is uniform over distributions, less is closer to deterministic.
+        concentration: Parameter of the Dirichlet distribution. 1 is uniform, less is closer to deterministic.
     """
     draws = rng.dirichlet(np.full(num_states, concentration), size=(num_states, *num_actions))
     transition = (1 - reset) * draws + reset / num_states

@@ -1,4 +1,4 @@
-"""Algorithm 2 of the paper, exactly: discriminators at their optimum and TRPO steps, agent after agent."""
+"""Algorithm 2 of the paper, computed exactly: optimal discriminators and TRPO steps, one agent after the other."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def trpo_step(
 ) -> Array:
     """One exact TRPO step of one agent while the others keep their policies (Algorithm 2, line 9).
 
-    With softmax policies the natural gradient is the advantage A, so the step is pi(a|s) exp(eta A(s, a)), normalised.
+    With softmax policies the natural gradient is the advantage A, so the step is pi(a|s) exp(eta A(s, a)), normalized.
     As in TRPO, eta = sqrt(2 delta / E_rho Var_pi A), the largest that the quadratic model of the KL divergence allows;
     it is halved until the mean KL divergence of the old and the new policy, E_rho KL(pi || pi_new), is at most ``delta``
-    and the expected advantage E_rho,pi_new A is above 0. After ten halvings the policy stays.
+    and the expected advantage E_rho,pi_new A is above 0. After ten halvings the policy does not change.
 
     Args:
         game: The game.
@@ -44,8 +44,8 @@ def trpo_step(
         agent: Who learns.
         reward: [..., S, A_i], its reward.
         delta: Trust region in nats.
-        floor: Least probability of an action in the new policy, so that no action is lost for good.
-        loss: Takes the new policy [..., S, A_i] to a loss [...] that must fall, too, if given.
+        floor: Least probability of an action in the new policy, so that every action can be tried again.
+        loss: Maps the new policy [..., S, A_i] to a loss [...]. If given, a step must also lower this loss.
 
     Returns:
         float64 [..., S, A_i], the agent's new policy.
@@ -114,28 +114,28 @@ def algorithm2(
     """Distribution matching by independent agents with exact gradients (Algorithm 2).
 
     In a sweep each agent in turn gets the reward of its converged discriminator (line 8) and takes one
-    :func:`trpo_step` (line 9), which must lower its loss with the discriminator converged anew. The sweeps end early when
-    all gaps are below ``tolerance`` or no policy changes any more.
+    :func:`trpo_step` (line 9), which must lower its loss after the discriminator has converged again. The sweeps end early
+    when all gaps are below ``tolerance`` or no policy changes any more.
 
     Args:
         game: The game.
-        expert_marginals: One [S, A_i] per agent, what its demonstrations hold; see :func:`marginals`.
-        policies: Where the agents begin, one [S, A_i] per agent. [..., S, A_i] runs many starts side by side.
+        expert_marginals: One [S, A_i] per agent, the distribution of its demonstrations; see :func:`marginals`.
+        policies: The initial policies, one [S, A_i] per agent. [..., S, A_i] runs many starts at once.
         reward: Kind of discriminator, see :func:`discriminator_reward`.
         order: "turn": each agent sees the others' newest policies, as in the paper. "simultaneous": all take their step
             from the same policies, as Algorithm 1 does.
         inputs: "state-action", the theory's, or "state": the discriminators see only states, as in the paper's
             experiments.
         delta: Trust region of a step, in nats.
-        sweeps: At most so many.
+        sweeps: Maximum number of sweeps.
         clip: See :func:`discriminator_reward`.
-        tolerance: See above.
+        tolerance: The sweeps end when all gaps are below this.
 
     Returns:
         (policies, history): the last policies, and the losses and gaps after every sweep.
 
     Raises:
-        ValueError: Something does not fit the game, or an option is unknown or out of range.
+        ValueError: The marginals or policies do not fit the game, or an option is unknown or out of range.
     """
     check_choice("reward", reward, KINDS)
     check_choice("order", order, ("turn", "simultaneous"))

@@ -51,7 +51,7 @@ def action_values(game: Game, own: Array, values: Array, reward: Array) -> Array
 
 
 def value(game: Game, policies: Sequence[ArrayLike], agent: int, reward: ArrayLike) -> Array:
-    """An agent's return E[sum_t gamma^t r(s_t, a_t)] from the start distribution (V of equation 1, not normalised).
+    """An agent's return E[sum_t gamma^t r(s_t, a_t)] from the start distribution (V of equation 1, not normalized).
 
     Args:
         game: The game.
@@ -81,7 +81,7 @@ def best_response(game: Game, policies: Sequence[ArrayLike], agent: int, reward:
         reward: [..., S, A_i], its reward.
 
     Returns:
-        (policy, value), the value from the start distribution, not normalised by 1 - gamma.
+        (policy, value), the value from the start distribution, not normalized by 1 - gamma.
 
     Raises:
         ValueError: The policies or the reward do not fit the game, or there is no such agent.
@@ -111,7 +111,7 @@ def nash_gap(game: Game, policies: Sequence[ArrayLike], rewards: Sequence[ArrayL
             joint action pass :func:`reward_of_own_action`.
 
     Returns:
-        float64 [...], a return (not normalised by 1 - gamma); 0 up to rounding at an equilibrium.
+        float64 [...], a return (not normalized by 1 - gamma); 0 up to rounding at an equilibrium.
 
     Raises:
         ValueError: The policies or the rewards do not fit the game.

@@ -1,4 +1,4 @@
-"""Discriminators at their optimum: the reward of each kind and the loss that it solves (equation 1)."""
+"""Optimal discriminators: the reward of each kind and its loss (equation 1)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS: tuple[RewardKind, ...] = ("js", "logit", "linear", "indicator")
 def discriminator_reward(
     mu: ArrayLike, mu_expert: ArrayLike, kind: RewardKind = "js", *, gamma: float | None = None, clip: float = 10.0
 ) -> Array:
-    """The reward r(s, a) of a discriminator that has converged (r_opt in the paper).
+    """Compute the reward r(s, a) of a converged discriminator (r_opt in the paper).
 
     GAIL's discriminator D at its optimum is mu_expert / (mu_expert + mu), so its logit is log(mu_expert / mu).
 
@@ -62,7 +62,7 @@ def discriminator_reward(
 
 
 def discriminator_loss(mu: ArrayLike, mu_expert: ArrayLike, kind: RewardKind = "js", *, gamma: float | None = None) -> Array:
-    """What the converged discriminator is worth, 0 where the agent matches its expert (equation 1, max over phi).
+    """Compute the loss of the converged discriminator, 0 if the agent matches its expert (equation 1, max over phi).
 
     * "js" and "logit" have the same discriminator: the Jensen-Shannon divergence of ``mu`` and ``mu_expert``, in nats.
     * "linear": |mu_expert - mu|^2 / (2 (1 - gamma)^2).

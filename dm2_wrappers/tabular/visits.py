@@ -1,4 +1,4 @@
-"""Where a joint policy goes: visitation distributions, by solving linear systems."""
+"""Visitation distributions of joint policies, by solving linear systems."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def visitation(game: Game, policies: Sequence[ArrayLike]) -> Array:
     Args:
         game: The game.
         policies: One [S, A_i] per agent, rows that sum to 1. Leading axes are allowed: [..., S, A_i] holds many sets of
-            policies, which are worked out at once.
+            policies, which are computed at once.
 
     Returns:
         float64 [S] (or [..., S]), which sums to 1.

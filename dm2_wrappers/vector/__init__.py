@@ -1,4 +1,4 @@
-"""Batched multi-agent environments: the contract, a base for wrappers, and any ParallelEnv as one."""
+"""Batched multi-agent environments: the base class, a base for wrappers, and `vectorize` for any ParallelEnv."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def vectorize(
 
     Observations are flattened (``Box``, ``Discrete``, ...). The action mask of PettingZoo's
     ``{"observation", "action_mask"}`` goes to ``infos["action_mask"]``; all other keys are features. ``Discrete`` actions
-    count from 0. Actions of absent agents are ignored. Sub-environment i plays exactly what a single environment with its
-    seed plays, in one process or in several.
+    count from 0. Actions of absent agents are ignored. Sub-environment i behaves exactly like a single environment with
+    the same seed, in one process or in several.
 
     Args:
         make_env: Makes one sub-environment; called ``num_envs`` times.
         num_envs: N.
-        workers: Spread the sub-environments over this many processes; 0 steps them in this one. ``make_env`` then travels
-            by cloudpickle, and a program must start under ``if __name__ == "__main__":``.
+        workers: Number of worker processes. With 0 all sub-environments run in this process. With workers, ``make_env`` is
+            pickled with cloudpickle, and your program must start under ``if __name__ == "__main__":``.
         state: Call ``env.state()`` at every step, for ``infos["state"]``.
-        timeout: Seconds that the workers may take to reset or step; then all workers end. None waits forever. Needs
-            ``workers``, because a step in this process cannot be interrupted.
+        timeout: Seconds that the workers may take to reset or step. If they take longer, all workers are ended. None waits
+            forever. Needs ``workers``, because a step in this process cannot be interrupted.
 
     Raises:
         TypeError: ``make_env`` is not a function, or does not make a ParallelEnv.
-        ValueError: An option out of range, or an environment that cannot be batched (the message says why).
-        RuntimeError: A worker failed (the message holds its traceback), or exceeded ``timeout`` (the message names it).
+        ValueError: An option is out of range, or the environment cannot be batched (the message says why).
+        RuntimeError: A worker failed (the message has its traceback), or exceeded ``timeout`` (the message names it).
     """
     if not callable(make_env):
         raise TypeError(

@@ -1,6 +1,6 @@
-"""Batched multi-agent environments: the contract that every vector environment here keeps, and a base for wrappers.
+"""Batched multi-agent environments: the base class, which defines their contract, and a base for wrappers.
 
-The contract is ``gymnasium.vector``'s with an agent axis. With N sub-environments, K agents and D features:
+The contract is that of ``gymnasium.vector`` with an agent axis. With N sub-environments, K agents and D features:
 
 ``reset(seed=) -> (observations [N, K, D], infos)`` and
 ``step(actions [N, K] or [N, K, A]) -> (observations, rewards [N, K], terminations [N, K], truncations [N, K], infos)``.
@@ -31,32 +31,32 @@ StepResult = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], 
 class MultiAgentVectorEnv(abc.ABC):
     """N sub-environments with K agents each, stepped together as arrays.
 
-    ``infos`` of ``reset`` and ``step`` always holds, about the observations returned with it,
+    ``infos`` of ``reset`` and ``step`` always has these entries, which belong to the returned observations:
 
     - ``"present"`` (bool [N, K]): the agents that act next, PettingZoo's ``agents``;
     - ``"alive"`` (bool [N, K]): the present agents that are alive;
-    - ``"action_mask"`` (bool [N, K, A], discrete actions only): the available actions. All are available where the
+    - ``"action_mask"`` (bool [N, K, A], discrete actions only): the available actions. All are available if the
       environment has no masks; an absent agent has only its action 0, or the environment's no-op.
 
-    ``infos`` of ``step`` also holds, about what followed the actions and before any reset,
+    ``infos`` of ``step`` also has these entries, which describe the state after the actions and before any reset:
 
     - ``"final_obs"`` (float32 [N, K, D]) and ``"final_alive"`` (bool [N, K]);
     - ``"_final_obs"`` (bool [N]): the sub-environments whose episode ended with this step, as in Gymnasium;
     - ``"broken"`` (bool [N]): the simulator failed and ended this episode as a truncation. Discard the episode;
-    - ``"battle_won"`` (bool [N]) where the environment reports wins; it counts in the step that ends an episode.
+    - ``"battle_won"`` (bool [N]) if the environment reports wins. It counts only in the step that ends an episode.
 
-    Environments with a global state put it under ``"state"`` (float32 [N, S]), and the one that followed the actions
-    under ``"final_state"``. Environments that know which actions would be available if an episode that reached its time
-    limit went on say so in ``"final_action_mask"`` (bool [N, K, A]).
+    Environments with a global state have it in ``"state"`` (float32 [N, S]), and the state after the actions in
+    ``"final_state"``. ``"final_action_mask"`` (bool [N, K, A]) has the actions that would be available if an episode that
+    reached its time limit continued, if the environment knows them.
 
     Attributes:
         num_envs: N, the number of sub-environments.
         possible_agents: The K agents' names, in the order of the agent axis.
-        observation_spaces: Each agent's own flat ``Box``, unpadded; the arrays are padded with 0 to the widest.
+        observation_spaces: Each agent's own flat ``Box``, unpadded. The arrays are padded with 0 to the widest agent.
         action_spaces: Each agent's own action space; all ``Discrete`` or all flat ``Box``.
-        env_id: A stable name of environment and scenario, kept in demonstrations as provenance, e.g. "smax:5m_vs_6m".
-        metadata: As in Gymnasium; ``"autoreset_mode"`` is always ``SAME_STEP``.
-        render_mode: What ``render`` returns; None where it draws nothing.
+        env_id: The name of environment and scenario, which demonstrations store, e.g. "smax:5m_vs_6m".
+        metadata: As in Gymnasium. ``"autoreset_mode"`` is always ``SAME_STEP``.
+        render_mode: What ``render`` returns. None: the environment cannot be rendered.
     """
 
     num_envs: int
@@ -69,7 +69,7 @@ class MultiAgentVectorEnv(abc.ABC):
 
     @property
     def num_agents(self) -> int:
-        """K, the number of possible agents, whereas PettingZoo's ``num_agents`` counts the agents present now."""
+        """K, the number of possible agents. PettingZoo's ``num_agents`` counts the agents that are present now."""
         return len(self.possible_agents)
 
     @property
@@ -111,11 +111,11 @@ class MultiAgentVectorEnv(abc.ABC):
         """Take one joint step in every sub-environment."""
 
     def render(self) -> Any:
-        """Draw sub-environment 0, as its ``render_mode`` says."""
+        """Draw sub-environment 0 according to its ``render_mode``."""
         raise NotImplementedError(f"{type(self).__name__} cannot be rendered")
 
     def close(self) -> None:  # noqa: B027 - many have nothing to release
-        """Release whatever the environment holds; safe to call twice."""
+        """Release the environment's resources; safe to call twice."""
 
     def __enter__(self) -> MultiAgentVectorEnv:
         return self
@@ -125,9 +125,9 @@ class MultiAgentVectorEnv(abc.ABC):
 
 
 class MultiAgentVectorWrapper(MultiAgentVectorEnv):
-    """Base class for wrappers around a vector environment. It forwards everything; override what should differ.
+    """Base class for wrappers around a vector environment. It forwards everything to ``env``; override what you change.
 
-    A subclass that changes spaces assigns them in its ``__init__``: ``self.observation_spaces = {...}``.
+    A subclass that changes spaces must assign them in its ``__init__``: ``self.observation_spaces = {...}``.
 
     Args:
         env: The vector environment to wrap.
@@ -142,7 +142,7 @@ class MultiAgentVectorWrapper(MultiAgentVectorEnv):
     def __init__(self, env: MultiAgentVectorEnv) -> None:
         if not isinstance(env, MultiAgentVectorEnv):
             raise TypeError(
-                f"{type(self).__name__} wraps a MultiAgentVectorEnv, such as vectorize(make_env, num_envs) returns, "
+                f"{type(self).__name__} wraps a MultiAgentVectorEnv, for example vectorize(make_env, num_envs), "
                 f"got {type(env).__name__}"
             )
         self.env = env
@@ -191,7 +191,7 @@ def present_after(
 ) -> NDArray[np.bool_]:
     """The agents that act next, bool [N, K]: ``infos["present"]``.
 
-    In a vector environment that does not say, everybody takes part in an episode from its start.
+    If the vector environment does not report it, all agents are present from the start of an episode.
     """
     if "present" in infos:
         return np.asarray(infos["present"], dtype=bool)
@@ -200,5 +200,5 @@ def present_after(
 
 
 def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The agents that act first, bool [N, K]: ``infos["present"]``, or everybody where the environment does not say."""
+    """The agents that act first, bool [N, K]: ``infos["present"]``, or all agents if the environment does not report it."""
     return np.asarray(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)

@@ -77,7 +77,7 @@ def environment_id(env: Any) -> str:
 
 
 class Layout:
-    """What all sub-environments have in common; small and picklable, so workers can send it.
+    """The agents and spaces that all sub-environments have in common. It is small and picklable, so workers can send it.
 
     Args:
         env: One sub-environment.
@@ -160,12 +160,12 @@ class Layout:
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"make_env() must make identical copies, but the agents of sub-environment {index} are "
+                f"make_env() must make identical environments, but the agents of sub-environment {index} are "
                 f"{list(other.agents)} and those of sub-environment 0 are {list(self.agents)}; build possible_agents from a "
                 "list or a sorted set, because each process orders sets differently"
             )
         raise ValueError(
-            f"make_env() must make identical copies, but sub-environment {index} differs from sub-environment 0: "
+            f"make_env() must make identical environments, but sub-environment {index} differs from sub-environment 0: "
             f"{self._difference(other)}"
         )
 

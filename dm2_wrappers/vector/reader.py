@@ -1,9 +1,9 @@
-"""What a ParallelEnv returns, checked against what it declares and put into arrays: the one way in.
+"""Checks what a ParallelEnv returns against its spaces and puts it into arrays. All environments are read here.
 
-**Who is present.** An agent is present if it is in ``env.agents`` and the newest report about it, since it last joined
-``env.agents``, is not that it was terminated or truncated. Present agents act next. Everything else follows: an agent that
-was not in ``env.agents`` before has joined; one that no longer is has left, whether or not the environment said so; what
-the dicts say of agents that neither acted nor are present now is ignored. The joint episode is over when nobody is present.
+**Which agents are present.** An agent is present if it is in ``env.agents`` and has not been terminated or truncated since
+it last joined ``env.agents``. Present agents act next. An agent that was not in ``env.agents`` before has joined. An agent
+that is no longer in it has left, even if the environment did not report a termination or truncation. Entries of the dicts
+for agents that neither acted nor are present now are ignored. The joint episode is over when no agent is present.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dm2_wrappers.vector.spaces import action_mask, flatten, shown
 
 @dataclass(frozen=True)
 class Seen:
-    """What the agents of one environment see before their next actions; rows of absent agents are 0."""
+    """The agents' observations before their next actions, in one environment. Rows of absent agents are 0."""
 
     observations: NDArray[np.float32]  # [K, D]
     present: NDArray[np.bool_]  # [K]
@@ -32,7 +32,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one joint step led to, before any reset."""
+    """The results of one joint step, before any reset."""
 
     seen: Seen
     final_observations: NDArray[np.float32]  # [K, D], also of agents whose episode ended
@@ -51,7 +51,7 @@ class Outcome:
 
 
 class ParallelReader:
-    """Reads the answers of one ParallelEnv.
+    """Reads what one ParallelEnv returns.
 
     Args:
         env: The environment.
@@ -71,7 +71,7 @@ class ParallelReader:
         self.present = np.zeros(self._shape[0], dtype=bool)
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> list[Any]:
-        """Reset the environment; its raw observations and infos. An environment need not take ``options``."""
+        """Reset the environment and return its raw observations and infos. ``options`` is passed only if given."""
         given: dict[str, Any] = {} if seed is None else {"seed": seed}
         if options is not None:
             given["options"] = dict(options)
@@ -86,7 +86,7 @@ class ParallelReader:
         return self._parts(result, "(observations, infos)", "reset")
 
     def step(self, actions: Mapping[str, Any]) -> list[Any]:
-        """Step the environment; its raw observations, rewards, terminations, truncations and infos."""
+        """Step the environment and return its raw observations, rewards, terminations, truncations and infos."""
         names = "(observations, rewards, terminations, truncations, infos)"
         return self._parts(self.env.step(actions), names, "step")
 

@@ -1,7 +1,7 @@
 """Any ParallelEnv as a vector environment whose sub-environments are spread over worker processes.
 
-Each worker runs a `SyncVectorEnv` with its share of the sub-environments, and the arrays are joined here, so the numbers
-are those of one process.
+Each worker runs a `SyncVectorEnv` with its share of the sub-environments, and their arrays are joined here. The results are
+the same as in one process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SubprocVectorEnv(MultiAgentVectorEnv):
         num_envs: N.
         workers: How many processes; no more than N are started.
         state: Whether to ask for the global state at every step.
-        timeout: Seconds that ``reset`` and ``step`` may take; None waits for as long as it takes.
+        timeout: Seconds that ``reset`` and ``step`` may take. None waits forever.
     """
 
     def __init__(

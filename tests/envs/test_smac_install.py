@@ -140,7 +140,7 @@ def test_a_program_that_is_not_there_or_may_not_run(starcraft):
         smac_install.check_starcraft()
     (starcraft / "Versions" / "Base69232" / "SC2_x64").chmod(0o644)
     program.parent.rmdir()
-    with pytest.raises(FileNotFoundError, match=r"may not be run: run chmod \+x '.*Base69232/SC2_x64'"):
+    with pytest.raises(FileNotFoundError, match=r"is not executable: run chmod \+x '.*Base69232/SC2_x64'"):
         smac_install.check_starcraft()
 
 

@@ -1,4 +1,4 @@
-"""The dead do not teach, and what the team earns after a death belongs to the step of death."""
+"""Dead steps are not trained on, and what the team earns after a death is credited to the step of death."""
 
 import numpy as np
 import pytest

@@ -145,7 +145,7 @@ def test_sb3s_checkpoints_with_their_replay_buffers(tmp_path):
     other.learn(20)
     assert theirs.pos > mine.pos
     other.models["agent_1"].replay_buffer = ReplayBuffer(9, mine.observation_space, mine.action_space)
-    with pytest.raises(ValueError, match="replay buffer of agent 'agent_1' is a ReplayBuffer that no team saved"):
+    with pytest.raises(ValueError, match="replay buffer of agent 'agent_1' is a ReplayBuffer that was not saved"):
         other.learn(20)
     other.models["agent_1"].load_replay_buffer(tmp_path / "agent_0" / "rl_model_replay_buffer_16_steps.pkl")
     with pytest.raises(ValueError, match="loaded for agent 'agent_1' holds other observations"):

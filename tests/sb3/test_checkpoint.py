@@ -116,7 +116,7 @@ def test_recurrent_teams_come_back(tmp_path):
 def test_a_checkpoint_of_other_agents_or_sizes_is_refused(tmp_path):
     trained(tmp_path)
     for other in ({"sizes": (4, 3, 3), "lifetimes": None}, {"sizes": (4, 9)}):
-        with pytest.raises(ValueError, match=r"is of agents and observation sizes .*'agent_1': 3.*the environment has"):
+        with pytest.raises(ValueError, match=r"has the agents and observation sizes .*'agent_1': 3.*the environment has"):
             IndependentLearners.load(tmp_path / "team", venv(**other))
 
 

@@ -114,13 +114,13 @@ def test_nothing_in_a_hostile_learner_runs(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algorithm": A2C}, "is of the algorithms .*PPO.*this team has .*A2C"),
+        ({"algorithm": A2C}, "has the algorithms .*PPO.*this team has .*A2C"),
         ({"policy_kwargs": {"net_arch": [9]}}, r"other networks than this one: policy .* has shape"),
         ({"env_coefficient": 0.5}, r"was saved with env_coefficient=1\.0 and not 0\.5; build the team with"),
         ({"matcher": None}, "it has a matcher and this team has none"),
         ({"matcher": {"hidden": (5, 5)}}, r"was saved with hidden=\[64, 64\] and not \[5, 5\]"),
         ({"mode": "online"}, "was saved with mode='exact' and not 'online'"),
-        ({"sizes": (4, 9)}, "is of agents and observation sizes"),
+        ({"sizes": (4, 9)}, "has the agents and observation sizes"),
     ],
 )
 def test_another_team_is_refused_and_stays_as_it_was(tmp_path, change, message):
@@ -160,7 +160,7 @@ def test_a_damaged_matcher_state_leaves_the_matcher_as_it_was(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "value", "name"),
-    [("hidden", [10**9, 10**9], "hidden is wrong"), ("updates", 10**12, "updates and batch_size is wrong")],
+    [("hidden", [10**9, 10**9], "hidden is invalid"), ("updates", 10**12, "updates and batch_size is invalid")],
 )
 def test_a_hostile_matchers_options_allocate_nothing(tmp_path, option, value, name):
     team_of(PPO).save(tmp_path / "team")

@@ -1,8 +1,8 @@
-"""SMAC, the paper's environment: battles in StarCraft II, through the genuine, unmodified ``smac`` package.
+"""SMAC, the paper's environment: battles in StarCraft II, through the original, unmodified ``smac`` package.
 
 ``parallel_env("5m_vs_6m")`` is a PettingZoo ``ParallelEnv``; ``vector_env("5m_vs_6m", 4)`` plays in four StarCrafts at
 once, each in its own process. The defaults are those of the paper's runs: difficulty 7, a won episode returns at most
-20 (more where shields grow back), the map's time limit, the last action and the agent's number appended to observations.
+20 (more if shields regenerate), the map's time limit, the last action and the agent's number appended to observations.
 
 docs/smac.md lists the versions that are needed and what depends on StarCraft's version.
 """

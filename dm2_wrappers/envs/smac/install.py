@@ -81,7 +81,7 @@ def program() -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"StarCraft II's program was not found, looked for {path} ({where}): {mend}")
     if not os.access(path, os.X_OK):
-        raise FileNotFoundError(f"StarCraft II's program may not be run: run chmod +x '{path}'")
+        raise FileNotFoundError(f"StarCraft II's program is not executable: run chmod +x '{path}'")
     return path
 
 

@@ -12,7 +12,7 @@ from typing import Any
 def old_shuffle() -> Iterator[None]:
     """While this lasts ``random.shuffle`` takes its second argument again, which Python 3.11 dropped.
 
-    pysc2 4.0.0 needs it when its colours are imported.
+    pysc2 4.0.0 needs it when its colors are imported.
     """
     present = random.shuffle
 

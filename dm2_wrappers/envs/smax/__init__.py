@@ -1,10 +1,10 @@
-"""SMAX, JaxMARL's StarCraft-like battles: the environment that runs everywhere.
+"""SMAX, JaxMARL's StarCraft-like battles, which do not need StarCraft II.
 
 ``parallel_env("5m_vs_6m")`` is a PettingZoo ``ParallelEnv``; ``vector_env("5m_vs_6m", 64)`` plays 64 battles at once
 as arrays (`dm2_wrappers.vector`). Both are the same jitted step, so both play the same episode for the same seed.
 
-SMAX is not SMAC: no shields, other ranges, a 32 x 32 map, a scripted enemy, one time limit for every scenario.
-Never report a figure of one as the other's.
+SMAX differs from SMAC: no shields, other weapon ranges, a 32 x 32 map, a scripted enemy, one time limit for every
+scenario. Never report a result on one as a result on the other.
 """
 
 from __future__ import annotations

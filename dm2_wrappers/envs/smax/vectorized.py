@@ -27,13 +27,13 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         scenario: A name from ``scenarios()``.
         num_envs: N, the number of battles.
         seed: Battle i is seeded with ``seed + i`` at the first ``reset``, unless that is given a seed; None is random.
-        reward_scale: Factor on JaxMARL's rewards. Its returns end at 2, SMAC's at 20: the default 10 makes them
-            alike, so that the paper's coefficient keeps its meaning.
+        reward_scale: Factor on JaxMARL's rewards. Their returns are at most 2, SMAC's at most 20. With the default
+            of 10 both are at most 20, so you can use the paper's coefficient.
         death: "absorb": a dead agent stays until the episode ends, with a zero observation and stop as its only
             action, and still earns the team's reward (as in SMAC). "remove": it is terminated at its death.
         invalid_action: "error": an unavailable action is a ``ValueError``, before anything changes. "noop": the
             agent stops instead.
-        max_steps: Time limit of an episode, a truncation; None is JaxMARL's own, which comes out at 101 steps.
+        max_steps: Time limit of an episode, a truncation. None: JaxMARL's own, which is 101 steps.
         **smax_options: Further arguments of JaxMARL's ``HeuristicEnemySMAX``, e.g. ``walls_cause_death=False``,
             ``see_enemy_actions``, ``attack_mode="random"``.
     """
