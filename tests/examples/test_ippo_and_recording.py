@@ -168,7 +168,7 @@ def test_demo_starts_two_programs_with_equal_options(tmp_path, monkeypatch):
 
     monkeypatch.setattr("demo.subprocess.Popen", Process)
     args = demo.Args(env=TINY, demos=tmp_path / "tiny.npz", steps=128, seed=3, eval_episodes=5, out=tmp_path)
-    with pytest.raises(SystemExit, match="^ippo failed: see the messages above"):
+    with pytest.raises(SystemExit, match=r"^ippo failed: see the messages above"):
         demo.train_both(args)
     parsed = [tyro.cli(ippo_sb3.Args, args=command[2:]) for command in started]
     for name, each in zip(("dm2", "ippo"), parsed, strict=True):

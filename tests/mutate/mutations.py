@@ -84,7 +84,7 @@ def mutations(root: Path, path: Path) -> Iterator[Mutation]:
     tree, excluded = get_ast_from_path(path), _excluded(path.read_text())
     for name in ["DeleteStatement", *OPERATORS]:
         places = (at for node in ast_nodes(tree) for at in _operator(name).mutation_positions(node))
-        for occurrence, (start, end) in enumerate(places):
+        for occurrence, (start, _) in enumerate(places):
             if not any(first <= tuple(start) <= last for first, last in excluded):
                 yield Mutation(str(path.relative_to(root)), name, occurrence, start[0])
 
