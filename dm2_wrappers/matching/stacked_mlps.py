@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from dm2_wrappers.matching.networks import TINY
 
+# Rows per side in a tile: its temporaries then take about 1.5 MB.
+_TILE = 256
+
 
 class StackedMLPs:
     """K networks of two tanh layers as stacked tensors: logit = w3 . tanh(W2 tanh(W1 x + b1) + b2) + b3.
@@ -26,7 +29,7 @@ class StackedMLPs:
         self._sizes = sizes
         self._weights = torch.zeros(len(sizes), sum(i * o for i, o in self._shapes), device=device)
         self._gradients = torch.zeros_like(self._weights)
-        self._work: tuple[Tensor, ...] = (torch.empty(0),)
+        self._work: dict[tuple[int, int], list[Tensor]] = {}
         self._rows = list(self._weights)  # one tensor per agent, so that Adam can skip inactive agents
         # 1 at an agent's own inputs, 0 at its padding, whose weights stay 0 regardless of the padding's values. [K, D, 1]
         self._inputs = (torch.arange(widths[0])[:, None] < torch.tensor(sizes)[:, None, None]).float().to(device)
@@ -53,70 +56,33 @@ class StackedMLPs:
 
     def logits(self, observations: Tensor) -> Tensor:
         """See `Networks`."""
-        w1, b1, w2, b2, w3, b3 = self._split(self._weights)
-        h1 = _tanh_(torch.baddbmm(b1, observations, w1))
-        return torch.baddbmm(b3, _tanh_(torch.baddbmm(b2, h1, w2)), w3).squeeze(2)
+        w1, b1, w2, b2, w3, b3 = _sigmoids(*self._split(self._weights))
+        s1 = torch.baddbmm(b1, observations, w1).sigmoid_()
+        return torch.baddbmm(b3, torch.baddbmm(b2, s1, w2).sigmoid_(), w3).squeeze(2)
 
     @torch.no_grad()
     def backward(
         self, expert: Tensor, policy: Tensor, alpha: Tensor, active: Sequence[bool], gradient_penalty: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Networks`."""
-        w1, b1, w2, b2, w3, b3 = self._split(self._weights)
-        g_w1, g_b1, g_w2, g_b2, g_w3, g_b3 = self._split(self._gradients)  # g_y: the loss's gradient w.r.t. y
-        x, (h1, d1, g_a1), (h2, d2, g_a2), (s, u, v, g_s, g_u), (p, g_p) = self._workspace(*expert.shape)
-        # Rows of h, d, g_a: B experts and B policy ("real", the rows of x), then B interpolates ("between").
-        batch = expert.shape[1]
-        real, between = slice(0, 2 * batch), slice(2 * batch, 3 * batch)
-        alpha = alpha.unsqueeze(2)
-        torch.cat((expert, policy), dim=1, out=x)
+        """See `Networks`.
 
-        # Forward. W1 i + b1 of an interpolate i is the interpolate of two W1 x + b1: it needs no product.
-        torch.baddbmm(b1, x, w1, out=h1[:, real])
-        torch.lerp(h1[:, batch : 2 * batch], h1[:, :batch], alpha, out=h1[:, between])
-        _tanh_(h1)
-        _tanh_(torch.baddbmm(b2, h1, w2, out=h2))
-        for h, d in ((h1, d1), (h2, d2)):
-            torch.mul(h, h, out=d).neg_().add_(1)  # tanh' = 1 - tanh^2
-        logits = torch.mul(h2[:, real], w3.mT, out=g_a2[:, real]).sum(2) + b3.squeeze(2)
-
-        # The penalty, forward. p, s and u are the gradients of the logit with respect to W2 h1 + b2, h1 and W1 i + b1.
-        # The input's gradient is W1 u, and its squared norm u . v with v = (W1^T W1) u.
-        torch.mul(d2[:, between], w3.mT, out=p)
-        torch.bmm(p, w2.mT, out=s)
-        torch.mul(d1[:, between], s, out=u)
-        torch.bmm(u, w1.mT @ w1, out=v)
-        norms = torch.mul(u, v, out=g_u).sum(2).clamp_(min=0).add_(TINY).sqrt_()
-
-        # The penalty, backward: (|W1 u| - 1)^2 has the gradient 2 (1 - 1 / |W1 u|) v with respect to u.
-        scale = (1 - 1 / norms).mul_(2 * gradient_penalty / batch).unsqueeze(2)
-        torch.mul(scale, v, out=g_u)
-        torch.mul(g_u, d1[:, between], out=g_s)
-        torch.bmm(g_s, w2, out=g_p)
-
-        # The logits, backward: those of softplus(-logit) / B for the experts and of softplus(logit) / B for the policy.
-        g_logits = torch.sigmoid(logits)
-        g_logits[:, :batch] -= 1
-        g_logits = g_logits.div_(batch).unsqueeze(2)
-
-        # Both together, from the last layer to the first. tanh'' = -2 tanh tanh' takes the penalty to the layers below.
-        torch.sum(g_logits, 1, keepdim=True, out=g_b3)
-        torch.add((h2[:, real] * g_logits).sum(1), (g_p * d2[:, between]).sum(1), out=g_w3.squeeze(2))
-        torch.mul(g_logits, w3.mT, out=g_a2[:, real])
-        torch.mul(g_p, w3.mT, out=g_a2[:, between]).mul_(h2[:, between]).mul_(-2)
-        g_a2 *= d2
-        torch.bmm(h1.mT, g_a2, out=g_w2).baddbmm_(g_s.mT, p)
-        torch.sum(g_a2, 1, keepdim=True, out=g_b2)
-        torch.bmm(g_a2, w2.mT, out=g_a1)
-        g_a1[:, between].addcmul_(g_u.mul_(s), h1[:, between], value=-2)
-        g_a1 *= d1
-        g_a1[:, :batch].addcmul_(alpha, g_a1[:, between])
-        g_a1[:, batch : 2 * batch].addcmul_(1 - alpha, g_a1[:, between])
-        torch.bmm(x.mT, g_a1[:, real], out=g_w1).baddbmm_(w1, torch.mul(scale, u, out=g_u).mT @ u).mul_(self._inputs)
-        torch.sum(g_a1[:, real], 1, keepdim=True, out=g_b1)
+        Walks the minibatch in tiles that stay in the cache, because the temporaries of all rows do not.
+        """
+        agents, batch, _ = expert.shape
+        self._gradients.zero_()
+        out = expert.new_empty(3, agents, batch)  # logits of the experts and of the policy, norms
+        # As many agents as fill a tile when batches are small; a part of one agent's rows when they are large.
+        for some in torch.arange(agents).split(max(1, _TILE // batch)):
+            block = slice(int(some[0]), int(some[-1]) + 1)
+            tile = _Tile(self._split(self._weights[block]), self._split(self._gradients[block]), batch, gradient_penalty)
+            for first in range(0, batch, _TILE):
+                rows = slice(first, min(first + _TILE, batch))
+                work = self._workspace(len(some), rows.stop - rows.start)
+                tile.add(expert[block, rows], policy[block, rows], alpha[block, rows], work, out[:, block, rows])
+            tile.finish(self._inputs[block])
         for row, gradient, trained in zip(self._rows, self._gradients, active, strict=True):
             row.grad = gradient if trained else None
-        return logits[:, :batch], logits[:, batch:], norms
+        return out[0], out[1], out[2]
 
     def gradient_norms(self) -> Tensor:
         """See `Networks`."""
@@ -130,17 +96,106 @@ class StackedMLPs:
     def load_streams(self, streams: Sequence[Any]) -> None:
         """See `Networks`."""
 
-    def _workspace(self, agents: int, batch: int, size: int) -> tuple[Tensor, ...]:
-        """Memory for `backward`, kept because page faults of fresh memory would cost a third of its time."""
-        if self._work[0].shape != (agents, 2 * batch, size):
-            new = self._weights.new_empty
+    def _workspace(self, agents: int, rows: int) -> list[Tensor]:
+        """Memory for a tile, kept because page faults of fresh memory would cost a third of its time."""
+        if (agents, rows) not in self._work:
             width1, width2 = (o for _, o in self._shapes[0:4:2])
-            large = (new(3, agents, 3 * batch, width) for width in (width1, width2))
-            small = (new(5, agents, batch, width1), new(2, agents, batch, width2))
-            self._work = (new(agents, 2 * batch, size), *large, *small)
-        return self._work
+            shapes = [(3 * rows, width) for width in (width1, width1, width1, width2, width2, width2)]
+            shapes += [(rows, width) for width in (width1, width1, width1, width1, width2, width2)]
+            self._work[agents, rows] = [self._weights.new_empty(agents, *shape) for shape in shapes]
+        return self._work[agents, rows]
 
 
-def _tanh_(x: Tensor) -> Tensor:
-    """Tanh in place, as 2 sigmoid(2 x) - 1: several times faster than torch.tanh on some CPUs, 2e-7 from it at most."""
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+def _sigmoids(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor) -> tuple[Tensor, ...]:
+    """The weights of the same network with sigmoid layers, since tanh x = 2 sigmoid(2 x) - 1.
+
+    Torch computes a sigmoid several times faster than a tanh on some CPUs; the logits differ by rounding only.
+    """
+    return 2 * w1, 2 * b1, 4 * w2, 2 * (b2 - w2.sum(1, keepdim=True)), 2 * w3, b3 - w3.sum(1, keepdim=True)
+
+
+class _Tile:
+    """Adds up the gradient of the loss for some agents, a tile of their rows at a time.
+
+    Below, h = 2 s - 1 is the tanh of a layer, s the sigmoid that it is computed with, and e = s (1 - s), so that tanh' =
+    1 - h^2 = 4 e and tanh'' = -2 h tanh'. The constant factors are in the (small) weights, so that fewer operations go
+    over all rows. ``g_y`` is the loss's gradient with respect to y.
+
+    Args:
+        weights: W1, b1, W2, b2, w3, b3.
+        gradients: Of the same; zeros at first.
+        batch: B, rows per side in the whole minibatch.
+        gradient_penalty: Its weight.
+    """
+
+    def __init__(self, weights: list[Tensor], gradients: list[Tensor], batch: int, gradient_penalty: float) -> None:
+        self.weights, self.gradients, self.batch, self.penalty = weights, gradients, batch, gradient_penalty
+        self.sigmoids = _sigmoids(*weights)
+        self.gram = weights[0].mT @ weights[0]
+        self.outer = torch.zeros_like(self.gram)  # sum of scale * u u^T, see `add`
+        self.w2t4, self.w3t4 = 4 * weights[2].mT, 4 * weights[4].mT
+
+    def add(self, expert: Tensor, policy: Tensor, alpha: Tensor, work: list[Tensor], out: Tensor) -> None:
+        """Add these rows' share, [agents, rows, D] per side; ``out`` gets both logits and the norms."""
+        w1, b1, w2, b2, w3, b3 = self.sigmoids
+        g_w1, g_b1, g_w2, g_b2, g_w3, g_b3 = self.gradients
+        s1, e1, g_a1, s2, e2, g_a2, s, u, v, g_s, p, g_p = work
+        # Rows of the first six: experts and policy ("real"), then interpolates ("between").
+        rows = expert.shape[1]
+        real, between = slice(0, 2 * rows), slice(2 * rows, 3 * rows)
+        alpha = alpha.unsqueeze(2)
+
+        # Forward. W1 i + b1 of an interpolate i is the interpolate of two W1 x + b1: it needs no product.
+        torch.baddbmm(b1, expert, w1, out=s1[:, :rows])
+        torch.baddbmm(b1, policy, w1, out=s1[:, rows : 2 * rows])
+        torch.lerp(s1[:, rows : 2 * rows], s1[:, :rows], alpha, out=s1[:, between])
+        s1.sigmoid_()
+        torch.baddbmm(b2, s1, w2, out=s2).sigmoid_()
+        torch.addcmul(s1, s1, s1, value=-1, out=e1)
+        torch.addcmul(s2, s2, s2, value=-1, out=e2)
+        logits = torch.baddbmm(b3, s2[:, real], w3)
+        out[:2] = logits.view(len(logits), 2, rows).transpose(0, 1)
+
+        # The penalty, forward. p, s and u are the gradients of the logit with respect to W2 h1 + b2, h1 and W1 i + b1.
+        # The input's gradient is W1 u, and its squared norm u . v with v = (W1^T W1) u.
+        torch.mul(e2[:, between], self.w3t4, out=p)
+        torch.bmm(p, self.w2t4, out=s)  # 4 s
+        torch.mul(e1[:, between], s, out=u)
+        torch.bmm(u, self.gram, out=v)
+        norms = torch.mul(u, v, out=g_s).sum(2).clamp_(min=0).add_(TINY).sqrt_()
+        out[2] = norms
+
+        # The penalty, backward: (|W1 u| - 1)^2 has the gradient 2 (1 - 1 / |W1 u|) v with respect to u. v becomes 2 g_u.
+        scale = (1 - 1 / norms).mul_(4 * self.penalty / self.batch).unsqueeze(2)
+        v *= scale
+        torch.mul(v, e1[:, between], out=g_s)  # g_s / 2
+        torch.bmm(g_s, w2, out=g_p)  # 2 g_p
+
+        # The logits, backward: those of softplus(-logit) / B for the experts and of softplus(logit) / B for the policy.
+        g_logits = logits.sigmoid_()
+        g_logits[:, :rows] -= 1
+        g_logits /= self.batch
+
+        # Both together, from the last layer to the first.
+        total = g_logits.sum(1, keepdim=True)
+        g_b3 += total
+        g_w3.baddbmm_(s2[:, real].mT, g_logits, alpha=2).sub_(total)
+        g_w3 += e2[:, between].mul_(g_p).sum(1).mul_(2).unsqueeze(2)
+        torch.mul(e2[:, real], g_logits, out=g_a2[:, real]).mul_(self.w3t4)
+        g_p *= p  # now 2 g_p p, and tanh'' of it is -2 h2 times that
+        torch.addcmul(g_p, g_p, s2[:, between], value=-2, out=g_a2[:, between])
+        total = g_a2.sum(1, keepdim=True)
+        g_b2 += total
+        g_w2.baddbmm_(s1.mT, g_a2, alpha=2).baddbmm_(g_s.mT, p, alpha=2).sub_(total)
+        torch.bmm(g_a2, self.w2t4, out=g_a1).mul_(e1)
+        v *= u
+        g_a1[:, between].add_(v).addcmul_(v, s1[:, between], value=-2)
+        g_a1[:, :rows].addcmul_(alpha, g_a1[:, between])
+        g_a1[:, rows : 2 * rows].addcmul_(1 - alpha, g_a1[:, between])
+        g_w1.baddbmm_(expert.mT, g_a1[:, :rows]).baddbmm_(policy.mT, g_a1[:, rows : 2 * rows])
+        g_b1 += g_a1[:, real].sum(1, keepdim=True)
+        self.outer.baddbmm_(torch.mul(scale, u, out=g_s).mT, u, alpha=0.5)
+
+    def finish(self, inputs: Tensor) -> None:
+        """Add the share of the penalty that has W1 as a factor; the padding's weights get no gradient."""
+        self.gradients[0].baddbmm_(self.weights[0], self.outer).mul_(inputs)

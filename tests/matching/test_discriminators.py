@@ -57,12 +57,14 @@ def plain_copies(discriminators, hidden=(64, 64)):
     return copies
 
 
-@pytest.mark.parametrize("hidden", [(64, 64), (5, 9)])
-def test_gradients_are_autograds(hidden):
+@pytest.mark.parametrize("rows", [1, 16, 100, 600])  # the last two: not all agents, or not all rows, in one tile
+@pytest.mark.parametrize("hidden", [(64, 64), (5, 9), (9, 5)])
+def test_gradients_are_autograds(hidden, rows):
     sizes = (7, 4, 7)
     networks = StackedMLPs([mlp(size, hidden) for size in sizes], sizes)
     networks._weights.mul_(2)  # away from the initialisation: gradients that are not small
-    expert, policy, alpha = batch(sizes)
+    expert, policy, alpha = batch(sizes, rows=rows)
+    networks.backward(policy, expert, alpha, [True] * 3, 1.0)  # what an earlier minibatch leaves behind does not matter
     logits_e, logits_p, norms = networks.backward(expert, policy, alpha, [True] * 3, 10.0)
     for k, size in enumerate(sizes):
         network = mlp(size, hidden)
