@@ -28,6 +28,7 @@ from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
 from dm2_wrappers.matching.one_process import OneProcess
+from dm2_wrappers.matching.standardization import Standardization
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
@@ -52,6 +53,9 @@ class DistributionMatcher(OneProcess, Matcher):
             since the previous update (if these exceed ``buffer_size``, over those kept). The offset is 0 before the
             first update, and an update without new live transitions of an agent does not change that agent's offset.
         keep_buffer: Keep policy transitions across updates; False empties the buffer after each.
+        standardize: Let the discriminators see each feature less its mean in the agent's demonstrations, divided by its
+            standard deviation there (at least 5 % of its range), so that the gradient penalty means the same on every
+            scale. A feature that is constant in the agent's demonstrations is left out.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd, and pays in evaluation mode (no dropout, fixed batch normalization).
         seed: Of weights, minibatches and dropout; an agent's depend on the seed and its name only.
@@ -82,6 +86,7 @@ class DistributionMatcher(OneProcess, Matcher):
         reward: str = "logit",
         center: bool = True,
         keep_buffer: bool = True,
+        standardize: bool = False,
         module: Callable[[str, int], nn.Module] | None = None,
         seed: int | None = None,
         device: str | torch.device = "cpu",
@@ -103,6 +108,7 @@ class DistributionMatcher(OneProcess, Matcher):
             "reward": _checks.choice("reward", reward, tuple(FUNCTIONS)),
             "center": _checks.flag("center", center),
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
+            "standardize": _checks.flag("standardize", standardize),
             "seed": _checks.integer("seed", seed, none=True),
         }
         self.custom_networks = module is not None
@@ -125,6 +131,8 @@ class DistributionMatcher(OneProcess, Matcher):
         self._inputs = AgentInputs(self.agents, self.sizes, self._device)
         observations = [demonstrations.observations(agent) for agent in self.agents]
         experts = self._inputs.stacked(observations)
+        if self.options["standardize"]:
+            self.discriminators.standardization = Standardization(experts, [len(rows) for rows in observations])
         self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
         self._buffer = self._empty_buffer()
         self._pay = GailReward(self.discriminators, reward)
