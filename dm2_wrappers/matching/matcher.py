@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
+from dm2_wrappers.matching.diagnosis import Diagnosis
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
@@ -130,12 +131,13 @@ class DistributionMatcher(OneProcess, Matcher):
         self._device = self.discriminators.device
         self._inputs = AgentInputs(self.agents, self.sizes, self._device)
         observations = [demonstrations.observations(agent) for agent in self.agents]
-        experts = self._inputs.stacked(observations)
+        experts = self._inputs.stacked(observations, any_scale=self.options["standardize"])
         if self.options["standardize"]:
             self.discriminators.standardization = Standardization(experts, [len(rows) for rows in observations])
         self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
         self._buffer = self._empty_buffer()
         self._pay = GailReward(self.discriminators, reward)
+        self._diagnosis = Diagnosis(self.agents, self.sizes, self.options["standardize"])
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
         self._remember_process()
@@ -189,14 +191,18 @@ class DistributionMatcher(OneProcess, Matcher):
         Returns:
             "trained", 1 or 0; "transitions", the new live ones of all agents; "offset/<agent>". If it trained: the mean
             over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy", "expert_logit" and
-            "policy_logit", both over all trained agents and as "<name>/<agent>"; and "gail_reward_std/<agent>", the
-            standard deviation of r_gail over the agent's new live transitions. Agents without transitions in the buffer
-            are not trained.
+            "policy_logit", both over all trained agents and as "<name>/<agent>"; "gail_reward_std/<agent>", the standard
+            deviation of r_gail over the agent's new live transitions; and "separation/<agent>", "single_feature/<agent>"
+            and "single_feature_index/<agent>", which say whether a discriminator is blind or knows by one feature alone
+            (`dm2_wrappers.matching.diagnosis`). Agents without transitions in the buffer are not trained.
 
         Raises:
             ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
                 all discriminators are as before the update.
             RuntimeError: Another process made this matcher.
+
+        Warns:
+            UserWarning: A discriminator is blind, or knows by one feature alone; once each.
         """
         self._check_process()
         metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
@@ -319,14 +325,15 @@ class DistributionMatcher(OneProcess, Matcher):
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
         active = [count > 0 for count in self._buffer.counts.tolist()]
-        minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
-        history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
+        history = []
+        for expert, policy, alpha in self._minibatches.draw(self._buffer, self.updates, self.batch_size):  # line 8
+            history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
         metrics: dict[str, float] = {}
         for name in history[0]:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
             of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self.agents) if active[k]}
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
-        return metrics
+        return metrics | self._diagnosis.metrics(self.discriminators, expert, policy, active)
 
     def _measure(self) -> dict[str, float]:
         """The new offsets, and the standard deviation of each agent's reward since the last update."""
