@@ -108,7 +108,8 @@ class Mixing:
         )
         self.array = as_array(self.schedule, self._agents)
         self._returns = []
-        self._live_steps, self._env, self._gail = (np.zeros_like(each) for each in (self._live_steps, self._env, self._gail))
+        self._live_steps = np.zeros_like(self._live_steps)
+        self._env, self._gail = np.zeros_like(self._env), np.zeros_like(self._gail)
 
     def state_dict(self) -> dict[str, Any] | None:
         """The schedule's state and what it has not been told yet; None without a schedule."""
