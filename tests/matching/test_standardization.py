@@ -53,7 +53,7 @@ def test_units_change_nothing(networks):
     for agent, size in zip(AGENTS, (3, 2), strict=True):
         scaled._observations[agent] = scaled._observations[agent] * factors[:size] + shift[:size]
     observations, alive = rollout()
-    options = {"updates": 5, "batch_size": 16, "standardize": True, "seed": 0, **networks}
+    options = {"updates": 5, "batch_size": 16, "standardize": True, "gradient_penalty": 10.0, "seed": 0, **networks}
     one, other = DistributionMatcher(Experts(), **options), DistributionMatcher(scaled, **options)
     metrics = []
     for matcher, seen in ((one, observations), (other, observations * factors + shift)):
@@ -130,6 +130,14 @@ def test_a_state_of_another_scale_is_refused(mine, change, message):
     with pytest.raises(ValueError, match=message):
         matcher.load_state_dict(state)
     assert same(matcher.state_dict(), before)
+
+
+def test_the_penalty_is_10_and_1_for_standardized_observations():
+    assert make().discriminators.gradient_penalty == make().options["gradient_penalty"] == 10.0
+    assert (
+        make(standardize=True).discriminators.gradient_penalty == make(standardize=True).options["gradient_penalty"] == 1.0
+    )
+    assert make(standardize=True, gradient_penalty=3).discriminators.gradient_penalty == 3.0
 
 
 def test_raw_states_have_no_scale():
