@@ -18,7 +18,11 @@ _NAMES = {
     "evaluate": "dm2_wrappers.evaluation",
     "vectorize": "dm2_wrappers.vector",
 }
-_MODULES = ("compatibility", "envs", "lockstep", "sb3", "tabular")
+# Public module -> where it is.
+_MODULES = {
+    **{name: f"dm2_wrappers.{name}" for name in ("compatibility", "envs", "lockstep", "sb3", "tabular")},
+    "schedules": "dm2_wrappers.matching.schedules",
+}
 
 __all__ = ["__version__", *sorted(_NAMES), *_MODULES]
 
@@ -27,7 +31,7 @@ def __getattr__(name: str) -> Any:
     if name in _NAMES:
         return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(_MODULES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -20,10 +20,10 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, PendingSteps
-from dm2_wrappers.matching.coefficient import as_array, checked
+from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
-from dm2_wrappers.vector.base import joint_ends
+from dm2_wrappers.vector.base import joint_ends, present_after, present_at_reset
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 from dm2_wrappers.vector.reader import ParallelReader, Seen
 
@@ -74,20 +74,45 @@ class _RewardMixer:
 
     @property
     def coefficient(self) -> Coefficient:
-        """The paper's c, for all agents or ``{agent: c}``. You can assign it at any time."""
-        return self._coefficient
+        """The paper's c, for all agents or ``{agent: c}``, or a schedule. You can assign it at any time."""
+        return self._mixing.coefficient
 
     @coefficient.setter
     def coefficient(self, value: Coefficient) -> None:
-        self._coefficient = checked(value, self.matcher.agents)
-        self._c = as_array(self._coefficient, self.matcher.agents)
+        self._mixing = Mixing(value, self.matcher)
+
+    @property
+    def current_coefficient(self) -> dict[str, float]:
+        """Each agent's present c."""
+        return self._mixing.by_agent()
 
     def update(self) -> dict[str, float]:
         """Train the discriminators (lines 8 and 9 of Algorithm 1) and return the metrics of `DistributionMatcher.update`."""
         self.flush()
         self._steps_before_update = None
         self.metrics = self.matcher.update()
+        self._mixing.updated(self.env_coefficient)
         return self.metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """The matcher's state and the schedule's; what was seen is handed to the matcher first, as by `flush`."""
+        self.flush()
+        return {"matcher": self.matcher.state_dict(), "schedule": self._mixing.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned; ``coefficient`` must be the same schedule. Then reset the environment.
+
+        Raises:
+            ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule.
+        """
+        self._pending.clear()
+        before = self.matcher.state_dict()
+        self.matcher.load_state_dict(state["matcher"])
+        try:
+            self._mixing.load_state_dict(state["schedule"])
+        except Exception:
+            self.matcher.load_state_dict(before)
+            raise
 
     def flush(self) -> None:
         """Pass the observations since the last update to the matcher now. ``update_every`` starts counting again."""
@@ -105,10 +130,18 @@ class _RewardMixer:
         alive: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None,
+        present: NDArray[np.bool_],
+        rewards: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float32]],
     ) -> None:
-        """Record one joint step that was taken from these observations [N, K, D] (line 6)."""
+        """Record one joint step that was taken from these observations [N, K, D] (line 6).
+
+        ``rewards`` are the environment's own, those that it paid (which another wrapper may have shaped), and r_gail.
+        """
         if not self.training:
             return
+        own, env_rewards, gail_rewards = rewards
+        self._mixing.count(own, present, ended, broken)
+        self._mixing.paid(env_rewards, gail_rewards, alive)
         self._pending.append(observations, alive, ended, broken)
         self._unrecorded_steps += len(observations)
         if len(self._pending) * len(observations) >= self.matcher.buffer_size:
@@ -144,7 +177,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
         demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` if you want other options than the defaults.
-        coefficient: The paper's c, for all agents or ``{agent: c}``.
+        coefficient: The paper's c, for all agents or ``{agent: c}``, or a schedule (`dm2_wrappers.matching.schedules`).
         env_coefficient: Factor on the environment's reward. With 0 the agents are paid r_gail alone.
         update_every: Call ``update()`` automatically after this many joint steps. None: call it yourself after each rollout.
 
@@ -187,6 +220,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         """Start a new episode."""
         observations, env_infos = self._reader.reset(seed, options)
         self._pending.cut()
+        self._mixing.restart()
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})
         for agent in observations:
@@ -207,10 +241,18 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         for k, agent in enumerate(self.possible_agents):
             if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
                 env_reward, gail_reward = float(outcome.rewards[k]), float(gail_rewards[k])
-                rewards[agent] = self.env_coefficient * env_reward + float(self._c[k]) * gail_reward
+                rewards[agent] = self.env_coefficient * env_reward + float(self._mixing.array[k]) * gail_reward
                 # A new dict, because the environment may keep its own from step to step.
                 infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
-        self._saw(before.observations[None], before.alive[None], np.array([outcome.over]), np.array([outcome.broken]))
+        own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards
+        self._saw(
+            before.observations[None],
+            before.alive[None],
+            np.array([outcome.over]),
+            np.array([outcome.broken]),
+            before.present[None],
+            (own[None], outcome.rewards[None], gail_rewards[None]),
+        )
         return observations, rewards, terminations, truncations, infos
 
 
@@ -245,6 +287,7 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         self.matcher.demonstrations.check_compatible(venv.possible_agents, venv.observation_sizes, venv.env_id)
         self._observations: NDArray[np.float32] | None = None
         self._alive: NDArray[np.bool_]
+        self._present: NDArray[np.bool_]
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
@@ -252,7 +295,8 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         """Start a new episode in every sub-environment."""
         self._observations, infos = self.env.reset(seed=seed, options=options)
         self._pending.cut()
-        self._alive = infos["alive"]
+        self._mixing.restart()
+        self._alive, self._present = infos["alive"], present_at_reset(infos)
         nothing = np.zeros(self._alive.shape, np.float32)
         return self._observations, {**infos, "env_reward": nothing, "gail_reward": nothing.copy()}
 
@@ -260,9 +304,9 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         """Take one joint step in every sub-environment; the rewards are the mixed ones."""
         if self._observations is None:
             raise RuntimeError("call reset() before step()")
-        before, alive = self._observations, self._alive
+        before, alive, present = self._observations, self._alive, self._present
         self._observations, env_rewards, terminations, truncations, infos = self.env.step(actions)
-        self._alive = infos["alive"]
+        self._alive, self._present = infos["alive"], present_after(terminations, truncations, infos)
         if not np.isfinite(env_rewards).all():
             i, k = np.argwhere(~np.isfinite(env_rewards))[0]
             raise ValueError(
@@ -270,7 +314,9 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
                 f"sub-environment {i} got {env_rewards[i, k]}"
             )
         gail_rewards = self.matcher.rewards(before, alive)
-        rewards = (self.env_coefficient * env_rewards + self._c * gail_rewards).astype(np.float32)
+        rewards = (self.env_coefficient * env_rewards + self._mixing.array * gail_rewards).astype(np.float32)
+        own = infos.get("env_reward", env_rewards)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
-        self._saw(before, alive, joint_ends(terminations, truncations), infos.get("broken"))
+        ended, broken = joint_ends(terminations, truncations), infos.get("broken")
+        self._saw(before, alive, ended, broken, present, (own, env_rewards, gail_rewards))
         return self._observations, rewards, terminations, truncations, infos

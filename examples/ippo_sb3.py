@@ -190,10 +190,10 @@ def learn(team: dm2.sb3.IndependentLearners, steps: int, bar: tqdm, run: Path) -
         raise KeyboardInterrupt(f"The team after {team.num_timesteps:,} steps is in {run / 'stopped.zip'}.")
 
 
-def coefficient(args: Args, agents: tuple[str, ...], done: float) -> dict[str, float]:
-    """Each agent's c when a share ``done`` of the run is done."""
+def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, float]:
+    """Each agent's c from a step on, until the next evaluation."""
     c = args.coefficient or 0.0
-    c = c * (1 - done) if args.anneal else c
+    c = dm2.schedules.LinearFall(c, steps=args.steps).at(step) if args.anneal else c
     return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
 
 
@@ -229,7 +229,7 @@ def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_en
     if demos is not None:
         matching = {
             "matcher": dm2.DistributionMatcher(demos, seed=args.seed, device=args.learner.device, **asdict(args.matcher)),
-            "coefficient": coefficient(args, venv.possible_agents, done=0.0),
+            "coefficient": coefficient(args, venv.possible_agents, step=0),
             "env_coefficient": args.env_coefficient,
         }
     team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
@@ -260,7 +260,7 @@ def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_en
         while team.num_timesteps < args.steps:
             before = team.num_timesteps
             if demos is not None:
-                team.coefficient = coefficient(args, team.agents, done=before / args.steps)
+                team.coefficient = coefficient(args, team.agents, step=before)
             learn(team, min(args.eval_every, args.steps - before), bar, run)
             evaluate()
             team.save(checkpoint)

@@ -64,6 +64,7 @@ class Lockstep:
     Attributes:
         streams: Each agent's random streams, as they are between two of its turns.
         listeners: Functions that are called with the `JointStep` after each joint step, before any loop continues.
+        resets: How often the joint environment was reset.
     """
 
     def __init__(self, env: MultiAgentVectorEnv, *, seed: int | None = None) -> None:
@@ -71,6 +72,7 @@ class Lockstep:
         self.streams = {agent: GlobalRNGState.seeded(derive_seed(seed, "agent", agent)) for agent in env.possible_agents}
         self.env_stream = GlobalRNGState.seeded(derive_seed(seed, "environment"))
         self.listeners: list[Callable[[JointStep], None]] = []
+        self.resets = 0
         self.last_step: JointStep | None = None
         self.observations: NDArray[np.float32] | None = None
         self.present: NDArray[np.bool_] | None = None
@@ -234,6 +236,7 @@ class Lockstep:
             if resetting:
                 self.observations, self.infos = self.env.reset(seed=self._env_seed)
                 self._env_seed = None
+                self.resets += 1
                 self.present = present_at_reset(self.infos)
                 self._check_finite("observation", self.observations)
         finally:

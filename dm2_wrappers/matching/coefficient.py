@@ -1,36 +1,124 @@
-"""The paper's reward mixture coefficient c (line 11 of Algorithm 1): one for all agents, or one for each."""
+"""The paper's reward mixture coefficient c (line 11 of Algorithm 1): one for all agents, one for each, or a schedule."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers import _checks
 
-Coefficient = float | Mapping[str, float]
+if TYPE_CHECKING:
+    from dm2_wrappers.demonstrations import Demonstrations
+
+Numbers = float | Mapping[str, float]
 _LARGEST = 1e18  # the mixed reward must fit float32
 
 
+@dataclass(frozen=True)
+class Progress:
+    """What a schedule is told at an update; r_gail and r_env are those of the steps since the update before.
+
+    Attributes:
+        steps: Joint environment steps, summed over sub-environments, since the schedule was given to its wrapper.
+        returns: The environment's own returns (the mean over the agents that were present) of the episodes that ended
+            since the last update, [E]. Episodes that the simulator broke do not count.
+        live_steps: How many steps each agent was alive, [K]; where it is 0 the next four are 0, too.
+        env_mean: The mean of each agent's env_coefficient * r_env over its live steps, [K].
+        env_std: Its standard deviation, [K].
+        gail_mean: The mean of each agent's r_gail, before c, over its live steps, [K].
+        gail_std: Its standard deviation, [K].
+    """
+
+    steps: int
+    returns: NDArray[np.float64]
+    live_steps: NDArray[np.int64]
+    env_mean: NDArray[np.float64]
+    env_std: NDArray[np.float64]
+    gail_mean: NDArray[np.float64]
+    gail_std: NDArray[np.float64]
+
+
+class Schedule(ABC):
+    """A coefficient that changes while the team learns; ``coefficient=`` takes one wherever it takes a number.
+
+    Only `coefficient` must be written. A schedule belongs to one team. For reproducible runs it must be deterministic:
+    its c may depend on what `update` was told, and on nothing else. Whatever it remembers belongs into `state_dict`.
+
+    Example:
+        >>> class Halving(Schedule):
+        ...     def __init__(self, c): self.c = c
+        ...     def coefficient(self): return self.c
+        ...     def update(self, progress): self.c /= 2
+        ...     def state_dict(self): return {"c": self.c}
+        ...     def load_state_dict(self, state): self.c = state["c"]
+    """
+
+    def begin(self, agents: Sequence[str], demonstrations: Demonstrations) -> None:  # noqa: B027  optional
+        """The schedule was given to a wrapper or a team; called before everything else, and never to start anew."""
+
+    @abstractmethod
+    def coefficient(self) -> Numbers:
+        """The present c, of at least 0: one for all agents, or ``{agent: c}`` of all agents."""
+
+    def update(self, progress: Progress) -> None:  # noqa: B027  optional
+        """Called once after each update of the discriminators, before the next reward is paid."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that `update` changes, in types that ``torch.load(weights_only=True)`` accepts."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027  optional
+        """Take over what `state_dict` returned."""
+
+
+Coefficient = Numbers | Schedule
+
+
 def checked(coefficient: Coefficient, agents: Sequence[str]) -> Coefficient:
-    """The coefficient as a float or a dict of floats, one for each agent.
+    """The coefficient as a float, a dict of floats, one for each agent, or a schedule.
 
     Raises:
         ValueError: Not a number between 0 and 1e18 for each agent.
     """
-    if not isinstance(coefficient, Mapping):
-        return _checked("coefficient", coefficient)
-    if set(coefficient) != set(agents):
+    if isinstance(coefficient, Schedule):
+        return coefficient
+    return checked_numbers("coefficient", coefficient, agents)
+
+
+def checked_numbers(name: str, numbers: Numbers, agents: Sequence[str] | None = None) -> Numbers:
+    """A float, or a dict of floats, one for each agent.
+
+    Args:
+        name: The option's name, for the error.
+        numbers: What the user gave.
+        agents: Names; None if they are not known yet.
+
+    Raises:
+        ValueError: Not a number between 0 and 1e18 for each agent.
+    """
+    if not isinstance(numbers, Mapping):
+        return _checked(name, numbers)
+    if agents is not None and set(numbers) != set(agents):
         raise ValueError(
-            f"coefficient must have one number for each of {list(agents)}, got numbers for {sorted(map(str, coefficient))}"
+            f"{name} must have one number for each of {list(agents)}, got numbers for {sorted(map(str, numbers))}"
         )
-    return {agent: _checked(f"coefficient of agent {agent!r}", coefficient[agent]) for agent in agents}
+    return {agent: _checked(f"{name} of agent {agent!r}", numbers[agent]) for agent in agents or numbers}
 
 
 def as_array(coefficient: Coefficient, agents: Sequence[str]) -> NDArray[np.float32]:
-    """Each agent's c, float32 [K]."""
+    """Each agent's present c, float32 [K].
+
+    Raises:
+        ValueError: A schedule's c is not a number between 0 and 1e18 for each agent.
+    """
+    if isinstance(coefficient, Schedule):
+        name = f"the coefficient of {type(coefficient).__name__}"
+        return as_array(checked_numbers(name, coefficient.coefficient(), agents), agents)
     if isinstance(coefficient, Mapping):
         return np.array([coefficient[agent] for agent in agents], np.float32)
     return np.full(len(agents), coefficient, np.float32)

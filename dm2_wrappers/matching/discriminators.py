@@ -27,6 +27,7 @@ from dm2_wrappers.matching.autograd_networks import AutogradNetworks
 from dm2_wrappers.matching.initialization import check_separate, initialized
 from dm2_wrappers.matching.networks import Networks
 from dm2_wrappers.matching.stacked_mlps import StackedMLPs
+from dm2_wrappers.matching.standardization import Standardization
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.rng_state import derive_seed
 
@@ -58,6 +59,10 @@ class Discriminators:
         seed: An agent's initial weights and dropout depend only on the seed and on its name, not on the other agents.
         device: Where to compute.
 
+    Attributes:
+        standardization: Turns observations into what the networks see; interpolates and the gradient penalty are then
+            those of the standardized observations. None, the default: the raw ones.
+
     Raises:
         ValueError: An option is out of range.
         TypeError: ``module`` is not a function, or does not make a new network for each agent.
@@ -86,6 +91,7 @@ class Discriminators:
         if len(self.agents) != len(sizes) or len(set(self.agents)) != len(sizes):
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
         self.device = _usable(device)
+        self.standardization: Standardization | None = None
         modules = [
             initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
             for agent, size in zip(self.agents, self.sizes, strict=True)
@@ -113,7 +119,10 @@ class Discriminators:
         rows = observations.to(self.device, torch.float32).reshape(-1, len(self.sizes), max(self.sizes))
         logits = rows.new_empty(rows.shape[:2])
         for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
-            out.copy_(self._networks.logits(some.transpose(0, 1)).T)
+            inputs = some.transpose(0, 1)
+            if self.standardization is not None:
+                inputs = self.standardization(inputs)
+            out.copy_(self._networks.logits(inputs).T)
         return logits.view(observations.shape[:-1])
 
     @standard_modes
@@ -145,6 +154,8 @@ class Discriminators:
             )
         trained = [True] * len(self.sizes) if active is None else [bool(flag) for flag in active]
         expert, policy, alpha = (_trainable(tensor, self.device) for tensor in (expert, policy, alpha))
+        if self.standardization is not None:
+            expert, policy = self.standardization(expert), self.standardization(policy)
         expert_logits, policy_logits, norms = self._networks.backward(expert, policy, alpha, trained, self.gradient_penalty)
         for agent, norm in zip(self.agents, self._networks.gradient_norms().tolist(), strict=True):
             if not norm <= _LARGEST_GRADIENT:
@@ -167,19 +178,27 @@ class Discriminators:
     @standard_modes
     def state_dict(self) -> dict[str, Any]:
         """A copy of weights, Adam's state and random streams, in types that ``torch.load(weights_only=True)`` accepts."""
-        return {
+        state = {
             "agents": list(self.agents),
             "sizes": list(self.sizes),
             "weights": [_clones(network) for network in self._networks.tensors()],
             "adam": {number: _clones(state) for number, state in self._adam.state_dict()["state"].items()},
             "streams": copy.deepcopy(self._networks.streams()),
         }
+        if self.standardization is not None:
+            state["standardization"] = self.standardization.state_dict()
+        return state
 
     def check_state(self, state: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if ``state`` has other agents, sizes or networks, or contains NaN or infinity."""
         for what, expected in (("agents", list(self.agents)), ("sizes", list(self.sizes))):
             if state.get(what) != expected:
                 raise ValueError(f"the saved discriminators have {what} {state.get(what)}, these have {expected}")
+        standardization = state.get("standardization")
+        if self.standardization is not None:
+            self.standardization.check_state(standardization)
+        elif standardization is not None:
+            raise ValueError("the saved discriminators see standardized observations, these raw ones: use standardize=True")
         saved, own = ([_shapes(network) for network in one] for one in (state["weights"], self._networks.tensors()))
         if saved != own:
             raise ValueError(f"the saved discriminators' networks (hidden, module) are {saved[0]}, these are {own[0]}")
@@ -208,6 +227,8 @@ class Discriminators:
             self._adam.load_state_dict({"state": copy.deepcopy(state["adam"]), "param_groups": groups})
         except (AttributeError, IndexError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"the saved state of the discriminators is damaged: {type(error).__name__}: {error}") from error
+        if self.standardization is not None:
+            self.standardization.load_state_dict(state["standardization"])
         for saved, own in zip(state["weights"], self._networks.tensors(), strict=True):
             for name, tensor in own.items():
                 tensor.copy_(saved[name])

@@ -123,8 +123,12 @@ class AgentInputs:
             given[steps, 0, k] = True
         return joint, given, places
 
-    def stacked(self, observations: list[NDArray[np.float32]]) -> Tensor:
+    def stacked(self, observations: list[NDArray[np.float32]], *, any_scale: bool = False) -> Tensor:
         """Each agent's own observations [n_k, D_k], one agent after the other and padded: [sum of n_k, D].
+
+        Args:
+            observations: Of each agent.
+            any_scale: Whether discriminators can learn from features of any scale; then there is no warning.
 
         Warns:
             UserWarning: Features are so large that discriminators cannot learn from them.
@@ -144,12 +148,12 @@ class AgentInputs:
             if not (peaks <= _LARGEST).all():
                 self._refuse(agent, peaks, "the demonstrations")
             large += [f"{agent!r} feature {i} (up to {peaks[i]:g})" for i in np.flatnonzero(peaks >= _BLINDING)]
-        if large:
+        if large and not any_scale:
             more = f" and {len(large) - 5} more" if len(large) > 5 else ""
             warnings.warn(
                 f"discriminators learn little from observations of {_BLINDING:g} and more, because their layers saturate: "
-                f"agent {', agent '.join(large[:5])}{more}. Scale these features to about [-1, 1], or leave them out, in "
-                "the environment and in the demonstrations",
+                f"agent {', agent '.join(large[:5])}{more}. Scale these features to about [-1, 1], in the "
+                "environment and in the demonstrations, or use DistributionMatcher(standardize=True)",
                 stacklevel=4,
             )
         widest = max(self._sizes)

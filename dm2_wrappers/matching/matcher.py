@@ -23,14 +23,20 @@ from torch import Tensor, nn
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
+from dm2_wrappers.matching.diagnosis import Diagnosis
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
 from dm2_wrappers.matching.one_process import OneProcess
+from dm2_wrappers.matching.standardization import Standardization
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
+
+# The paper's weight of the gradient penalty, and the one for features in standard deviations: on a small grid, 10 there
+# leaves discriminators nearly as blind as raw features in [0, 1] do (examples/grid.py).
+_PENALTY, _STANDARDIZED_PENALTY = 10.0, 1.0
 
 
 class DistributionMatcher(OneProcess, Matcher):
@@ -46,7 +52,7 @@ class DistributionMatcher(OneProcess, Matcher):
         updates: Minibatches per `update`.
         batch_size: Live transitions per side (experts and policy), minibatch and agent, drawn with replacement.
         buffer_size: The policy's side is drawn from this many of an agent's newest live transitions.
-        gradient_penalty: Weight of the gradient penalty, at most 1e6.
+        gradient_penalty: Weight of the gradient penalty, at most 1e6. By default 10, and 1 with ``standardize``.
         learning_rate: Adam's, at most 1.
         hidden: Widths of the discriminators' tanh layers.
         reward: "logit" (log D - log(1 - D)), "-log(1-D)" or "log D".
@@ -54,6 +60,9 @@ class DistributionMatcher(OneProcess, Matcher):
             live transitions since the previous update (if these exceed ``buffer_size``, of those kept). The offset is 0
             before the first update. An update without new live transitions of an agent does not change its offset.
         keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
+        standardize: Let the discriminators see each feature less its mean in the agent's demonstrations, divided by its
+            standard deviation there (at least 5 % of its range), so that the gradient penalty means the same on every
+            scale. A feature that is constant in the agent's demonstrations is left out.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd. Rewards are computed in evaluation mode (no dropout, fixed batch normalization).
         seed: Seeds weights, minibatches and dropout. Those of an agent depend only on the seed and on its name.
@@ -78,12 +87,13 @@ class DistributionMatcher(OneProcess, Matcher):
         updates: int = 30,
         batch_size: int = 256,
         buffer_size: int = 32_768,
-        gradient_penalty: float = 10.0,
+        gradient_penalty: float | None = None,
         learning_rate: float = 1e-3,
         hidden: Sequence[int] = (64, 64),
         reward: str = "logit",
         center: bool = True,
         keep_buffer: bool = True,
+        standardize: bool = False,
         module: Callable[[str, int], nn.Module] | None = None,
         seed: int | None = None,
         device: str | torch.device = "cpu",
@@ -94,6 +104,8 @@ class DistributionMatcher(OneProcess, Matcher):
                 "read a file with Demonstrations.load(path)"
             )
         self.demonstrations = demonstrations
+        if gradient_penalty is None:
+            gradient_penalty = _STANDARDIZED_PENALTY if standardize else _PENALTY
         # Everything that makes an equal matcher from the same demonstrations; numbers and strings only.
         self.options: dict[str, Any] = {
             "updates": _checks.integer("updates", updates, least=1),
@@ -105,6 +117,7 @@ class DistributionMatcher(OneProcess, Matcher):
             "reward": _checks.choice("reward", reward, tuple(FUNCTIONS)),
             "center": _checks.flag("center", center),
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
+            "standardize": _checks.flag("standardize", standardize),
             "seed": _checks.integer("seed", seed, none=True),
         }
         self.custom_networks = module is not None
@@ -117,7 +130,7 @@ class DistributionMatcher(OneProcess, Matcher):
             self.sizes,
             hidden=hidden,
             learning_rate=learning_rate,
-            gradient_penalty=gradient_penalty,
+            gradient_penalty=self.options["gradient_penalty"],
             module=module,
             agents=self.agents,
             seed=seed,
@@ -126,10 +139,13 @@ class DistributionMatcher(OneProcess, Matcher):
         self._device = self.discriminators.device
         self._inputs = AgentInputs(self.agents, self.sizes, self._device)
         observations = [demonstrations.observations(agent) for agent in self.agents]
-        experts = self._inputs.stacked(observations)
+        experts = self._inputs.stacked(observations, any_scale=self.options["standardize"])
+        if self.options["standardize"]:
+            self.discriminators.standardization = Standardization(experts, [len(rows) for rows in observations])
         self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
         self._buffer = self._empty_buffer()
         self._pay = GailReward(self.discriminators, reward)
+        self._diagnosis = Diagnosis(self.agents, self.sizes, self.options["standardize"])
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
         self._remember_process()
@@ -184,14 +200,19 @@ class DistributionMatcher(OneProcess, Matcher):
         Returns:
             "trained", 1 or 0; "transitions", the number of new live transitions of all agents; "offset/<agent>". If it
             trained, also the means over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy",
-            "expert_logit" and "policy_logit", averaged over all trained agents and as "<name>/<agent>"; and
-            "gail_reward_std/<agent>", the standard deviation of r_gail over the agent's new live transitions. Agents
+            "expert_logit" and "policy_logit", averaged over all trained agents and as "<name>/<agent>";
+            "gail_reward_std/<agent>", the standard deviation of r_gail over the agent's new live transitions; and
+            "separation/<agent>", "single_feature/<agent>" and "single_feature_index/<agent>", which say whether a
+            discriminator is blind or knows the experts by one feature alone (`dm2_wrappers.matching.diagnosis`). Agents
             without transitions in the buffer are not trained.
 
         Raises:
             ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
                 all discriminators are as before the update.
             RuntimeError: Another process made this matcher.
+
+        Warns:
+            UserWarning: A discriminator is blind, or knows by one feature alone; once each.
         """
         self._check_process()
         metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
@@ -314,14 +335,15 @@ class DistributionMatcher(OneProcess, Matcher):
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
         active = [count > 0 for count in self._buffer.counts.tolist()]
-        minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
-        history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
+        history = []
+        for expert, policy, alpha in self._minibatches.draw(self._buffer, self.updates, self.batch_size):  # line 8
+            history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
         metrics: dict[str, float] = {}
         for name in history[0]:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
             of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self.agents) if active[k]}
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
-        return metrics
+        return metrics | self._diagnosis.metrics(self.discriminators, expert, policy, active)
 
     def _measure(self) -> dict[str, float]:
         """The new offsets, and the standard deviation of each agent's reward since the last update."""

@@ -46,8 +46,10 @@ class MixRewards(BaseCallback):
         live = buffer.live & ~buffer.broken
         env_reward = buffer.env_rewards[live].mean() if live.any() else 0.0
         # Line 11. Added, not assigned: SB3 has already added the bootstrap at time limits to these rewards.
-        buffer.rewards += np.float32(self.coefficient()) * gail
+        c = self.coefficient()
+        buffer.rewards += np.float32(c) * gail
         buffer.recompute()
+        self.logger.record("dm2/coefficient", c)
         self.logger.record("dm2/env_reward", float(env_reward))
         self.logger.record("dm2/gail_reward", float(gail[live].mean()) if live.any() else 0.0)
         self.logger.record("dm2/gail_reward_std", float(gail[live].std()) if live.any() else 0.0)

@@ -67,6 +67,7 @@ class LogOnline(BaseCallback):
             self._sums[name] += float(step.infos[name.removeprefix("dm2/")][live, self.index].sum())
             if self._count:
                 self.logger.record(name, self._sums[name] / self._count)
+        self.logger.record("dm2/coefficient", self.env.current_coefficient[self.agent])
         suffix = f"/{self.agent}"
         for name, value in self.env.metrics.items():
             if name.endswith(suffix):

@@ -46,10 +46,12 @@ FACTS = (
     "masked_agents",
     "matcher",
     "custom_networks",
+    "schedule",
     "num_timesteps",
     "counters",
 )
-TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")
+TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers", "schedule")
+_ADDED = {"schedule": None}  # facts and tensors that the first checkpoints of this version do not have yet
 _LARGEST_JSON = 4 * 2**20  # bytes of team.json
 
 
@@ -116,10 +118,12 @@ def read(path: str | os.PathLike[str]) -> TeamState:
                     f"it has format version {str(facts.get('version'))[:20]}, but this version of dm2_wrappers reads "
                     f"{VERSION}; train again, or load it with the version that wrote it"
                 )
+            facts = {**_ADDED, **facts}
             _check_keys(facts, FACTS)
             check_facts(facts)
             models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
             tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
+            tensors = {**_ADDED, **tensors} if isinstance(tensors, Mapping) else tensors
             _check_keys(tensors, TENSORS)
             check_state(tensors, facts)
             demos = _unpacked(archive) if facts["matcher"] is not None else None

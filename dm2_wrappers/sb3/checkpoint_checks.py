@@ -44,6 +44,10 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     _expect((options["coefficient"] is None) == (matcher is None), "coefficient")
     _expect(options["mode"] in ("exact", "online"), "mode")
     _expect(matcher is None or (isinstance(matcher, dict) and set(matcher) <= _MATCHER_OPTIONS), "matcher")
+    schedule = facts["schedule"]
+    _expect(schedule is None or (isinstance(schedule, dict) and set(schedule) == {"name", "options"}), "schedule")
+    _expect(schedule is None or (matcher is not None and isinstance(schedule["name"], str)), "schedule")
+    _expect(schedule is None or isinstance(schedule["options"], dict | None), "schedule")
     _expect(isinstance(counters, dict) and set(counters) == set(agents), "counters")
     for counted in counters.values():
         _expect(isinstance(counted, dict) and set(counted) <= set(COUNTERS), "counters")
@@ -64,6 +68,7 @@ def check_state(tensors: Any, facts: Mapping[str, Any]) -> None:
     for stream in (*tensors["streams"].values(), tensors["env_stream"]):
         _check_stream(stream)
     _expect((tensors["matcher"] is None) == (facts["matcher"] is None), "matcher")
+    _expect((tensors["schedule"] is None) == (facts["schedule"] is None), "schedule")
     if facts["matcher"] is not None and not facts["custom_networks"]:
         _check_matcher(facts["matcher"], facts["sizes"], tensors["matcher"])
     streams, values, buffers = tensors["action_streams"], tensors["dead_values"], tensors["replay_buffers"]

@@ -52,7 +52,8 @@ class IndependentLearners:
             wrapper's matcher, coefficients and ``update_every`` are used; passing them here as well is an error.
         policy: SB3's policy name or class, for all agents or ``{agent: policy}``.
         matcher: The discriminators. None: independent learning without DM2.
-        coefficient: The paper's c in r_env + c * r_gail, for all agents or ``{agent: c}``. Required with a matcher.
+        coefficient: The paper's c in r_env + c * r_gail, for all agents or ``{agent: c}``, or a schedule
+            (`dm2_wrappers.matching.schedules`). Required with a matcher.
         env_coefficient: Factor on r_env, 1 by default. With 0 the agents are paid r_gail alone.
         mode: "exact" is Algorithm 1 as written, for on-policy algorithms with equal ``n_steps``: when a rollout is
             complete, the discriminators are updated, and the rollout's rewards and advantages are computed with the
@@ -163,7 +164,7 @@ class IndependentLearners:
         self.mode = modes.chosen(self.mode, self.models, self.matcher)
         if self.matcher is not None and self.coefficient is not None:
             if self.mode == "exact":
-                self._matching = modes.ExactMode(self._lockstep, self.matcher, self.coefficient)
+                self._matching = modes.ExactMode(self._lockstep, self.matcher, self.coefficient, self.env_coefficient)
             else:
                 options = (self.matcher, self.coefficient, self.env_coefficient, self.update_every)
                 self._matching = modes.OnlineMode(self._lockstep, self._views, *options)
@@ -208,6 +209,12 @@ class IndependentLearners:
     def coefficient(self, value: Coefficient | None) -> None:
         self._coefficient = checked_coefficient(value, self.agents, self.matcher)
         self._matching.set_coefficient(self._coefficient)
+
+    @property
+    def current_coefficient(self) -> dict[str, float] | None:
+        """Each agent's present c; None without a matcher."""
+        mixing = self._matching.mixing
+        return None if mixing is None else mixing.by_agent()
 
     @property
     def num_timesteps(self) -> int:
@@ -393,6 +400,7 @@ class IndependentLearners:
         env: ParallelEnv | MultiAgentVectorEnv,
         *,
         matcher: DistributionMatcher | None = None,
+        coefficient: Coefficient | None = None,
         device: str = "auto",
         log_dir: str | os.PathLike[str] | None = None,
     ) -> IndependentLearners:
@@ -406,6 +414,8 @@ class IndependentLearners:
             env: An environment with the agents of the checkpoint. The matcher, coefficients and ``update_every`` of a
                 ``DM2ParallelEnv`` or ``DM2VectorEnv`` replace the saved options.
             matcher: Required if you made the discriminators with ``module``. Their weights come from the checkpoint.
+            coefficient: Replaces the saved one. Required if that is a schedule of your own, whose state then comes from
+                the checkpoint.
             device: Where networks go.
             log_dir: As in the constructor.
 
@@ -416,10 +426,12 @@ class IndependentLearners:
         state = checkpoint.read(path)
         options = dict(state.facts["options"])
         if owns_matcher(env):  # then the wrapper's matcher and coefficients are the ones that are meant
-            env, matcher, c, env_coefficient, update_every = take_over(env, matcher, None, None, None)
+            env, matcher, c, env_coefficient, update_every = take_over(env, matcher, coefficient, None, None)
             options.update(coefficient=c, env_coefficient=env_coefficient, update_every=update_every)
         else:
-            take_over(env, matcher, None, None, None)
+            take_over(env, matcher, coefficient, None, None)
+            with checkpoint.naming(path):
+                options["coefficient"] = team_state.coefficient_of(state, coefficient)
         venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
         team_state.check_agents(state, venv)
         team = cls.__new__(cls)

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers.lockstep import JointStep, Lockstep
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
-from dm2_wrappers.matching.coefficient import as_array
+from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.callbacks import LogOnline
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
@@ -26,6 +28,11 @@ from dm2_wrappers.wrapper import DM2VectorEnv
 
 class NoMatcher:
     """Plain independent learning; the base of the other two."""
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """The coefficient in use."""
+        return None
 
     def set_coefficient(self, coefficient: Coefficient | None) -> None:
         """Use another c from now on."""
@@ -48,20 +55,32 @@ class ExactMode(NoMatcher):
         lockstep: The joint environment.
         matcher: The discriminators.
         coefficient: The paper's c.
+        env_coefficient: Factor on r_env.
     """
 
-    def __init__(self, lockstep: Lockstep, matcher: DistributionMatcher, coefficient: Coefficient) -> None:
-        self._agents, self._coefficient = lockstep.env.possible_agents, coefficient
+    def __init__(
+        self, lockstep: Lockstep, matcher: DistributionMatcher, coefficient: Coefficient, env_coefficient: float
+    ) -> None:
+        self._lockstep, self._env_coefficient = lockstep, env_coefficient
+        self._mixing = Mixing(coefficient, matcher)
         self._rollout = JointRollout(matcher)
+        self._resets = 0  # the lockstep's, when the last step was appended
+        self._steps: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []  # r_env and who was alive, [N, K] each
+        self._paid: NDArray[np.float32] | None = None  # r_gail of the rollout that the schedule was told of
         self._callbacks = {
             agent: MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
-            for k, agent in enumerate(self._agents)
+            for k, agent in enumerate(matcher.agents)
         }
         lockstep.listeners.append(self._append)
 
+    @property
+    def mixing(self) -> Mixing:
+        """The coefficient in use."""
+        return self._mixing
+
     def set_coefficient(self, coefficient: Coefficient | None) -> None:
         """Use another c from the next payment on."""
-        self._coefficient = 0.0 if coefficient is None else coefficient
+        self._mixing = Mixing(0.0 if coefficient is None else coefficient, self._rollout.matcher)
 
     def callback(self, agent: str) -> BaseCallback:
         """The callback of this agent's training loop."""
@@ -70,13 +89,30 @@ class ExactMode(NoMatcher):
     def begin(self) -> None:
         """``learn`` begins: forget an unfinished rollout."""
         self._rollout.clear()
+        self._steps.clear()
 
     def _append(self, step: JointStep) -> None:
-        ended = joint_ends(step.terminations, step.truncations)
-        self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"))
+        ended, broken = joint_ends(step.terminations, step.truncations), step.infos.get("broken")
+        self._rollout.append(step.observations, step.alive, ended, broken)
+        if self._mixing.schedule is None:
+            return
+        if self._resets != self._lockstep.resets:
+            self._resets = self._lockstep.resets
+            self._mixing.restart()
+        self._mixing.count(step.infos.get("env_reward", step.rewards), step.present, ended, broken)
+        self._steps.append((step.rewards, step.alive))
 
     def _coefficient_of(self, k: int) -> float:
-        return float(as_array(self._coefficient, self._agents)[k])
+        """One agent's c, read at the end of a rollout; the first agent's reading tells the schedule of the rollout."""
+        gail_rewards = self._rollout.gail_rewards()
+        if self._steps and gail_rewards is not self._paid:
+            self._paid = gail_rewards
+            env_rewards, alive = map(np.stack, zip(*self._steps, strict=True))
+            self._steps.clear()
+            # A schedule that was given in mid-rollout has heard of the rollout's later steps only.
+            self._mixing.paid(env_rewards, gail_rewards[-len(alive) :], alive)
+            self._mixing.updated(self._env_coefficient)
+        return float(self._mixing.array[k])
 
 
 class OnlineMode(NoMatcher):
@@ -105,6 +141,11 @@ class OnlineMode(NoMatcher):
         for view in views.values():
             view.env_coefficient = 1.0  # the wrapper has multiplied by it
         self._callbacks = {agent: LogOnline(self._env, lockstep, k, agent) for k, agent in enumerate(views)}
+
+    @property
+    def mixing(self) -> Mixing:
+        """The coefficient in use."""
+        return self._env._mixing
 
     def set_coefficient(self, coefficient: Coefficient | None) -> None:
         """Use another c from the next payment on."""

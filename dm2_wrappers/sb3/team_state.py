@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dm2_wrappers.matching import DistributionMatcher
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, schedules
 from dm2_wrappers.rng_state import GlobalRNGState
 from dm2_wrappers.sb3 import learner_state
 from dm2_wrappers.sb3.checkpoint import TeamState
@@ -20,17 +20,24 @@ OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_ever
 
 def collect(team: IndependentLearners) -> TeamState:
     """Everything that a team needs to go on."""
-    models, matcher, lockstep = team.models, team.matcher, team._lockstep
+    models, matcher, lockstep, mixing = team.models, team.matcher, team._lockstep, team._matching.mixing
+    schedule = None if mixing is None else mixing.schedule
+    options = {name: getattr(team, name) for name in OPTIONS}
+    if schedule is not None:
+        options["coefficient"] = team.current_coefficient
     return TeamState(
         facts={
             "env_id": team.env.env_id,
             "agents": list(team.agents),
             "sizes": list(team.env.observation_sizes),
             "algorithms": [learner_state.class_name(model) for model in models.values()],
-            "options": {name: getattr(team, name) for name in OPTIONS},
+            "options": options,
             "masked_agents": sorted(team._masked_agents()),
             "matcher": None if matcher is None else matcher.options,
             "custom_networks": matcher is not None and matcher.custom_networks,
+            "schedule": None
+            if schedule is None
+            else {"name": type(schedule).__name__, "options": getattr(schedule, "options", None)},
             "num_timesteps": team.num_timesteps,
             "counters": {agent: learner_state.counters(model) for agent, model in models.items()},
         },
@@ -38,6 +45,7 @@ def collect(team: IndependentLearners) -> TeamState:
             "streams": {agent: stream.state_dict() for agent, stream in lockstep.current_streams().items()},
             "env_stream": lockstep.env_stream.state_dict(),
             "matcher": None if matcher is None else matcher.state_dict(),
+            "schedule": None if mixing is None else mixing.state_dict(),
             "action_streams": {agent: learner_state.action_stream(model) for agent, model in models.items()},
             "dead_values": {
                 agent: float(model.rollout_buffer.dead_value)
@@ -87,11 +95,32 @@ def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: st
     return DistributionMatcher(state.demonstrations, device="cpu" if device == "auto" else device, **state.facts["matcher"])
 
 
+def coefficient_of(state: TeamState, coefficient: Coefficient | None) -> Coefficient | None:
+    """``coefficient``, or the saved one: numbers, or a schedule, still without its state.
+
+    Raises:
+        ValueError: The saved one is a schedule of the user's own.
+    """
+    saved: Coefficient | None = state.facts["options"]["coefficient"]
+    schedule = state.facts["schedule"]
+    if coefficient is not None or schedule is None:
+        return saved if coefficient is None else coefficient
+    if schedule["name"] not in schedules.BUILT_IN or schedule["options"] is None:
+        raise ValueError(
+            f"its coefficient is the schedule {schedule['name']!r} of your own, whose code is not in it: pass coefficient=, "
+            "made as it was made for the saved team"
+        )
+    made: schedules.Schedule = schedules.BUILT_IN[schedule["name"]](**schedule["options"])
+    return made
+
+
 def apply(state: TeamState, team: IndependentLearners) -> None:
     """Give a team everything in a state but the learners' own files."""
     tensors, lockstep = state.tensors, team._lockstep
     if team.matcher is not None:
         team.matcher.load_state_dict(tensors["matcher"])
+    if team._matching.mixing is not None:
+        team._matching.mixing.load_state_dict(tensors["schedule"])
     for agent, buffer in _replay_buffers(team).items():
         buffer.load_state_dict(tensors["replay_buffers"][agent])
     for agent, model in team.models.items():
@@ -119,6 +148,8 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
     try:
         if team.matcher is not None:
             team.matcher.load_state_dict(state.tensors["matcher"])
+        if team._matching.mixing is not None:
+            team._matching.mixing.load_state_dict(state.tensors["schedule"])
     except Exception:
         if team.matcher is not None and before is not None:
             team.matcher.load_state_dict(before)
@@ -143,6 +174,7 @@ def _check_options(state: TeamState, team: IndependentLearners) -> None:
     if team.matcher is not None:
         own = {**own, **team.matcher.options, "custom_networks": team.matcher.custom_networks}
         saved = {**saved, **facts["matcher"], "custom_networks": facts["custom_networks"]}
+        saved = {"standardize": False, **saved}  # saved before there was this option
     differing = [name for name, value in own.items() if name != "seed" and saved.get(name) != value]
     if differing:
         values = ", ".join(f"{name}={saved.get(name)!r} and not {own[name]!r}" for name in differing)

@@ -76,9 +76,9 @@ def test_c_is_the_papers_where_it_has_one_and_falls_elsewhere(tmp_path, monkeypa
 
 def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
     falling = ippo_sb3.Args(coefficient=0.4, anneal=True, unmatched=["b"])
-    assert ippo_sb3.coefficient(falling, ("a", "b"), done=0.0) == {"a": 0.4, "b": 0.0}
-    assert ippo_sb3.coefficient(falling, ("a", "b"), done=0.75) == pytest.approx({"a": 0.1, "b": 0.0})
-    assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), done=0.75) == {"a": 0.4, "b": 0.4}
+    assert ippo_sb3.coefficient(falling, ("a", "b"), step=0) == {"a": 0.4, "b": 0.0}
+    assert ippo_sb3.coefficient(falling, ("a", "b"), step=750_000) == pytest.approx({"a": 0.1, "b": 0.0})
+    assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), step=750_000) == {"a": 0.4, "b": 0.4}
 
 
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos, run):

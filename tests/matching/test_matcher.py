@@ -19,6 +19,8 @@ from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 from dm2_wrappers.rng_state import derive_seed
 from tests.helpers.tiny_matchers import AGENTS, SIZES, Experts, make, rollout, same
 
+DIAGNOSIS = ("separation", "single_feature", "single_feature_index")
+
 
 def logits(matcher, observations):
     return matcher.discriminators.logits(torch.as_tensor(observations)).numpy()
@@ -196,7 +198,7 @@ def test_update_is_lines_8_and_9_for_each_agent():
         assert metrics[name] == pytest.approx((expected[f"{name}/a"] + expected[f"{name}/b"]) / 2, abs=1e-5)
     assert metrics["trained"] == 1
     assert metrics["transitions"] == alive.sum()
-    per_agent = {f"{name}/{agent}" for name in ("offset", "gail_reward_std") for agent in AGENTS}
+    per_agent = {f"{name}/{agent}" for name in ("offset", "gail_reward_std", *DIAGNOSIS) for agent in AGENTS}
     assert set(metrics) == {"trained", "transitions", *names, *expected, *per_agent}
     assert all(type(value) is float for value in metrics.values())
 

@@ -1,0 +1,127 @@
+"""Whether discriminators see anything, and whether a single feature gives the experts away.
+
+Two numbers for each agent, from the newest minibatch of an update:
+
+* separation: the experts' mean logit less the policy's, divided by the standard deviation of both. Near 0 the
+  discriminator cannot tell them apart: the agents play like the experts, or it is blind. The gradient penalty gives a
+  blind discriminator slopes, too, so its r_gail varies, but it says nothing.
+* single_feature: how often one feature alone, compared with one threshold, tells an expert from the policy, 0.5 to 1.
+  Near 1 the discriminator needs nothing else. If that feature is a clock or a constant of the recording, r_gail says
+  nothing about behavior.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dm2_wrappers.matching.discriminators import Discriminators
+
+UPDATES = 20  # before a warning
+BLIND = 0.15  # a discriminator whose mean separation in the second half of its first updates is below this is blind
+GIVEAWAY = 0.99  # a single feature that is right this often in as many updates on end gives the experts away
+_CANDIDATES = 8  # features whose threshold is searched: those whose means differ most
+
+
+class Diagnosis:
+    """Measures after each update, and warns once of each of the two troubles.
+
+    Args:
+        agents: Names, in the order of the agent axis.
+        sizes: Each agent's own number of features; the others are padding.
+        standardized: Whether the discriminators see standardized observations; decides the advice.
+    """
+
+    def __init__(self, agents: Sequence[str], sizes: Sequence[int], standardized: bool) -> None:
+        self._agents, self._standardized = agents, standardized
+        self._padding = torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]  # [K, D]
+        self._separations: list[list[float]] = [[] for _ in agents]  # in the first updates
+        self._given_away = [0] * len(agents)  # for how many updates on end
+        self._warned: set[str] = set()
+
+    @torch.no_grad()
+    def metrics(
+        self, discriminators: Discriminators, expert: Tensor, policy: Tensor, active: Sequence[bool]
+    ) -> dict[str, float]:
+        """The two numbers of each active agent, and which feature it is.
+
+        Args:
+            discriminators: After the update.
+            expert: Observations of the experts, [K, B, D].
+            policy: Those of the agents now, [K, B, D].
+            active: The agents that were trained.
+
+        Returns:
+            "separation/<agent>", "single_feature/<agent>" and "single_feature_index/<agent>".
+        """
+        logits = (discriminators.logits(rows.transpose(0, 1)).T for rows in (expert, policy))
+        separations = _separation(*logits).tolist()
+        shares, features = (each.tolist() for each in _best_feature(expert, policy, self._padding.to(expert.device)))
+        metrics: dict[str, float] = {}
+        for k in (k for k, trained in enumerate(active) if trained):
+            agent = self._agents[k]
+            metrics[f"separation/{agent}"] = separations[k]
+            metrics[f"single_feature/{agent}"], metrics[f"single_feature_index/{agent}"] = shares[k], float(features[k])
+            if len(self._separations[k]) < UPDATES:
+                self._separations[k].append(separations[k])
+            self._given_away[k] = self._given_away[k] + 1 if shares[k] >= GIVEAWAY else 0
+        self._warn(features)
+        return metrics
+
+    def _warn(self, features: Sequence[int]) -> None:
+        first = dict(zip(self._agents, self._separations, strict=True))
+        blind = [a for a, each in first.items() if len(each) == UPDATES and sum(each[UPDATES // 2 :]) < BLIND * UPDATES / 2]
+        if blind:
+            advice = "lower gradient_penalty" if self._standardized else "use DistributionMatcher(standardize=True)"
+            self._once(
+                "blind",
+                f"after {UPDATES} updates the discriminators of {', '.join(blind)} still cannot tell the experts from the "
+                "agents, so r_gail says nothing about behavior. If these agents do not play like the experts already, "
+                f"{advice}",
+            )
+        given = {a: features[k] for k, a in enumerate(self._agents) if self._given_away[k] >= UPDATES}
+        if given:
+            named = ", ".join(f"feature {feature} of {agent}" for agent, feature in given.items())
+            self._once(
+                "given away",
+                f"in {UPDATES} updates on end a single feature told the experts from the agents in {GIVEAWAY:.0%} of their "
+                f"steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit of "
+                "the recording, leave it out of the observations",
+            )
+
+    def _once(self, key: str, message: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, stacklevel=8)
+
+
+def _separation(expert: Tensor, policy: Tensor) -> Tensor:
+    """Difference of the means over the standard deviation within the two sides, [K]; 0 where nothing varies."""
+    deviation = ((expert.var(1, correction=0) + policy.var(1, correction=0)) / 2).sqrt()
+    gap = expert.mean(1) - policy.mean(1)
+    return torch.where(deviation > 0, gap / deviation, torch.zeros_like(gap))
+
+
+def _best_feature(expert: Tensor, policy: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest balanced accuracy of one feature against one threshold, and which feature, [K] each.
+
+    The accuracy is (1 + the largest distance of the two distribution functions) / 2. It is searched among the features
+    whose means differ most, in units of the standard deviation.
+    """
+    gap = (expert.mean(1) - policy.mean(1)).abs()
+    deviation = ((expert.var(1, correction=0) + policy.var(1, correction=0)) / 2).sqrt()
+    differs = torch.where(
+        (gap > 0) & ~padding, gap / deviation, torch.zeros_like(gap)
+    )  # infinite where one constant meets another
+    candidates = differs.topk(min(_CANDIDATES, differs.shape[1]), dim=1).indices  # [K, C]
+    experts, policies = (side.gather(2, candidates[:, None].expand(-1, side.shape[1], -1)) for side in (expert, policy))
+    values, order = torch.cat((experts, policies), 1).sort(1)
+    values.masked_fill_(padding.gather(1, candidates)[:, None], 0.0)
+    steps = torch.where(order < expert.shape[1], 1 / expert.shape[1], -1 / policy.shape[1]).cumsum(1)
+    last = torch.ones_like(values, dtype=torch.bool)  # of equal values only the last is a threshold
+    last[:, :-1] = values[:, 1:] > values[:, :-1]
+    distance, which = (steps.abs() * last).amax(1).max(1)
+    return (1 + distance) / 2, candidates.gather(1, which[:, None]).squeeze(1)

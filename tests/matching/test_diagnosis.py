@@ -1,0 +1,133 @@
+"""The numbers that say whether discriminators see anything, and the warnings."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from dm2_wrappers.matching import diagnosis
+from dm2_wrappers.matching.matcher import DistributionMatcher
+from tests.helpers.tiny_matchers import Experts, make, rollout
+
+
+class Logits:
+    """Discriminators whose logit is the first feature."""
+
+    def logits(self, observations):
+        return observations[..., 0]
+
+
+def slow_best_feature(expert, policy):
+    """All features, all thresholds, both directions: [B, D] each."""
+    best = (0.0, -1)
+    for feature in range(expert.shape[1]):
+        e, p = expert[:, feature], policy[:, feature]
+        for threshold in np.concatenate([e, p]):
+            share = ((e <= threshold).mean() + (p > threshold).mean()) / 2
+            best = max(best, (max(share, 1 - share), -feature))
+    return best[0], -best[1]
+
+
+def test_numbers_are_those_of_a_slow_search():
+    rng = np.random.default_rng(0)
+    expert, policy = rng.normal(0, 1, (2, 2, 30, 5)).round(1)  # with equal values
+    policy[0, :, 3] += 1.5
+    policy[1, :, 2] -= 1
+    tensors = [torch.tensor(side) for side in (expert, policy)]
+    metrics = diagnosis.Diagnosis(("a", "b"), (5, 5), False).metrics(Logits(), *tensors, [True, True])
+    for k, agent in enumerate("ab"):
+        share, feature = slow_best_feature(expert[k], policy[k])
+        assert metrics[f"single_feature/{agent}"] == pytest.approx(share)
+        assert metrics[f"single_feature_index/{agent}"] == feature == (3, 2)[k]
+        e, p = expert[k, :, 0], policy[k, :, 0]
+        assert metrics[f"separation/{agent}"] == pytest.approx((e.mean() - p.mean()) / np.sqrt((e.var() + p.var()) / 2))
+    narrow = diagnosis.Diagnosis(("a", "b"), (5, 2), False).metrics(Logits(), *tensors, [True, True])
+    share, feature = slow_best_feature(expert[1, :, :2], policy[1, :, :2])  # feature 2 of "b" is padding here
+    assert (narrow["single_feature/b"], narrow["single_feature_index/b"]) == (pytest.approx(share), feature)
+    assert narrow["single_feature_index/a"] == 3
+    only_a = diagnosis.Diagnosis(("a", "b"), (5, 5), False).metrics(Logits(), *tensors, [True, False])
+    assert set(only_a) == {"separation/a", "single_feature/a", "single_feature_index/a"}
+
+
+def test_features_that_never_vary_tell_nothing_and_different_constants_tell_all():
+    alike = torch.ones(1, 4, 2)
+    metrics = diagnosis.Diagnosis(("a",), (2,), False).metrics(Logits(), alike, alike, [True])
+    assert (metrics["separation/a"], metrics["single_feature/a"]) == (0.0, 0.5)
+    other = torch.tensor([1.0, 2.0]).expand(1, 4, 2)
+    metrics = diagnosis.Diagnosis(("a",), (2,), False).metrics(Logits(), alike, other, [True])
+    assert (metrics["single_feature/a"], metrics["single_feature_index/a"]) == (1.0, 1.0)
+
+
+def measured(updates, expert, policy, standardized=False):
+    """The warnings of one diagnosis of agents "a" and "b" over so many updates."""
+    one = diagnosis.Diagnosis(("a", "b"), (3, 3), standardized)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(updates):
+            one.metrics(Logits(), expert, policy, [True, True])
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(("standardized", "advice"), [(False, "standardize=True"), (True, "lower gradient_penalty")])
+def test_blind_discriminators_are_named_once(standardized, advice):
+    rng = np.random.default_rng(1)
+    expert, policy = torch.tensor(rng.normal(size=(2, 2, 500, 3)))
+    expert[1] += 1  # agent "b" sees
+    assert measured(diagnosis.UPDATES - 1, expert, policy, standardized) == []
+    (message,) = measured(diagnosis.UPDATES + 5, expert, policy, standardized)
+    assert "discriminators of a still" in message
+    assert advice in message
+
+
+def test_a_feature_that_gives_the_experts_away_is_named_once():
+    rng = np.random.default_rng(1)
+    expert, policy = torch.tensor(rng.normal(size=(2, 2, 500, 3)))
+    expert += 0.5
+    policy[0, :, 2] += 10
+    assert measured(diagnosis.UPDATES - 1, expert, policy) == []
+    (message,) = measured(diagnosis.UPDATES + 5, expert, policy)
+    assert "(feature 2 of a)" in message
+
+
+def test_update_measures_its_newest_minibatch_after_training():
+    matcher = make()
+    drawn = []
+    draw = matcher._minibatches.draw
+    matcher._minibatches.draw = lambda *args: (drawn.append(each) or each for each in draw(*args))
+    matcher.record(*rollout())
+    metrics = matcher.update()
+    assert len(drawn) == 3
+    expert, policy = (matcher.discriminators.logits(side.transpose(0, 1)).numpy() for side in drawn[-1][:2])
+    for k, agent in enumerate(("a", "b")):
+        e, p = expert[:, k], policy[:, k]
+        assert metrics[f"separation/{agent}"] == pytest.approx(
+            (e.mean() - p.mean()) / np.sqrt((e.var() + p.var()) / 2), rel=1e-4
+        )
+        assert metrics[f"single_feature/{agent}"] == 1.0  # experts are around 1 and 2, the policy around -1
+
+
+def test_small_observations_blind_raw_discriminators_and_not_standardized_ones(monkeypatch):
+    """Experts whose features differ from the policy's by two deviations, in units of 1/100."""
+    monkeypatch.setattr(diagnosis, "UPDATES", 8)
+    observations, alive = rollout(steps=50, dead=0.0)
+    small = Experts()
+    for agent in small.agents:
+        small._observations[agent] = small._observations[agent] * np.float32(0.01)
+    observations = (observations * 0.01).astype(np.float32)
+    observations[..., 0, :] += np.float32(0.014)  # then around 0.004, where the experts of "a" are around 0.01
+    with pytest.warns(UserWarning, match="use DistributionMatcher\\(standardize=True\\)"):
+        separations = [updated(small, observations, alive, standardize=False)]
+    separations.append(updated(small, observations, alive, standardize=True))
+    assert separations[0] < diagnosis.BLIND
+    assert separations[1] > 1
+
+
+def updated(experts, observations, alive, **options):
+    matcher = DistributionMatcher(experts, updates=12, batch_size=32, seed=0, **options)
+    for _ in range(diagnosis.UPDATES):
+        matcher.record(observations, alive)
+        metrics = matcher.update()
+    return metrics["separation/a"]

@@ -1,0 +1,195 @@
+"""Schedules of the coefficient c, and what they are told."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import dm2_wrappers as dm2
+from dm2_wrappers.matching.coefficient import as_array, checked
+from dm2_wrappers.matching.mixing import Mixing
+from dm2_wrappers.matching.schedules import BUILT_IN, Constant, LinearFall, Progress, ReturnGap, Schedule, VarianceShare
+
+AGENTS = ("a", "b")
+MATCHER = SimpleNamespace(agents=AGENTS, demonstrations=SimpleNamespace(mean_return=12.0))
+
+
+def told(**changes):
+    zeros = np.zeros(2)
+    defaults = {"steps": 0, "returns": zeros[:0], "live_steps": np.array([5, 5]), "env_mean": zeros, "env_std": zeros}
+    return Progress(**{**defaults, "gail_mean": zeros, "gail_std": zeros, **changes})
+
+
+def test_public_names():
+    assert dm2.schedules.LinearFall is LinearFall
+    assert issubclass(dm2.schedules.Schedule, Schedule)
+    assert set(BUILT_IN) == {"Constant", "LinearFall", "ReturnGap", "VarianceShare"}
+
+
+def test_constant():
+    assert Constant(0.25).coefficient() == 0.25
+    np.testing.assert_array_equal(as_array(Constant({"b": 2, "a": 1}), AGENTS), [1, 2])
+
+
+def test_linear_fall():
+    fall = LinearFall(0.4, 0.1, steps=1000)
+    c = []
+    for steps in (0, 500, 1000, 5000):
+        fall.update(told(steps=steps))
+        c.append(fall.coefficient())
+    assert c == pytest.approx([0.4, 0.25, 0.1, 0.1])
+    assert LinearFall(0.3, steps=7).at(2) == 0.3 * (1 - 2 / 7)  # bit for bit
+    assert LinearFall({"a": 0.4, "b": 0.0}, 0.2, steps=10).at(5) == pytest.approx({"a": 0.3, "b": 0.1})
+
+
+def test_return_gap_falls_towards_the_experts_return_and_rises_again():
+    gap = ReturnGap(0.8, 0.2, episodes=4)
+    gap.begin(AGENTS, MATCHER.demonstrations)
+    assert gap.coefficient() == 0.8
+    c = []
+    for returns in ([], [1.0, 3.0], [7.0, 7.0, 7.0, 7.0], [12.0] * 4, [30.0], [2.0] * 4, [-9.0] * 4):
+        gap.update(told(returns=np.array(returns)))
+        c.append(gap.coefficient())
+    # From the first returns' mean of 2 to the experts' 12; the newest four episodes count.
+    assert c == pytest.approx([0.8, 0.8, 0.5, 0.2, 0.2, 0.8, 0.8])
+    own = ReturnGap(1.0, target=4.0, first=0.0)
+    own.begin(AGENTS, MATCHER.demonstrations)
+    own.update(told(returns=np.array([1.0])))
+    assert own.coefficient() == pytest.approx(0.75)
+
+
+def test_return_gap_of_a_team_that_begins_at_the_experts_level():
+    gap = ReturnGap({"a": 1.0, "b": 0.5}, target=3.0, episodes=1)
+    for returns, expected in (([3.0], 0.0), ([2.0], 1.0)):
+        gap.update(told(returns=np.array(returns)))
+        assert gap.coefficient() == {"a": expected, "b": expected / 2}
+
+
+def test_variance_share_is_reached_and_limited():
+    share = VarianceShare(0.2, largest=0.9, updates=2)
+    share.begin(AGENTS, MATCHER.demonstrations)
+    assert share.coefficient() == {"a": 0.0, "b": 0.0}
+    share.update(told(env_std=np.array([1.0, 0.0]), gail_std=np.array([2.0, 1.0])))
+    c = share.coefficient()
+    assert c["a"] ** 2 * 4 / (1 + c["a"] ** 2 * 4) == pytest.approx(0.2)
+    assert c["b"] == 0.9  # the environment's reward does not vary
+    # Running means over two updates: variances 1, 9 of r_env and 4, 4 of r_gail. "b" was never alive.
+    share.update(told(env_std=np.array([3.0, 7.0]), gail_std=np.array([2.0, 1.0]), live_steps=np.array([3, 0])))
+    assert share.coefficient() == pytest.approx({"a": np.sqrt(0.25 * 5 / 4), "b": 0.9})
+    share.update(told(env_std=np.array([9.0, 0.0]), gail_std=np.array([2.0, 1.0])))
+    assert share.coefficient()["a"] == 0.9
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Constant(0.5),
+        lambda: LinearFall(1.0, steps=100),
+        lambda: ReturnGap(1.0, episodes=2),
+        lambda: VarianceShare(0.3),
+    ],
+)
+def test_a_saved_schedule_goes_on_alike(make):
+    def run(schedule, updates):
+        c = []
+        for i in updates:
+            numbers = {name: np.array([0.1, 0.2]) * i for name in ("env_std", "gail_mean")}
+            schedule.update(told(steps=10 * i, returns=np.array([float(i)]), gail_std=np.array([1.0, 2.0]), **numbers))
+            c.append(schedule.coefficient())
+        return c
+
+    one, other = make(), BUILT_IN[type(make()).__name__](**make().options)
+    for each in (one, other):
+        each.begin(AGENTS, MATCHER.demonstrations)
+    run(one, range(1, 4))
+    other.load_state_dict(one.state_dict())
+    assert other.coefficient() == one.coefficient()
+    assert run(other, range(4, 7)) == run(one, range(4, 7))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Constant(-1), "c must be a finite number of at least 0"),
+        (lambda: LinearFall(0.3, steps=0), "steps must be an integer of at least 1"),
+        (lambda: LinearFall({"a": 1}, {"b": 1}, steps=1).at(0), "same agents"),
+        (lambda: ReturnGap(0.3, episodes=0), "episodes"),
+        (lambda: VarianceShare(1.0), "share must be below 1"),
+        (lambda: VarianceShare(0.5, largest={"a": 1}), "largest must be one number"),
+        (lambda: Mixing(Constant({"a": 1.0}), MATCHER), r"the coefficient of Constant must have one number for each"),
+        (lambda: checked("high", AGENTS), "coefficient must be a finite number"),
+    ],
+)
+def test_wrong_options_are_one_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class Told(Schedule):
+    """Keeps what it is told, and gives 1, 2, 3, ..."""
+
+    def __init__(self):
+        self.progress = []
+
+    def coefficient(self):
+        return float(len(self.progress) + 1)
+
+    def update(self, progress):
+        self.progress.append(progress)
+
+    def state_dict(self):
+        return {"number": len(self.progress)}
+
+    def load_state_dict(self, state):
+        self.progress = [None] * state["number"]
+
+
+def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
+    schedule = Told()
+    mixing = Mixing(schedule, MATCHER)
+    np.testing.assert_array_equal(mixing.array, [1, 1])
+    present = np.array([[True, True], [True, False]])
+    rewards = np.array([[2.0, 4.0], [5.0, 99.0]], np.float32)
+    for ended, broken in (([0, 0], None), ([1, 1], [False, True]), ([1, 0], None)):
+        mixing.count(rewards, present, np.array(ended, bool), broken if broken is None else np.array(broken))
+    alive = np.array([[[True, False], [True, False]]])
+    mixing.paid(rewards, np.array([[[1.0, 7.0], [4.0, 7.0]]], np.float32), alive)
+    mixing.updated(env_coefficient=2.0)
+    (progress,) = schedule.progress
+    assert progress.steps == 6
+    assert progress.returns.tolist() == [6.0, 3.0]  # the second sub-environment's episode broke
+    assert progress.live_steps.tolist() == [2, 0]
+    assert progress.env_mean.tolist() == [7.0, 0.0]
+    assert progress.env_std.tolist() == [3.0, 0.0]
+    assert progress.gail_mean.tolist() == [2.5, 0.0]
+    assert progress.gail_std.tolist() == [1.5, 0.0]
+    assert mixing.by_agent() == {"a": 2.0, "b": 2.0}
+
+    mixing.count(rewards, present, np.array([False, False]), None)
+    saved = mixing.state_dict()
+    mixing.restart()  # the 5 of the second sub-environment's episode do not count
+    other = Mixing(Told(), MATCHER)
+    other.load_state_dict(saved)
+    assert other.by_agent() == {"a": 2.0, "b": 2.0}
+    for each in (mixing, other):
+        each.count(rewards, present, np.array([True, True]), None)
+        each.updated(1.0)
+        assert each.schedule.progress[-1].steps == 10
+        assert each.schedule.progress[-1].returns.tolist() == [3.0, 5.0]
+        assert each.schedule.progress[-1].live_steps.tolist() == [0, 0]
+
+
+def test_a_state_of_another_schedule_is_refused():
+    saved = Mixing(Told(), MATCHER).state_dict()
+    mixing = Mixing(Constant(1.0), MATCHER)
+    with pytest.raises(ValueError, match="saved with the schedule Told"):
+        mixing.load_state_dict(saved)
+    told_three = Mixing(Told(), MATCHER)
+    with pytest.raises(ValueError, match="damaged"):
+        told_three.load_state_dict({**saved, "schedule": {}})
+    with pytest.raises(ValueError, match="numbers of 2 agents"):
+        told_three.load_state_dict({**saved, "live_steps": [1]})
+    assert Mixing(0.3, MATCHER).state_dict() is None
+    Mixing(0.3, MATCHER).load_state_dict(saved)  # a number stays as it is
