@@ -23,11 +23,17 @@ from torch import Tensor, nn
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
+from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in, share
+from dm2_wrappers.matching.action_coding import ActionCoding, described_spaces
+from dm2_wrappers.matching.after_step import AfterStep
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
+from dm2_wrappers.matching.expert_rows import expert_rows
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
+from dm2_wrappers.matching.input_rows import KINDS, InputRows
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
 from dm2_wrappers.matching.one_process import OneProcess
+from dm2_wrappers.matching.self_imitation import SelfImitation
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
@@ -40,7 +46,7 @@ class DistributionMatcher(OneProcess, Matcher):
     `state_dict` to save it. Results do not depend on PyTorch's default dtype and device, inference mode or autocast.
 
     Args:
-        demonstrations: The experts' (`Demonstrations`).
+        demonstrations: The experts' (`Demonstrations`), or `SelfImitation`.
         updates: Minibatches per `update`.
         batch_size: Live transitions per side (expert and policy), minibatch and agent; drawn with replacement.
         buffer_size: How many of an agent's newest live transitions the policy's side is drawn from.
@@ -51,6 +57,20 @@ class DistributionMatcher(OneProcess, Matcher):
         center: Subtract an offset from the reward: its mean, after an update, over the agent's live transitions recorded
             since the previous update (if these exceed ``buffer_size``, over those kept). The offset is 0 before the
             first update, and an update without new live transitions of an agent does not change that agent's offset.
+        inputs: What a discriminator sees of a step: "state" is the observation before the action; "state-action" adds the
+            action, one-hot or scaled to [-1, 1] (see `ActionCoding`); "transition" adds the next observation instead. A
+            transition needs the agent alive before and after it, within one episode: an episode's last step trains
+            nothing, because demonstrations lack what followed it. It is paid for, with the last observation.
+        action_spaces: With "state-action", each agent's action space, ``{agent: Discrete or Box}``. By default
+            the demonstrations' actions tell the number of actions, or their range.
+        ends: "live" trains on live steps and pays them only. "absorbing" also counts an agent's time from its death or its
+            episode's end to the time limit, so that a constant in the reward favors neither long nor short episodes; see
+            `dm2_wrappers.matching.absorbing`.
+        gamma: With ``ends="absorbing"``: the learners' discount factor.
+        max_steps: With ``ends="absorbing"``: the time limit of an episode, in steps. None takes the environment's
+            attribute ``max_steps``.
+        beyond_limit: With ``ends="absorbing"``: let the absorbing state pay forever, for learners that bootstrap at the time
+            limit, as SB3's do.
         keep_buffer: Keep policy transitions across updates; False empties the buffer after each.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd, and pays in evaluation mode (no dropout, fixed batch normalization).
@@ -58,20 +78,22 @@ class DistributionMatcher(OneProcess, Matcher):
         device: Where discriminators, demonstrations and buffer are kept.
 
     Attributes:
-        demonstrations: As given.
+        demonstrations: As given; the experts' with `SelfImitation` that has some.
+        self_imitation: The team's own best episodes; None without `SelfImitation`.
         options: The other arguments except ``module`` and ``device``, in types that JSON can store.
         custom_networks: Whether ``module`` was given.
         metrics: What the newest `update` returned; empty before the first one.
 
     Raises:
         TypeError: ``demonstrations`` are no `Demonstrations`, or ``module`` does not make networks.
-        ValueError: An option that cannot work, or an agent without a live observation in the demonstrations.
+        ValueError: An option that cannot work, an agent without a live observation in the demonstrations, or
+            demonstrations without actions where the discriminators need them.
     """
 
     @standard_modes
     def __init__(
         self,
-        demonstrations: Demonstrations,
+        demonstrations: Demonstrations | SelfImitation,
         *,
         updates: int = 30,
         batch_size: int = 256,
@@ -81,6 +103,12 @@ class DistributionMatcher(OneProcess, Matcher):
         hidden: Sequence[int] = (64, 64),
         reward: str = "logit",
         center: bool = True,
+        inputs: str = "state",
+        action_spaces: Mapping[str, Any] | None = None,
+        ends: str = "live",
+        gamma: float = 0.99,
+        max_steps: int | None = None,
+        beyond_limit: bool = False,
         keep_buffer: bool = True,
         module: Callable[[str, int], nn.Module] | None = None,
         seed: int | None = None,
@@ -91,7 +119,9 @@ class DistributionMatcher(OneProcess, Matcher):
                 f"DistributionMatcher needs Demonstrations, got {type(demonstrations).__name__}; "
                 "read a file with Demonstrations.load(path)"
             )
-        self.demonstrations = demonstrations
+        self.self_imitation = demonstrations if isinstance(demonstrations, SelfImitation) else None
+        experts = demonstrations if self.self_imitation is None else self.self_imitation.experts
+        self.demonstrations: Any = demonstrations if experts is None else experts
         # Everything that makes an equal matcher from the same demonstrations; numbers and strings only.
         self.options: dict[str, Any] = {
             "updates": _checks.integer("updates", updates, least=1),
@@ -104,15 +134,32 @@ class DistributionMatcher(OneProcess, Matcher):
             "center": _checks.flag("center", center),
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
             "seed": _checks.integer("seed", seed, none=True),
+            "inputs": _checks.choice("inputs", inputs, tuple(KINDS)),
+            "action_spaces": described_spaces(action_spaces, demonstrations.agents),
+            "ends": _checks.choice("ends", ends, ("live", "absorbing")),
+            "gamma": checked_gamma(gamma, beyond_limit),
+            "max_steps": _checks.integer("max_steps", max_steps, least=1, none=True),
+            "beyond_limit": _checks.flag("beyond_limit", beyond_limit),
         }
+        if self.self_imitation is not None:
+            self.options["self_imitation"] = self.self_imitation.options
         self.custom_networks = module is not None
         self.agents: tuple[str, ...] = tuple(demonstrations.agents)
         self.sizes: tuple[int, ...] = tuple(demonstrations.sizes)
         self.updates, self.batch_size = self.options["updates"], self.options["batch_size"]
         self.buffer_size, self.keep_buffer = self.options["buffer_size"], self.options["keep_buffer"]
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
+        kind, absorbs = self.options["inputs"], ends == "absorbing"
+        self._absorbing = None
+        if absorbs:
+            self._absorbing = AbsorbingEnds(gamma, self.options["max_steps"], beyond_limit, "next_observation" in KINDS[kind])
+        self._coding = None
+        if "action" in KINDS[kind]:
+            self._coding = ActionCoding(self.agents, experts, self.options["action_spaces"])
+        action_sizes = None if self._coding is None else self._coding.sizes
+        self._rows = InputRows(kind, self.sizes, action_sizes, absorbs, torch.empty(0, device=device).device)
         self.discriminators = Discriminators(
-            self.sizes,
+            self._rows.sizes,
             hidden=hidden,
             learning_rate=learning_rate,
             gradient_penalty=gradient_penalty,
@@ -123,10 +170,10 @@ class DistributionMatcher(OneProcess, Matcher):
         )
         self._device = self.discriminators.device
         self._inputs = AgentInputs(self.agents, self.sizes, self._device)
-        observations = [demonstrations.observations(agent) for agent in self.agents]
-        experts = self._inputs.stacked(observations)
-        self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
-        self._buffer = self._empty_buffer()
+        rows = None if experts is None else expert_rows(experts, self._rows, self._coding)
+        self._experts = self._stacked(rows)
+        self._minibatches = Minibatches(*self._experts, self.agents, seed)
+        self._buffer, self._remaining = self._empty_buffer(), self._empty_buffer(1)
         self._pay = GailReward(self.discriminators, reward)
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
@@ -154,23 +201,38 @@ class DistributionMatcher(OneProcess, Matcher):
         return len(self.agents)
 
     @standard_modes
-    def record(self, observations: ArrayLike | Tensor, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
+    def record(
+        self,
+        observations: ArrayLike | Tensor,
+        alive: ArrayLike,
+        *,
+        broken: ArrayLike | None = None,
+        actions: ArrayLike | None = None,
+        after: AfterStep | None = None,
+    ) -> None:
         """Keep what the agents saw before their actions (line 6).
 
         Args:
             observations: Float32 [T, N, K, D], padded to the widest agent.
             alive: Bool [T, N, K]; observations of dead agents train no discriminator.
             broken: Bool [T, N]; steps to ignore, because the simulator broke their episode.
+            actions: Integers [T, N, K] or floats [T, N, K, A]; needed for ``inputs="state-action"``.
+            after: What followed the steps, [T, N, ...]; needed for ``inputs="transition"`` and ``ends="absorbing"``.
 
         Raises:
-            ValueError: A shape that does not fit, or a live observation that is not finite or beyond 1e18. Nothing is
-                kept then.
+            ValueError: A shape that does not fit, a live observation that is not finite or beyond 1e18, or actions or
+                ``after`` are missing. Nothing is kept then.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        rows, live = self._inputs.joint(observations, alive, broken)
+        rows, live = self._read(observations, alive, broken, actions, after)
         if rows.ndim != 4:
             raise ValueError(f"expected observations [T, N, K, D], got {tuple(rows.shape)}; add axes of length 1")
+        if self._absorbing is not None and after is not None:
+            remaining = self._absorbing.remaining(live.cpu().numpy(), after)
+            self._remaining.add(torch.from_numpy(remaining)[..., None].to(rows), live)
+        if "next_observation" in self._rows.parts and after is not None:
+            live = live & torch.from_numpy(after.alive & ~after.ended[..., None]).to(live.device)
         self._buffer.add(rows, live)
         self._new += live.sum((0, 1)).cpu()
 
@@ -191,8 +253,10 @@ class DistributionMatcher(OneProcess, Matcher):
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
-        if self._new.any():
+        self._use_own_episodes()
+        trains = bool(self._new.any()) and any(self._experts[1])
+        metrics = {"trained": float(trains), "transitions": float(self._new.sum())}
+        if trains:
             before = self.discriminators.state_dict(), self._minibatches.state()
             try:
                 metrics |= self._train()
@@ -204,43 +268,72 @@ class DistributionMatcher(OneProcess, Matcher):
             self._new.zero_()
             if not self.keep_buffer:
                 self._buffer.clear()
+                self._remaining.clear()
         self.metrics = metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._pay.offsets, strict=True)}
         return dict(self.metrics)
 
     @overload
-    def rewards(self, observations: Mapping[str, Any], alive: None = None) -> dict[str, float]: ...
+    def rewards(
+        self, observations: Mapping[str, Any], alive: None = None, *, actions: Any = None, after: Any = None
+    ) -> dict[str, float]: ...
     @overload
-    def rewards(self, observations: ArrayLike | Tensor, alive: ArrayLike | None = None) -> NDArray[np.float32]: ...
+    def rewards(
+        self,
+        observations: ArrayLike | Tensor,
+        alive: ArrayLike | None = None,
+        *,
+        actions: ArrayLike | None = None,
+        after: AfterStep | None = None,
+    ) -> NDArray[np.float32]: ...
     @standard_modes
-    def rewards(self, observations: Any, alive: Any = None) -> dict[str, float] | NDArray[np.float32]:
+    def rewards(
+        self, observations: Any, alive: Any = None, *, actions: Any = None, after: Any = None
+    ) -> dict[str, float] | NDArray[np.float32]:
         """r_gail of each agent's observations under the present discriminators (line 10). It changes nothing.
 
         Args:
             observations: Float32 [..., K, D]; or ``{agent: observation}`` of some or all agents, each an array of the
                 agent's own features or PettingZoo's ``{"observation": ..., "action_mask": ...}``.
             alive: Bool [..., K], all by default; the reward of dead agents is 0.
+            actions: Integers [..., K] or floats [..., K, A]; or ``{agent: action}``. Needed for ``inputs="state-action"``.
+            after: What followed, an `AfterStep` of [..., ...]; or ``{agent: next observation}``. Needed for
+                ``inputs="transition"``, where a step after which the agent is dead in mid-episode gets 0. With
+                ``ends="absorbing"`` an agent's last live step gets what the rest of its time is worth; without
+                ``after`` no step counts as the last one.
 
         Returns:
-            Float32 [..., K]; or ``{agent: reward}`` of the agents given.
+            Float32 [..., K]; or ``{agent: reward}`` of the agents given. 0 for agents without any demonstration, as with
+            `SelfImitation` before the first episode has ended.
 
         Raises:
             ValueError: A shape that does not fit, an unknown agent, a live observation that is not finite or beyond
-                1e18, or a reward that is not finite.
+                1e18, actions or ``after`` are missing, or a reward that is not finite.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
         if isinstance(observations, Mapping):
             joint, given = self._inputs.by_name(observations)
-            of_all = self.rewards(joint, given)
+            if self.needs_actions and isinstance(actions, Mapping) and self._coding is not None:
+                actions = self._coding.by_name(actions)
+            if isinstance(after, Mapping):
+                following, known = self._inputs.by_name(after)
+                after = AfterStep(following, known, np.zeros((), bool), np.zeros(len(self.agents), bool))
+            of_all = self.rewards(joint, given, actions=actions, after=after)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
-        rows, live = self._inputs.joint(observations, alive)
-        paid = torch.where(live, self._pay.of(rows), 0.0).cpu().numpy()
+        rows, live = self._read(observations, alive, None, actions, after)
+        paid = torch.where(self._paid_steps(live, after), self._pay.of(rows), 0.0)
+        if self._absorbing is not None and after is not None:
+            factor = torch.from_numpy(self._absorbing.factor(live.cpu().numpy(), after)).to(paid)
+            paid = paid + factor * self._pay.of(self._rows.absorbing_row)
+        if not all(self._experts[1]):
+            paid = paid * torch.tensor([count > 0 for count in self._experts[1]], device=paid.device)
+        paid = paid.cpu().numpy()
         if not np.isfinite(paid).all():
             agent = self.agents[np.argwhere(~np.isfinite(paid))[0, -1]]
             raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
         return paid
 
-    def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
+    def algorithm1(self, chunks: Sequence[tuple[Any, ...]]) -> list[NDArray[np.float32]]:
         """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.
 
         This is the hook for learners that collect rollouts by themselves: call it between collecting a rollout and
@@ -250,14 +343,15 @@ class DistributionMatcher(OneProcess, Matcher):
         Args:
             chunks: Pairs of an agent and its observations before each action, [n, D_agent]. Chunks may have any length
                 and order, an agent may have several (the older first) or none. Leave out steps at which the agent was
-                dead and episodes that the simulator broke.
+                dead and episodes that the simulator broke. With ``inputs="state-action"`` triples (agent, observations,
+                actions [n] or [n, A]); with ``inputs="transition"`` triples (agent, observations, next observations).
 
         Returns:
             r_gail of each chunk's observations, float32 [n], in the order of the chunks.
 
         Raises:
             ValueError: An unknown agent, observations of another size, not finite or beyond 1e18 (nothing is recorded
-                then), or those of `update`.
+                then), ``ends="absorbing"``, for which chunks do not say enough, or those of `update`.
             RuntimeError: Another process made this matcher.
 
         Example:
@@ -265,10 +359,15 @@ class DistributionMatcher(OneProcess, Matcher):
             >>> for chunk, gail_rewards in zip(rollout, rewards):
             ...     chunk.rewards += 0.3 * gail_rewards
         """
-        observations, given, places = self._inputs.from_chunks(chunks)
-        self.record(observations, given)
+        if self._absorbing is not None or self.self_imitation is not None:
+            raise ValueError(
+                "algorithm1() does not know when episodes end and what they return, which "
+                'ends="absorbing" and SelfImitation need: use JointRollout or a DM2 wrapper'
+            )
+        observations, given, places, more = self._inputs_of(chunks)
+        self.record(observations, given, **more)
         self.update()
-        paid = self.rewards(observations, given)
+        paid = self.rewards(observations, given, **more)
         return [paid[steps, 0, k].copy() for steps, k in places]
 
     @standard_modes
@@ -280,6 +379,8 @@ class DistributionMatcher(OneProcess, Matcher):
             "new": self._new.clone(),
             "offsets": self._pay.offsets.clone(),
             "streams": self._minibatches.state(),
+            **({} if self._absorbing is None else {"remaining": self._remaining.state_dict()}),
+            **({} if self.self_imitation is None else {"self_imitation": self.self_imitation.state_dict()}),
         }
 
     @standard_modes
@@ -289,10 +390,15 @@ class DistributionMatcher(OneProcess, Matcher):
         Raises:
             ValueError: It is of other agents, sizes, networks or ``buffer_size``, or damaged. Nothing has changed then.
         """
-        buffer, streams = self._empty_buffer(), self._minibatches.state()
+        buffer, remaining, streams = self._empty_buffer(), self._empty_buffer(1), self._minibatches.state()
+        own = None if self.self_imitation is None else self.self_imitation.state_dict()
         try:
             self.discriminators.check_state(state["discriminators"])
             buffer.load_state_dict(state["buffer"])
+            if self._absorbing is not None:
+                remaining.load_state_dict(state["remaining"])
+            if self.self_imitation is not None:
+                self.self_imitation.load_state_dict(state["self_imitation"])
             new, offsets = state["new"].clone(), state["offsets"].clone()
             if new.shape != self._new.shape or offsets.shape != new.shape or not offsets.isfinite().all():
                 raise ValueError(f"expected one finite offset for each of {self.num_agents} agents, got {offsets}")
@@ -300,17 +406,135 @@ class DistributionMatcher(OneProcess, Matcher):
             self.discriminators.load_state_dict(state["discriminators"])
         except Exception as error:
             self._minibatches.load_state(streams)
+            if self.self_imitation is not None and own is not None:
+                self.self_imitation.load_state_dict(own)
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
-        self._buffer, self._new, self._pay.offsets = buffer, new, offsets
+        self._buffer, self._remaining, self._new, self._pay.offsets = buffer, remaining, new, offsets
+        self._use_own_episodes()
 
-    def _empty_buffer(self) -> TransitionBuffer:
-        return TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)
+    @property
+    def needs_actions(self) -> bool:
+        """Whether `record` and `rewards` need the agents' actions."""
+        return self._coding is not None
+
+    @property
+    def needs_after(self) -> bool:
+        """Whether `record` and `rewards` need what followed each step."""
+        return self._absorbing is not None or "next_observation" in self._rows.parts
+
+    def check_given(self, actions: Any, after: Any) -> None:
+        """Check that a caller gave what the discriminators need besides observations.
+
+        Raises:
+            ValueError: Actions or what followed is missing.
+        """
+        if self.needs_actions and actions is None:
+            raise ValueError(f"inputs={self.options['inputs']!r} needs the agents' actions: pass actions=")
+        if self.needs_after and after is None:
+            what = f"ends={self.options['ends']!r}" if self._absorbing else f"inputs={self.options['inputs']!r}"
+            raise ValueError(f"{what} needs what followed each step: pass after=AfterStep.of(terminations, truncations, infos)")
+
+    def use_time_limit_of(self, env: Any) -> None:
+        """With ``ends="absorbing"`` and no ``max_steps``, take over the environment's.
+
+        Raises:
+            ValueError: It has no attribute ``max_steps`` either.
+        """
+        if self._absorbing is not None and self._absorbing.max_steps is None:
+            found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
+            self._absorbing.max_steps = self.options["max_steps"] = None if found is None else int(found)
+            self._absorbing.limit()
+
+    def _empty_buffer(self, width: int | None = None) -> TransitionBuffer:
+        return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._rows.sizes), self._device)
+
+    def _read(
+        self, observations: Any, alive: Any, broken: Any, actions: Any, after: AfterStep | None
+    ) -> tuple[Tensor, Tensor]:
+        """Discriminator inputs [..., K, W] of joint steps, and which agents were alive in them, bool [..., K]."""
+        seen, live = self._inputs.joint(observations, alive, broken)
+        parts = {"observation": seen}
+        if self._coding is not None:
+            self.check_given(actions, after)
+            parts["action"] = torch.from_numpy(self._coding.features(actions, live.cpu().numpy())).to(seen)
+        if "next_observation" in self._rows.parts:
+            self.check_given(actions, after)
+            assert after is not None
+            parts["next_observation"], _ = self._inputs.joint(after.observations, after.alive)
+        return self._rows.joined([parts[name] for name in self._rows.parts]), live
+
+    def _paid_steps(self, live: Tensor, after: AfterStep | None) -> Tensor:
+        """Which steps the discriminators themselves pay for, bool [..., K]."""
+        if "next_observation" not in self._rows.parts or after is None:
+            return live
+        paid = after.alive | after.ended[..., None]
+        if self._absorbing is not None:
+            paid = paid & ~self._absorbing.entered(live.cpu().numpy(), after)
+        return live & torch.from_numpy(paid).to(live.device)
+
+    def _inputs_of(self, chunks: Sequence[tuple[Any, ...]]) -> tuple[Any, Any, list[tuple[slice, int]], dict[str, Any]]:
+        """Chunks as joint steps, where they lie in them, and their actions or what followed."""
+        extra = len(self._rows.parts) - 1
+        for number, chunk in enumerate(chunks):
+            if extra and (not isinstance(chunk, tuple | list) or len(chunk) != 3):
+                raise ValueError(
+                    f"with inputs={self.options['inputs']!r} chunk {number} must be a triple (agent, observations, "
+                    f"{'actions' if self.needs_actions else 'next observations'})"
+                )
+        observations, given, places = self._inputs.from_chunks([chunk[:2] for chunk in chunks] if extra else chunks)
+        if self._coding is not None:
+            shape = given.shape if self._coding.discrete else (*given.shape, self.demonstrations.actions.shape[2])
+            actions = np.zeros(shape, np.int64 if self._coding.discrete else np.float64)
+            for (agent, rows, done), (steps, k) in zip(chunks, places, strict=True):
+                if len(done) != len(rows):
+                    raise ValueError(f"a chunk of agent {agent!r} has {len(rows)} observations, but {len(done)} actions")
+                actions[steps, 0, k] = self._coding.chunk(agent, done)
+            return observations, given, places, {"actions": actions}
+        if extra:
+            following, known, _ = self._inputs.from_chunks([(chunk[0], chunk[2]) for chunk in chunks])
+            if not np.array_equal(known, given):
+                raise ValueError("each chunk needs as many next observations as observations")
+            nowhere = np.zeros(given.shape[:2], bool)
+            return observations, given, places, {"after": AfterStep(following, known, nowhere, np.zeros_like(given))}
+        return observations, given, places, {}
+
+    def _stacked(self, rows: list[NDArray[np.float32]] | None) -> tuple[Tensor, list[int]]:
+        """All agents' demonstrated rows, one agent after the other, and how many each has."""
+        if rows is None:
+            return torch.zeros(0, max(self._rows.sizes), device=self._device), [0] * self.num_agents
+        return AgentInputs(self.agents, self._rows.sizes, self._device).stacked(rows), [len(own) for own in rows]
+
+    def _use_own_episodes(self) -> None:
+        """Take the team's best episodes into the experts' side, if they have changed."""
+        if self.self_imitation is None or not self.self_imitation.take_changed():
+            return
+        own, experts = self.self_imitation.demonstrations(), self.self_imitation.experts
+        sources = [demos for demos in (experts, own) if demos is not None]
+        rows = [expert_rows(demos, self._rows, self._coding) for demos in sources]
+        joined = [np.concatenate(agents) for agents in zip(*rows, strict=True)] if rows else None
+        self._experts = self._stacked(joined)
+        self._minibatches.use_experts(*self._experts)
+
+    def _absorbing_row(self) -> AbsorbingRow | None:
+        """The absorbing row and its shares, from the demonstrations and the buffer as they are."""
+        if self._absorbing is None:
+            return None
+        imitation = self.self_imitation
+        sources = [self.demonstrations] if imitation is None else [imitation.experts, imitation.demonstrations()]
+        experts = torch.from_numpy(sum(self._absorbing.of_experts(demos) for demos in sources if demos is not None))
+        shares = (
+            share(experts, torch.tensor(self._experts[1])),
+            share(kept_in(self._remaining), self._buffer.counts.cpu()),
+        )
+        return AbsorbingRow(self._rows.absorbing_row, *(each.to(self._device, torch.float32) for each in shares))
 
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
-        active = [count > 0 for count in self._buffer.counts.tolist()]
+        counts = zip(self._buffer.counts.tolist(), self._experts[1], strict=True)
+        active = [recorded > 0 and demonstrated > 0 for recorded, demonstrated in counts]
+        self._minibatches.absorbing = self._absorbing_row()
         minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
         history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
         metrics: dict[str, float] = {}
@@ -334,3 +558,11 @@ class DistributionMatcher(OneProcess, Matcher):
             for agent, deviation, count in zip(self.agents, deviations, new, strict=True)
             if count > 0
         }
+
+
+def checked_gamma(gamma: Any, beyond_limit: Any) -> float:
+    """A discount factor, below 1 where the absorbing state pays forever."""
+    value = _checks.number("gamma", gamma, above=0)
+    if value > 1 or (value == 1 and beyond_limit):
+        raise ValueError(f"gamma must be at most 1, and below 1 with beyond_limit=True, got {gamma!r}")
+    return value
