@@ -7,9 +7,9 @@ episodes early. Here every agent enters an absorbing state when it dies or its e
 one row: 0 but for a last feature, which is 1 there and 0 for live steps.
 
 *Trained.* An agent whose last live step is step t (counted from 0) spends the ``n = H - t - 1`` steps after it in the
-absorbing state. If an agent's episodes in the demonstrations have L live rows and A absorbing steps in total, each row of the
-experts' side of a minibatch is the absorbing one with probability A / (L + A); the policy's side likewise, from what was
-recorded. Its expected loss is that of padded episodes, without any padding.
+absorbing state. If an agent's episodes in the demonstrations have L live rows and A absorbing steps in total, each row of
+the experts' side of a minibatch is the absorbing one with probability A / (L + A); the policy's side likewise, from what
+was recorded. Its expected loss is that of padded episodes, without any padding.
 
 *Paid.* The last live step gets the discounted rewards of the absorbing steps in addition to its own::
 
@@ -21,10 +21,13 @@ agent is dead get 0: they are paid for already. With a constant reward b each li
 
 *At the time limit* nothing remains to be paid, n = 0. That is right for a learner to which the limit is an end, as in the
 paper's code. A learner that bootstraps there (SB3 does, and all teams of ``dm2_wrappers.sb3``) goes on to value what would
-follow: with a constant reward b its critic says b / (1 - gamma) there, which dying agents would not get. For such learners
-``beyond_limit=True`` lets the absorbing state pay forever, n = infinity, as in DAC: ``r(s_t) + r_abs * gamma / (1 - gamma)``.
-An episode that the time limit ended while the agent was alive gets nothing: the bootstrap is its rest. Then each step's value
-is b / (1 - gamma) everywhere, and b is neutral.
+follow: with a constant reward b its critic says b / (1 - gamma) there, which dying agents would not get. For such
+learners ``beyond_limit=True`` lets the absorbing state pay forever, n = infinity, as in DAC::
+
+    r(s_t) + r_abs * gamma / (1 - gamma)
+
+An episode that the time limit ended while the agent was alive gets nothing: the bootstrap is its rest. Then each step's
+value is b / (1 - gamma) everywhere, and b is neutral.
 
 With ``inputs="transition"`` the step into the absorbing state has no next live observation, so it counts as an absorbing
 one itself: it is paid ``r_abs`` in place of r(s_t).

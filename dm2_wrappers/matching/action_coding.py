@@ -88,12 +88,13 @@ class ActionCoding:
         one_hot = np.minimum(array, self._counts)[..., None] == np.arange(max(self.sizes))
         return (one_hot & live[..., None]).astype(np.float32)
 
+    def nothing(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """An array of actions 0 for agents [..., K]."""
+        return np.zeros(shape, np.int64) if self.discrete else np.zeros((*shape, self._low.shape[1]))
+
     def by_name(self, actions: Mapping[str, Any]) -> NDArray[Any]:
         """``{agent: action}`` of some agents as one joint action [K] or [K, A]; 0 for the others."""
-        if self.discrete:
-            joint: NDArray[Any] = np.zeros(len(self._agents), np.int64)
-        else:
-            joint = np.zeros(self._low.shape, np.float64)
+        joint = self.nothing((len(self._agents),))
         for agent, action in actions.items():
             if agent not in self._agents:
                 raise ValueError(f"expected actions of agents among {list(self._agents)}, got {agent!r}; leave it out")
@@ -201,6 +202,7 @@ def _range(
     low, high = (np.array([np.inf if b is None else b for b in bounds], np.float64) for bounds in described[agent])
     if len(low) > of_experts.shape[1]:
         raise ValueError(
-            f"the experts' actions have {of_experts.shape[1]} components, but the action space of agent {agent!r} has {len(low)}"
+            f"the action space of agent {agent!r} has {len(low)} components, but its experts' actions have "
+            f"{of_experts.shape[1]}"
         )
     return low, high

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers.vector.base import joint_ends
+
 
 @dataclass(frozen=True)
 class AfterStep:
@@ -49,7 +51,7 @@ class AfterStep:
         return cls(
             observations=infos["final_obs"],
             alive=np.asarray(infos.get("final_alive", ~terminations), dtype=bool),
-            ended=(terminations | truncations).all(axis=1),
+            ended=joint_ends(terminations, truncations),
             truncated=truncations & ~terminations,
             time=time,
         )
@@ -61,23 +63,6 @@ class AfterStep:
         if None in [step.time for step in steps]:
             columns.pop("time")
         return cls(**{name: np.stack(column) for name, column in columns.items()})
-
-
-class EpisodeClock:
-    """Counts the steps of N sub-environments' episodes."""
-
-    def __init__(self) -> None:
-        self._time: NDArray[np.int64] | None = None
-
-    def restart(self) -> None:
-        """New episodes begin in all sub-environments."""
-        self._time = None
-
-    def tick(self, ended: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """One joint step was taken: how many steps of its episode came before it, int64 [N]."""
-        time = np.zeros(len(ended), np.int64) if self._time is None else self._time
-        self._time = np.where(ended, 0, time + 1)
-        return time
 
 
 def with_time(after: AfterStep | None, time: NDArray[np.int64]) -> AfterStep | None:

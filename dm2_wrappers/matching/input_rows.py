@@ -26,19 +26,13 @@ class InputRows:
         observation_sizes: Each agent's own number of observation features.
         action_sizes: Each agent's own number of action features; None if the kind has no actions.
         absorbing: Whether a last feature tells the absorbing row (1) from rows of live steps (0).
-        device: Where tensors are.
 
     Attributes:
         sizes: Each agent's own number of features.
     """
 
     def __init__(
-        self,
-        kind: str,
-        observation_sizes: Sequence[int],
-        action_sizes: Sequence[int] | None,
-        absorbing: bool,
-        device: torch.device,
+        self, kind: str, observation_sizes: Sequence[int], action_sizes: Sequence[int] | None, absorbing: bool
     ) -> None:
         self.parts = KINDS[kind]
         widths = [action_sizes if part == "action" else observation_sizes for part in self.parts]
@@ -52,12 +46,17 @@ class InputRows:
         self.sizes = tuple(len(columns) + absorbing for columns in own)
         # Column `start` is one of zeros, for padding and for the feature that tells the absorbing row.
         padded = [columns + [start] * (max(self.sizes) - len(columns)) for columns in own]
-        self._columns = torch.tensor(padded, device=device)
-        self._agents = torch.arange(len(own), device=device)[:, None]
+        self._columns, self._agents = torch.tensor(padded), torch.arange(len(own))[:, None]
         self._plain = kind == "state" and not absorbing
-        self.absorbing_row = torch.zeros(len(own), max(self.sizes), device=device)  # [K, W]
+        self.absorbing_row = torch.zeros(len(own), max(self.sizes))  # [K, W]
         if absorbing:
-            self.absorbing_row[self._agents[:, 0], torch.tensor(self.sizes, device=device) - 1] = 1.0
+            self.absorbing_row[self._agents[:, 0], torch.tensor(self.sizes) - 1] = 1.0
+
+    def to(self, device: torch.device) -> InputRows:
+        """Move the tensors; returns itself."""
+        self._columns, self._agents = self._columns.to(device), self._agents.to(device)
+        self.absorbing_row = self.absorbing_row.to(device)
+        return self
 
     def joined(self, parts: Sequence[Tensor]) -> Tensor:
         """Rows [..., K, W] of the parts [..., K, width of the widest agent], in the order of the kind."""

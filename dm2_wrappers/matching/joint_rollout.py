@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.matching.after_step import AfterStep, EpisodeClock, with_time
+from dm2_wrappers.matching.after_step import AfterStep, with_time
 from dm2_wrappers.matching.matcher import DistributionMatcher
 from dm2_wrappers.matching.pending_steps import PendingSteps
 from dm2_wrappers.matching.self_imitation import EpisodeCollector
+from dm2_wrappers.vector.base import EpisodeClock
 
 
 class JointRollout:
@@ -83,11 +84,9 @@ class JointRollout:
         time = self._clock.tick(ended) if after is None or after.time is None else after.time
         self.matcher.check_given(actions, after)
         self._episodes.step(observations, alive, actions, team_rewards, ended, broken, time)
-        needed = {
-            "actions": actions if self.matcher.needs_actions else None,
-            "after": with_time(after, time) if self.matcher.needs_after else None,
-        }
-        self._steps.append(observations, alive, ended, broken, **needed)
+        done = actions if self.matcher.needs_actions else None
+        followed = with_time(after, time) if self.matcher.needs_after else None
+        self._steps.append(observations, alive, ended, broken, actions=done, after=followed)
         self._rewards = None
 
     def clear(self) -> None:

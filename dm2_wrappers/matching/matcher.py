@@ -13,7 +13,7 @@ For each agent k separately::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import torch
@@ -27,13 +27,14 @@ from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in
 from dm2_wrappers.matching.action_coding import ActionCoding, described_spaces
 from dm2_wrappers.matching.after_step import AfterStep
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
-from dm2_wrappers.matching.expert_rows import expert_rows
+from dm2_wrappers.matching.experts import Experts
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.input_rows import KINDS, InputRows
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
 from dm2_wrappers.matching.one_process import OneProcess
 from dm2_wrappers.matching.self_imitation import SelfImitation
+from dm2_wrappers.matching.step_reader import StepReader
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
@@ -90,6 +91,9 @@ class DistributionMatcher(OneProcess, Matcher):
             demonstrations without actions where the discriminators need them.
     """
 
+    # The options that older checkpoints lack, as they were without them.
+    LATER_OPTIONS: ClassVar = {"inputs": "state", "ends": "live", "gamma": 0.99, "beyond_limit": False}
+
     @standard_modes
     def __init__(
         self,
@@ -135,12 +139,14 @@ class DistributionMatcher(OneProcess, Matcher):
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
             "seed": _checks.integer("seed", seed, none=True),
             "inputs": _checks.choice("inputs", inputs, tuple(KINDS)),
-            "action_spaces": described_spaces(action_spaces, demonstrations.agents),
             "ends": _checks.choice("ends", ends, ("live", "absorbing")),
             "gamma": checked_gamma(gamma, beyond_limit),
-            "max_steps": _checks.integer("max_steps", max_steps, least=1, none=True),
             "beyond_limit": _checks.flag("beyond_limit", beyond_limit),
         }
+        if action_spaces is not None:
+            self.options["action_spaces"] = described_spaces(action_spaces, demonstrations.agents)
+        if max_steps is not None:
+            self.options["max_steps"] = _checks.integer("max_steps", max_steps, least=1)
         if self.self_imitation is not None:
             self.options["self_imitation"] = self.self_imitation.options
         self.custom_networks = module is not None
@@ -150,16 +156,13 @@ class DistributionMatcher(OneProcess, Matcher):
         self.buffer_size, self.keep_buffer = self.options["buffer_size"], self.options["keep_buffer"]
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
         kind, absorbs = self.options["inputs"], ends == "absorbing"
-        self._absorbing = None
-        if absorbs:
-            self._absorbing = AbsorbingEnds(gamma, self.options["max_steps"], beyond_limit, "next_observation" in KINDS[kind])
-        self._coding = None
-        if "action" in KINDS[kind]:
-            self._coding = ActionCoding(self.agents, experts, self.options["action_spaces"])
-        action_sizes = None if self._coding is None else self._coding.sizes
-        self._rows = InputRows(kind, self.sizes, action_sizes, absorbs, torch.empty(0, device=device).device)
+        next_matters = "next_observation" in KINDS[kind]
+        self._absorbing = AbsorbingEnds(gamma, max_steps, beyond_limit, next_matters) if absorbs else None
+        coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in KINDS[kind] else None
+        rows = InputRows(kind, self.sizes, None if coding is None else coding.sizes, absorbs)
+        self._input_sizes = rows.sizes
         self.discriminators = Discriminators(
-            self._rows.sizes,
+            rows.sizes,
             hidden=hidden,
             learning_rate=learning_rate,
             gradient_penalty=gradient_penalty,
@@ -169,10 +172,11 @@ class DistributionMatcher(OneProcess, Matcher):
             device=device,
         )
         self._device = self.discriminators.device
-        self._inputs = AgentInputs(self.agents, self.sizes, self._device)
-        rows = None if experts is None else expert_rows(experts, self._rows, self._coding)
-        self._experts = self._stacked(rows)
-        self._minibatches = Minibatches(*self._experts, self.agents, seed)
+        rows = rows.to(self._device)
+        self._absorbing_row = rows.absorbing_row
+        self._reader = StepReader(AgentInputs(self.agents, self.sizes, self._device), rows, coding, self._absorbing)
+        self._experts = Experts(experts, self.self_imitation, self.agents, rows, coding, self._device)
+        self._minibatches = Minibatches(self._experts.rows, self._experts.counts, self.agents, seed)
         self._buffer, self._remaining = self._empty_buffer(), self._empty_buffer(1)
         self._pay = GailReward(self.discriminators, reward)
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
@@ -225,16 +229,16 @@ class DistributionMatcher(OneProcess, Matcher):
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        rows, live = self._read(observations, alive, broken, actions, after)
-        if rows.ndim != 4:
-            raise ValueError(f"expected observations [T, N, K, D], got {tuple(rows.shape)}; add axes of length 1")
-        if self._absorbing is not None and after is not None:
-            remaining = self._absorbing.remaining(live.cpu().numpy(), after)
-            self._remaining.add(torch.from_numpy(remaining)[..., None].to(rows), live)
-        if "next_observation" in self._rows.parts and after is not None:
-            live = live & torch.from_numpy(after.alive & ~after.ended[..., None]).to(live.device)
-        self._buffer.add(rows, live)
-        self._new += live.sum((0, 1)).cpu()
+        self._reader.check_given(actions, after)
+        steps = self._reader.read(observations, alive, broken, actions, after)
+        if steps.rows.ndim != 4:
+            raise ValueError(
+                f"expected observations [T, N, K, D], got {tuple(np.shape(observations))}; add axes of length 1"
+            )
+        if steps.remaining is not None:
+            self._remaining.add(steps.remaining[..., None], steps.alive)
+        self._buffer.add(steps.rows, steps.trained)
+        self._new += steps.trained.sum((0, 1)).cpu()
 
     @standard_modes
     def update(self) -> dict[str, float]:
@@ -253,8 +257,8 @@ class DistributionMatcher(OneProcess, Matcher):
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        self._use_own_episodes()
-        trains = bool(self._new.any()) and any(self._experts[1])
+        self._renew_experts()
+        trains = bool(self._new.any()) and any(self._experts.counts)
         metrics = {"trained": float(trains), "transitions": float(self._new.sum())}
         if trains:
             before = self.discriminators.state_dict(), self._minibatches.state()
@@ -312,26 +316,20 @@ class DistributionMatcher(OneProcess, Matcher):
         """
         self._check_process()
         if isinstance(observations, Mapping):
-            joint, given = self._inputs.by_name(observations)
-            if self.needs_actions and isinstance(actions, Mapping) and self._coding is not None:
-                actions = self._coding.by_name(actions)
-            if isinstance(after, Mapping):
-                following, known = self._inputs.by_name(after)
-                after = AfterStep(following, known, np.zeros((), bool), np.zeros(len(self.agents), bool))
+            joint, given, actions, after = self._reader.by_name(observations, actions, after)
             of_all = self.rewards(joint, given, actions=actions, after=after)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
-        rows, live = self._read(observations, alive, None, actions, after)
-        paid = torch.where(self._paid_steps(live, after), self._pay.of(rows), 0.0)
-        if self._absorbing is not None and after is not None:
-            factor = torch.from_numpy(self._absorbing.factor(live.cpu().numpy(), after)).to(paid)
-            paid = paid + factor * self._pay.of(self._rows.absorbing_row)
-        if not all(self._experts[1]):
-            paid = paid * torch.tensor([count > 0 for count in self._experts[1]], device=paid.device)
-        paid = paid.cpu().numpy()
-        if not np.isfinite(paid).all():
-            agent = self.agents[np.argwhere(~np.isfinite(paid))[0, -1]]
+        steps = self._reader.read(observations, alive, None, actions, after)
+        paid = torch.where(steps.paid, self._pay.of(steps.rows), 0.0)
+        if steps.factor is not None:
+            paid = paid + steps.factor * self._pay.of(self._absorbing_row)
+        if not all(self._experts.counts):
+            paid = paid * torch.tensor([count > 0 for count in self._experts.counts], device=paid.device)
+        rewards: NDArray[np.float32] = paid.cpu().numpy()
+        if not np.isfinite(rewards).all():
+            agent = self.agents[np.argwhere(~np.isfinite(rewards))[0, -1]]
             raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
-        return paid
+        return rewards
 
     def algorithm1(self, chunks: Sequence[tuple[Any, ...]]) -> list[NDArray[np.float32]]:
         """Lines 6 to 10 of Algorithm 1 in one call: record a rollout, update once, pay with the updated discriminators.
@@ -359,12 +357,11 @@ class DistributionMatcher(OneProcess, Matcher):
             >>> for chunk, gail_rewards in zip(rollout, rewards):
             ...     chunk.rewards += 0.3 * gail_rewards
         """
-        if self._absorbing is not None or self.self_imitation is not None:
+        if self.self_imitation is not None:
             raise ValueError(
-                "algorithm1() does not know when episodes end and what they return, which "
-                'ends="absorbing" and SelfImitation need: use JointRollout or a DM2 wrapper'
+                "chunks do not say what episodes return, which SelfImitation needs: use JointRollout or a wrapper"
             )
-        observations, given, places, more = self._inputs_of(chunks)
+        observations, given, places, more = self._reader.from_chunks(chunks)
         self.record(observations, given, **more)
         self.update()
         paid = self.rewards(observations, given, **more)
@@ -412,29 +409,21 @@ class DistributionMatcher(OneProcess, Matcher):
                 raise
             raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
         self._buffer, self._remaining, self._new, self._pay.offsets = buffer, remaining, new, offsets
-        self._use_own_episodes()
+        self._renew_experts()
 
     @property
     def needs_actions(self) -> bool:
         """Whether `record` and `rewards` need the agents' actions."""
-        return self._coding is not None
+        return self._reader.needs_actions
 
     @property
     def needs_after(self) -> bool:
         """Whether `record` and `rewards` need what followed each step."""
-        return self._absorbing is not None or "next_observation" in self._rows.parts
+        return self._reader.needs_after
 
     def check_given(self, actions: Any, after: Any) -> None:
-        """Check that a caller gave what the discriminators need besides observations.
-
-        Raises:
-            ValueError: Actions or what followed is missing.
-        """
-        if self.needs_actions and actions is None:
-            raise ValueError(f"inputs={self.options['inputs']!r} needs the agents' actions: pass actions=")
-        if self.needs_after and after is None:
-            what = f"ends={self.options['ends']!r}" if self._absorbing else f"inputs={self.options['inputs']!r}"
-            raise ValueError(f"{what} needs what followed each step: pass after=AfterStep.of(terminations, truncations, infos)")
+        """Raise ``ValueError`` if `record` needs actions or what followed, and a caller has none."""
+        self._reader.check_given(actions, after)
 
     def use_time_limit_of(self, env: Any) -> None:
         """With ``ends="absorbing"`` and no ``max_steps``, take over the environment's.
@@ -444,97 +433,29 @@ class DistributionMatcher(OneProcess, Matcher):
         """
         if self._absorbing is not None and self._absorbing.max_steps is None:
             found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
-            self._absorbing.max_steps = self.options["max_steps"] = None if found is None else int(found)
-            self._absorbing.limit()
+            self._absorbing.max_steps = None if found is None else int(found)
+            self.options["max_steps"] = self._absorbing.limit()
 
     def _empty_buffer(self, width: int | None = None) -> TransitionBuffer:
-        return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._rows.sizes), self._device)
+        return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._input_sizes), self._device)
 
-    def _read(
-        self, observations: Any, alive: Any, broken: Any, actions: Any, after: AfterStep | None
-    ) -> tuple[Tensor, Tensor]:
-        """Discriminator inputs [..., K, W] of joint steps, and which agents were alive in them, bool [..., K]."""
-        seen, live = self._inputs.joint(observations, alive, broken)
-        parts = {"observation": seen}
-        if self._coding is not None:
-            self.check_given(actions, after)
-            parts["action"] = torch.from_numpy(self._coding.features(actions, live.cpu().numpy())).to(seen)
-        if "next_observation" in self._rows.parts:
-            self.check_given(actions, after)
-            assert after is not None
-            parts["next_observation"], _ = self._inputs.joint(after.observations, after.alive)
-        return self._rows.joined([parts[name] for name in self._rows.parts]), live
+    def _renew_experts(self) -> None:
+        if self._experts.renew():
+            self._minibatches.use_experts(self._experts.rows, self._experts.counts)
 
-    def _paid_steps(self, live: Tensor, after: AfterStep | None) -> Tensor:
-        """Which steps the discriminators themselves pay for, bool [..., K]."""
-        if "next_observation" not in self._rows.parts or after is None:
-            return live
-        paid = after.alive | after.ended[..., None]
-        if self._absorbing is not None:
-            paid = paid & ~self._absorbing.entered(live.cpu().numpy(), after)
-        return live & torch.from_numpy(paid).to(live.device)
-
-    def _inputs_of(self, chunks: Sequence[tuple[Any, ...]]) -> tuple[Any, Any, list[tuple[slice, int]], dict[str, Any]]:
-        """Chunks as joint steps, where they lie in them, and their actions or what followed."""
-        extra = len(self._rows.parts) - 1
-        for number, chunk in enumerate(chunks):
-            if extra and (not isinstance(chunk, tuple | list) or len(chunk) != 3):
-                raise ValueError(
-                    f"with inputs={self.options['inputs']!r} chunk {number} must be a triple (agent, observations, "
-                    f"{'actions' if self.needs_actions else 'next observations'})"
-                )
-        observations, given, places = self._inputs.from_chunks([chunk[:2] for chunk in chunks] if extra else chunks)
-        if self._coding is not None:
-            shape = given.shape if self._coding.discrete else (*given.shape, self.demonstrations.actions.shape[2])
-            actions = np.zeros(shape, np.int64 if self._coding.discrete else np.float64)
-            for (agent, rows, done), (steps, k) in zip(chunks, places, strict=True):
-                if len(done) != len(rows):
-                    raise ValueError(f"a chunk of agent {agent!r} has {len(rows)} observations, but {len(done)} actions")
-                actions[steps, 0, k] = self._coding.chunk(agent, done)
-            return observations, given, places, {"actions": actions}
-        if extra:
-            following, known, _ = self._inputs.from_chunks([(chunk[0], chunk[2]) for chunk in chunks])
-            if not np.array_equal(known, given):
-                raise ValueError("each chunk needs as many next observations as observations")
-            nowhere = np.zeros(given.shape[:2], bool)
-            return observations, given, places, {"after": AfterStep(following, known, nowhere, np.zeros_like(given))}
-        return observations, given, places, {}
-
-    def _stacked(self, rows: list[NDArray[np.float32]] | None) -> tuple[Tensor, list[int]]:
-        """All agents' demonstrated rows, one agent after the other, and how many each has."""
-        if rows is None:
-            return torch.zeros(0, max(self._rows.sizes), device=self._device), [0] * self.num_agents
-        return AgentInputs(self.agents, self._rows.sizes, self._device).stacked(rows), [len(own) for own in rows]
-
-    def _use_own_episodes(self) -> None:
-        """Take the team's best episodes into the experts' side, if they have changed."""
-        if self.self_imitation is None or not self.self_imitation.take_changed():
-            return
-        own, experts = self.self_imitation.demonstrations(), self.self_imitation.experts
-        sources = [demos for demos in (experts, own) if demos is not None]
-        rows = [expert_rows(demos, self._rows, self._coding) for demos in sources]
-        joined = [np.concatenate(agents) for agents in zip(*rows, strict=True)] if rows else None
-        self._experts = self._stacked(joined)
-        self._minibatches.use_experts(*self._experts)
-
-    def _absorbing_row(self) -> AbsorbingRow | None:
-        """The absorbing row and its shares, from the demonstrations and the buffer as they are."""
+    def _absorbing_shares(self) -> AbsorbingRow | None:
+        """The absorbing row and how often it is drawn, from the demonstrations and the buffer as they are."""
         if self._absorbing is None:
             return None
-        imitation = self.self_imitation
-        sources = [self.demonstrations] if imitation is None else [imitation.experts, imitation.demonstrations()]
-        experts = torch.from_numpy(sum(self._absorbing.of_experts(demos) for demos in sources if demos is not None))
-        shares = (
-            share(experts, torch.tensor(self._experts[1])),
-            share(kept_in(self._remaining), self._buffer.counts.cpu()),
-        )
-        return AbsorbingRow(self._rows.absorbing_row, *(each.to(self._device, torch.float32) for each in shares))
+        of_experts = share(self._experts.absorbing_steps(self._absorbing), torch.tensor(self._experts.counts))
+        of_policy = share(kept_in(self._remaining), self._buffer.counts.cpu())
+        return AbsorbingRow(self._absorbing_row, *(each.to(self._device, torch.float32) for each in (of_experts, of_policy)))
 
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
-        counts = zip(self._buffer.counts.tolist(), self._experts[1], strict=True)
+        counts = zip(self._buffer.counts.tolist(), self._experts.counts, strict=True)
         active = [recorded > 0 and demonstrated > 0 for recorded, demonstrated in counts]
-        self._minibatches.absorbing = self._absorbing_row()
+        self._minibatches.absorbing = self._absorbing_shares()
         minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
         history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
         metrics: dict[str, float] = {}

@@ -60,7 +60,9 @@ class Minibatches:
                 if self.absorbing is not None:
                     replaced[:, k] = stream.random((2, *shape), dtype=np.float32)
             first += own
-        drawn = [torch.from_numpy(each).to(self._experts.device).unbind(1) for each in (experts, policies, alphas, *replaced)]
+        drawn = [
+            torch.from_numpy(each).to(self._experts.device).unbind(1) for each in (experts, policies, alphas, *replaced)
+        ]
         for expert_rows, policy_rows, alpha, *draws in zip(*drawn, strict=True):
             expert = self._experts.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)
             policy = buffer.gather(policy_rows)

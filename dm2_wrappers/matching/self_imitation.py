@@ -82,7 +82,9 @@ class SelfImitation:
         max_steps: int = 1_000,
     ) -> None:
         if (experts is None) == (env is None):
-            raise ValueError("SelfImitation needs experts=demonstrations, or env= to learn the agents' names: one of the two")
+            raise ValueError(
+                "SelfImitation needs experts=demonstrations, or env= to learn the agents' names: one of the two"
+            )
         self.episodes = _checks.integer("episodes", episodes, least=1)
         self.max_steps = _checks.integer("max_steps", max_steps, least=1)
         if experts is not None and not isinstance(experts, Demonstrations):
@@ -201,8 +203,8 @@ class SelfImitation:
         for saved in state["episodes"]:
             episode = OwnEpisode(**{name: saved[name].numpy().copy() for name in _ARRAYS})
             length = len(episode.rewards)
-            fits = episode.observations.shape == (length, *shape) and episode.alive.shape == (length, shape[0])
-            fits &= episode.actions.shape[:2] == (length, shape[0]) and np.isfinite(episode.rewards).all()
+            fits = bool(episode.observations.shape == (length, *shape) and episode.alive.shape == (length, shape[0]))
+            fits &= episode.actions.shape[:2] == (length, shape[0]) and bool(np.isfinite(episode.rewards).all())
             if not fits or not 0 < length <= self.max_steps:
                 raise ValueError("the saved episodes of SelfImitation are of other agents, sizes or max_steps, or damaged")
             best.append((episode.team_return, -int(saved["number"]), episode))

@@ -14,8 +14,9 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.lockstep import JointStep, Lockstep
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
+from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, JointRollout
 from dm2_wrappers.matching.coefficient import as_array
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.callbacks import LogOnline
@@ -52,7 +53,8 @@ class ExactMode(NoMatcher):
 
     def __init__(self, lockstep: Lockstep, matcher: DistributionMatcher, coefficient: Coefficient) -> None:
         self._agents, self._coefficient = lockstep.env.possible_agents, coefficient
-        self._rollout = JointRollout(matcher)
+        matcher.use_time_limit_of(lockstep.env)
+        self._matcher, self._rollout = matcher, JointRollout(matcher)
         self._callbacks = {
             agent: MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
             for k, agent in enumerate(self._agents)
@@ -73,7 +75,12 @@ class ExactMode(NoMatcher):
 
     def _append(self, step: JointStep) -> None:
         ended = joint_ends(step.terminations, step.truncations)
-        self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"))
+        more: dict[str, Any] = {}
+        if self._matcher.needs_after or self._matcher.self_imitation is not None:
+            more["after"] = AfterStep.of(step.terminations, step.truncations, step.infos, step.time)
+        if self._matcher.self_imitation is not None:
+            more["team_rewards"] = team_rewards(step.infos.get("env_reward", step.rewards), step.present)
+        self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"), actions=step.actions, **more)
 
     def _coefficient_of(self, k: int) -> float:
         return float(as_array(self._coefficient, self._agents)[k])

@@ -202,3 +202,20 @@ def present_after(
 def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
     """The agents that act first, bool [N, K]: ``infos["present"]``, or everybody where the environment does not say."""
     return np.asarray(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
+
+
+class EpisodeClock:
+    """Counts the steps of N sub-environments' episodes."""
+
+    def __init__(self) -> None:
+        self._time: NDArray[np.int64] | None = None
+
+    def restart(self) -> None:
+        """New episodes begin in all sub-environments."""
+        self._time = None
+
+    def tick(self, ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """One joint step was taken: how many steps of its episode came before it, int64 [N]."""
+        time = np.zeros(len(ended), np.int64) if self._time is None else self._time
+        self._time = np.where(ended, 0, time + 1)
+        return time
