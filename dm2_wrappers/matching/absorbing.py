@@ -165,6 +165,8 @@ def share(steps: Tensor, live: Tensor) -> Tensor:
 def kept_in(buffer: TransitionBuffer) -> Tensor:
     """The sum of each agent's numbers in a buffer of one feature, float64 [K]."""
     counts = buffer.counts
+    if not counts.any():
+        return torch.zeros(len(counts), dtype=torch.float64)
     index = torch.arange(int(counts.max()), device=counts.device).expand(len(counts), -1)
     rows = buffer.gather(index.clamp(max=(counts[:, None] - 1).clamp(min=0)))[..., 0].double()
     return torch.where(index < counts[:, None], rows, 0.0).sum(1).cpu()

@@ -20,7 +20,7 @@ class ActionCoding:
 
     Args:
         agents: The agents' names, in the order of the agent axis.
-        demonstrations: The experts', with actions.
+        demonstrations: The experts', with actions; None for self-imitation alone.
         described: `described_spaces` of the agents' action spaces, or None.
 
     Attributes:
@@ -28,14 +28,18 @@ class ActionCoding:
         sizes: Each agent's number of features.
 
     Raises:
-        ValueError: The demonstrations hold no actions, or actions that are not in the spaces.
+        ValueError: The demonstrations hold no actions, or actions that are not in the spaces; neither demonstrations nor
+            spaces are given.
     """
 
     def __init__(self, agents: Sequence[str], demonstrations: Any, described: Mapping[str, Any] | None) -> None:
-        check_actions_recorded(demonstrations)
         self._agents = tuple(agents)
-        self.discrete = demonstrations.actions.ndim == 2
-        of_experts = [_live_actions(demonstrations, k) for k in range(len(self._agents))]
+        if demonstrations is None:
+            self.discrete, of_experts = _nothing_done(self._agents, described)
+        else:
+            check_actions_recorded(demonstrations)
+            self.discrete = demonstrations.actions.ndim == 2
+            of_experts = [_live_actions(demonstrations, k) for k in range(len(self._agents))]
         if self.discrete:
             self._bounded = described is not None
             counts = [int(a.max(initial=0)) + 1 for a in of_experts]
@@ -44,7 +48,7 @@ class ActionCoding:
             self._counts = np.array(counts)
             self.sizes = tuple(count if self._bounded else count + 1 for count in counts)
         else:
-            width = demonstrations.actions.shape[2]
+            width = of_experts[0].shape[1]
             self._low, self._scale = np.zeros((len(agents), width)), np.ones((len(agents), width))
             sizes = []
             for k, agent in enumerate(self._agents):
@@ -181,6 +185,17 @@ def _finite_or_none(bounds: NDArray[Any]) -> list[float | None]:
 def _live_actions(demonstrations: Any, k: int) -> NDArray[Any]:
     end = demonstrations.offsets[k, -1]
     return np.asarray(demonstrations.actions[:end, k][demonstrations.alive[:end, k]])
+
+
+def _nothing_done(agents: Sequence[str], described: Mapping[str, Any] | None) -> tuple[bool, list[NDArray[Any]]]:
+    """Whether actions in these spaces are discrete, and no actions of each agent, padded to the widest."""
+    if described is None:
+        raise ValueError(
+            'SelfImitation without experts does not know the actions that inputs="state-action" needs: pass action_spaces'
+        )
+    if all(isinstance(described[agent], int) for agent in agents):
+        return True, [np.zeros(0, np.int64)] * len(agents)
+    return False, [np.zeros((0, max(len(described[agent][0]) for agent in agents)))] * len(agents)
 
 
 def _count(agent: str, described: Mapping[str, Any]) -> int:

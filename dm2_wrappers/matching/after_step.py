@@ -60,7 +60,7 @@ class AfterStep:
     def stacked(cls, steps: Sequence[AfterStep]) -> AfterStep:
         """T joint steps as one, [T, N, ...]."""
         columns = {each.name: [getattr(step, each.name) for step in steps] for each in fields(cls)}
-        if None in [step.time for step in steps]:
+        if any(step.time is None for step in steps):
             columns.pop("time")
         return cls(**{name: np.stack(column) for name, column in columns.items()})
 

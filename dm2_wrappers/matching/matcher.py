@@ -118,7 +118,8 @@ class DistributionMatcher(OneProcess, Matcher):
         seed: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        if not all(hasattr(demonstrations, name) for name in ("agents", "sizes", "observations")):
+        parts = ("agents", "sizes", "observations")
+        if not isinstance(demonstrations, SelfImitation) and not all(hasattr(demonstrations, name) for name in parts):
             raise TypeError(
                 f"DistributionMatcher needs Demonstrations, got {type(demonstrations).__name__}; "
                 "read a file with Demonstrations.load(path)"

@@ -83,7 +83,7 @@ class SelfImitation:
     ) -> None:
         if (experts is None) == (env is None):
             raise ValueError(
-                "SelfImitation needs experts=demonstrations, or env= to learn the agents' names: one of the two"
+                "SelfImitation needs experts=demonstrations, or env=environment, one of the two"
             )
         self.episodes = _checks.integer("episodes", episodes, least=1)
         self.max_steps = _checks.integer("max_steps", max_steps, least=1)

@@ -130,13 +130,18 @@ def chosen(mode: str, models: Mapping[str, Any], matcher: DistributionMatcher | 
     """The mode for these learners, "exact" or "online".
 
     Raises:
-        ValueError: "exact" for off-policy learners, or an exact run with different ``n_steps``.
+        ValueError: "exact" for off-policy learners, an exact run with different ``n_steps``, or absorbing ends with another
+            discount factor than the learners'.
     """
     off_policy = sorted({type(m).__name__ for m in models.values() if not isinstance(m, OnPolicyAlgorithm)})
     if mode == "exact" and off_policy:
         raise ValueError(f"mode='exact' needs on-policy algorithms, and {off_policy} are not: use mode='online'")
     if mode == "auto":
         mode = "online" if off_policy else "exact"
+    if matcher is not None and matcher.options["ends"] == "absorbing":
+        gammas, gamma = {agent: model.gamma for agent, model in models.items()}, matcher.options["gamma"]
+        if set(gammas.values()) != {gamma}:
+            raise ValueError(f'ends="absorbing" has gamma={gamma}, but the learners have {gammas}; make them equal')
     if mode == "exact" and matcher is not None:
         n_steps = {agent: model.n_steps for agent, model in models.items()}
         if len(set(n_steps.values())) > 1:

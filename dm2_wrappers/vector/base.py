@@ -57,6 +57,7 @@ class MultiAgentVectorEnv(abc.ABC):
         env_id: A stable name of environment and scenario, kept in demonstrations as provenance, e.g. "smax:5m_vs_6m".
         metadata: As in Gymnasium; ``"autoreset_mode"`` is always ``SAME_STEP``.
         render_mode: What ``render`` returns; None where it draws nothing.
+        max_steps: The time limit of an episode in steps; None where it is unknown.
     """
 
     num_envs: int
@@ -66,6 +67,7 @@ class MultiAgentVectorEnv(abc.ABC):
     env_id: str
     metadata: Mapping[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     render_mode: str | None = None
+    max_steps: int | None = None
 
     @property
     def num_agents(self) -> int:
@@ -146,7 +148,7 @@ class MultiAgentVectorWrapper(MultiAgentVectorEnv):
                 f"got {type(env).__name__}"
             )
         self.env = env
-        self.metadata, self.render_mode = env.metadata, env.render_mode
+        self.metadata, self.render_mode, self.max_steps = env.metadata, env.render_mode, env.max_steps
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what neither the instance nor its classes have: num_envs, spaces, layout, anything else.
