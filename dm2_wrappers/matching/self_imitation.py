@@ -47,8 +47,9 @@ class SelfImitation:
 
     A bounded priority buffer, as in the paper's implementation: it holds the ``episodes`` joint episodes with the highest
     return so far (of equal ones the earlier), so all agents keep concurrent episodes. A finished episode counts from the
-    next update on; episodes that the simulator broke never do. Give experts' demonstrations to imitate both, all live steps
-    with equal weight; otherwise the agents are rewarded with 0 until the first episode has ended.
+    next update on; episodes that the simulator broke never do. By default an episode has to be better than the team's mean
+    so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring. Give experts' demonstrations to imitate both, all live steps
+    with equal weight; otherwise the agents are rewarded with 0 as long as no episode is kept.
 
     The matcher's ``state_dict`` holds the buffer; episodes that are under way are not in it.
 
@@ -56,6 +57,7 @@ class SelfImitation:
         experts: Demonstrations that are imitated as well.
         env: Without experts: a ``ParallelEnv`` or `MultiAgentVectorEnv` with the agents to imitate.
         episodes: How many joint episodes to keep.
+        above_mean: Keep only episodes that return more than all finished episodes before them on average.
         max_steps: Longer episodes are left out, which bounds the memory: at most ``episodes`` kept episodes and, while
             episodes are under way, the newest ``max_steps`` steps of all sub-environments.
 
@@ -79,6 +81,7 @@ class SelfImitation:
         *,
         env: Any = None,
         episodes: int = 100,
+        above_mean: bool = True,
         max_steps: int = 1_000,
     ) -> None:
         if (experts is None) == (env is None):
@@ -86,6 +89,7 @@ class SelfImitation:
                 "SelfImitation needs experts=demonstrations, or env=environment, one of the two"
             )
         self.episodes = _checks.integer("episodes", episodes, least=1)
+        self.above_mean = _checks.flag("above_mean", above_mean)
         self.max_steps = _checks.integer("max_steps", max_steps, least=1)
         if experts is not None and not isinstance(experts, Demonstrations):
             raise TypeError(f"experts must be Demonstrations, got {type(experts).__name__}; pass an environment as env=")
@@ -94,7 +98,7 @@ class SelfImitation:
         self.agents, self.sizes = tuple(agents), tuple(sizes)
         # Of each kept episode (return, -number, episode): the first of the heap is the worst, of equal ones the latest.
         self._best: list[tuple[float, int, OwnEpisode]] = []
-        self._offered = 0
+        self._offered, self._sum = 0, 0.0  # finished episodes so far, and the sum of their returns
         self._changed = False
 
     def __len__(self) -> int:
@@ -121,8 +125,11 @@ class SelfImitation:
         shape = (len(self.agents), max(self.sizes))
         if episode.observations.shape[1:] != shape:
             raise ValueError(f"expected observations [L, {shape[0]}, {shape[1]}], got {episode.observations.shape}")
-        self._offered += 1
+        mean = self._sum / self._offered if self._offered else np.inf
         entry = (episode.team_return, -self._offered, episode)
+        self._offered, self._sum = self._offered + 1, self._sum + episode.team_return
+        if self.above_mean and episode.team_return <= mean:
+            return False
         if len(episode.rewards) > self.max_steps or not episode.alive.any(axis=0).all():
             return False  # an agent without a live step has nothing to imitate
         if len(self._best) < self.episodes:
@@ -171,14 +178,15 @@ class SelfImitation:
     @property
     def options(self) -> dict[str, Any]:
         """What `from_options` needs besides the experts; JSON can store it."""
-        numbers = {"episodes": self.episodes, "max_steps": self.max_steps}
+        numbers = {"episodes": self.episodes, "above_mean": self.above_mean, "max_steps": self.max_steps}
         return {**numbers, "agents": list(self.agents), "sizes": list(self.sizes), "env_id": self.env_id}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], experts: Demonstrations | None) -> SelfImitation:
         """An empty buffer like the one that had these `options`."""
         source = {"env": _Like(options["agents"], options["sizes"], options["env_id"])} if experts is None else {}
-        return cls(experts, episodes=options["episodes"], max_steps=options["max_steps"], **source)
+        numbers = {name: options[name] for name in ("episodes", "above_mean", "max_steps")}
+        return cls(experts, **numbers, **source)
 
     def take_changed(self) -> bool:
         """Whether the buffer has changed since the last call."""
@@ -191,7 +199,7 @@ class SelfImitation:
             {"number": -number, **{name: torch.from_numpy(np.array(getattr(episode, name))) for name in _ARRAYS}}
             for _, number, episode in self._ranked()
         ]
-        return {"offered": self._offered, "episodes": kept}
+        return {"offered": self._offered, "sum": self._sum, "episodes": kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -211,7 +219,8 @@ class SelfImitation:
         if len(best) > self.episodes:
             raise ValueError(f"{len(best)} episodes of SelfImitation were saved, but episodes is {self.episodes}")
         heapq.heapify(best)
-        self._best, self._offered, self._changed = best, int(state["offered"]), True
+        self._best, self._changed = best, True
+        self._offered, self._sum = int(state["offered"]), float(state["sum"])
 
     def _ranked(self) -> list[tuple[float, int, OwnEpisode]]:
         return sorted(self._best, key=lambda kept: kept[:2], reverse=True)

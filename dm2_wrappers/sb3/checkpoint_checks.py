@@ -22,7 +22,7 @@ from dm2_wrappers.sb3.learner_state import COUNTERS, check_tensors
 
 _MATCHER_OPTIONS = set(inspect.signature(DistributionMatcher).parameters) - {"demonstrations", "module", "device"}
 _MATCHER_OPTIONS |= {"self_imitation"}
-_SELF_IMITATION = {"episodes", "max_steps", "agents", "sizes", "env_id"}
+_SELF_IMITATION = {"episodes", "above_mean", "max_steps", "agents", "sizes", "env_id"}
 _MOST_DRAWS = 50_000_000  # updates * batch_size * agents: an update draws that many indices at once
 _OPTIONS = {"coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed"}
 

@@ -21,8 +21,8 @@ def own(team_return, length=3, mark=0.0):
     return OwnEpisode(observations, np.ones((length, 2), bool), np.zeros((length, 2), int), rewards)
 
 
-def alone(**options):
-    return SelfImitation(env=TinyEnv(), **options)
+def alone(above_mean=False, **options):
+    return SelfImitation(env=TinyEnv(), above_mean=above_mean, **options)
 
 
 def play(venv, matcher, steps, seed=0):
@@ -44,6 +44,16 @@ def test_the_best_episodes_are_kept_and_of_equal_ones_the_earlier():
     assert demos.padded_observations[::3, 0, 0].tolist() == [5, 1, 6]  # which episodes, the best first
     assert demos.mean_return == pytest.approx(19 / 3)
     assert demos.style == "concurrent"
+
+
+def test_by_default_an_episode_has_to_be_better_than_the_mean_of_those_before_it():
+    best = SelfImitation(env=TinyEnv())
+    # The means before each: none, 0, 0, 4, 4, 4.5
+    assert [best.offer(own(r)) for r in (0, 0, 12, 4, 6.5, 4.6)] == [False, False, True, False, True, True]
+    other = SelfImitation(env=TinyEnv())
+    other.load_state_dict(best.state_dict())
+    assert not other.offer(own(4.5))
+    assert not best.offer(own(4.5))
 
 
 def test_long_episodes_and_agents_that_never_lived_are_left_out():
@@ -106,7 +116,7 @@ def test_alone_nothing_is_paid_before_the_first_episode_has_ended():
 
 def test_own_episodes_are_added_to_the_experts():
     demos = small_demonstrations.make()  # 9 steps; agent 1 is dead in 3 of them
-    matcher = DistributionMatcher(SelfImitation(demos, episodes=1), seed=0)
+    matcher = DistributionMatcher(SelfImitation(demos, episodes=1, above_mean=False), seed=0)
     assert matcher.demonstrations is demos
     assert matcher._experts.counts == [9, 6]
     matcher.self_imitation.offer(own(1.0, mark=50))
@@ -123,7 +133,7 @@ def test_own_episodes_are_added_to_the_experts():
 def test_wrappers_collect_the_episodes_that_the_environment_plays(inputs):
     """Alone or added: the best returns are those of the bare environment."""
     options = {"limit": 4, "random_limit": True, "lifetimes": (None, 2), "absorb": True, "broken": (1,)}
-    source = SelfImitation(small_demonstrations.make(), episodes=4) if inputs == "state" else alone(episodes=4)
+    source = SelfImitation(small_demonstrations.make(), episodes=4, above_mean=False) if inputs == "state" else alone(episodes=4)
     spaces = {"action_spaces": {"agent_0": 3, "agent_1": 3}} if inputs == "state-action" else {}
     matcher = DistributionMatcher(source, inputs=inputs, updates=2, batch_size=8, seed=0, **spaces)
     paid = play(dm2.vectorize(lambda: TinyEnv(**options), 2), matcher, 40)
