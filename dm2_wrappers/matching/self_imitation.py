@@ -48,8 +48,10 @@ class SelfImitation:
     A bounded priority buffer, as in the paper's implementation: it holds the ``episodes`` joint episodes with the highest
     return so far (of equal ones the earlier), so all agents keep concurrent episodes. A finished episode counts from the
     next update on; episodes that the simulator broke never do. By default an episode has to be better than the team's mean
-    so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring. Give experts' demonstrations to imitate both, all live steps
-    with equal weight; otherwise the agents are rewarded with 0 as long as no episode is kept.
+    so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring.
+
+    Give experts' demonstrations to imitate both, all live steps with equal weight. Otherwise the agents are rewarded with 0
+    as long as no episode is kept.
 
     The matcher's ``state_dict`` holds the buffer; episodes that are under way are not in it.
 
@@ -85,9 +87,7 @@ class SelfImitation:
         max_steps: int = 1_000,
     ) -> None:
         if (experts is None) == (env is None):
-            raise ValueError(
-                "SelfImitation needs experts=demonstrations, or env=environment, one of the two"
-            )
+            raise ValueError("SelfImitation needs experts=demonstrations, or env=environment, one of the two")
         self.episodes = _checks.integer("episodes", episodes, least=1)
         self.above_mean = _checks.flag("above_mean", above_mean)
         self.max_steps = _checks.integer("max_steps", max_steps, least=1)
@@ -184,9 +184,9 @@ class SelfImitation:
     @classmethod
     def from_options(cls, options: Mapping[str, Any], experts: Demonstrations | None) -> SelfImitation:
         """An empty buffer like the one that had these `options`."""
-        source = {"env": _Like(options["agents"], options["sizes"], options["env_id"])} if experts is None else {}
+        like = _Like(options["agents"], options["sizes"], options["env_id"]) if experts is None else None
         numbers = {name: options[name] for name in ("episodes", "above_mean", "max_steps")}
-        return cls(experts, **numbers, **source)
+        return cls(experts, env=like, **numbers)
 
     def take_changed(self) -> bool:
         """Whether the buffer has changed since the last call."""

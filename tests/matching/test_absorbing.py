@@ -147,7 +147,10 @@ def test_what_is_recorded_is_what_padding_would_add():
 def test_the_newest_steps_alone_count():
     buffer = TransitionBuffer(2, 2, 1)
     assert kept_in(buffer).tolist() == [0, 0]
-    buffer.add(torch.tensor([[[[3.0], [5.0]]], [[[4.0], [6.0]]], [[[7.0], [9.0]]]]), torch.tensor([[[1, 1]], [[1, 0]], [[1, 0]]]) > 0)
+    buffer.add(
+        torch.tensor([[[[3.0], [5.0]]], [[[4.0], [6.0]]], [[[7.0], [9.0]]]]),
+        torch.tensor([[[1, 1]], [[1, 0]], [[1, 0]]]) > 0,
+    )
     assert kept_in(buffer).tolist() == [11, 5]
     assert share(torch.tensor([3, 0]), torch.tensor([1, 0])).tolist() == [0.75, 0]
 

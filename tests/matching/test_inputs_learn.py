@@ -104,4 +104,4 @@ def test_a_team_that_imitates_its_best_episodes_keeps_a_rare_success():
         return np.mean([episode["r"] for episode in team.models["left"].ep_info_buffer]) / 10
 
     assert shares_of_success(0.0) < 0.2
-    assert shares_of_success(1.0) > 0.6
+    assert shares_of_success(1.0) > 0.5

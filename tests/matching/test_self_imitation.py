@@ -133,12 +133,20 @@ def test_own_episodes_are_added_to_the_experts():
 def test_wrappers_collect_the_episodes_that_the_environment_plays(inputs):
     """Alone or added: the best returns are those of the bare environment."""
     options = {"limit": 4, "random_limit": True, "lifetimes": (None, 2), "absorb": True, "broken": (1,)}
-    source = SelfImitation(small_demonstrations.make(), episodes=4, above_mean=False) if inputs == "state" else alone(episodes=4)
+    source = (
+        SelfImitation(small_demonstrations.make(), episodes=4, above_mean=False) if inputs == "state" else alone(episodes=4)
+    )
     spaces = {"action_spaces": {"agent_0": 3, "agent_1": 3}} if inputs == "state-action" else {}
     matcher = DistributionMatcher(source, inputs=inputs, updates=2, batch_size=8, seed=0, **spaces)
     paid = play(dm2.vectorize(lambda: TinyEnv(**options), 2), matcher, 40)
     assert np.isfinite(paid).all()
-    bare, rng, sums, found, number = dm2.vectorize(lambda: TinyEnv(**options), 2), np.random.default_rng(0), [0, 0], [], [0, 0]
+    bare, rng, sums, found, number = (
+        dm2.vectorize(lambda: TinyEnv(**options), 2),
+        np.random.default_rng(0),
+        [0, 0],
+        [],
+        [0, 0],
+    )
     bare.reset(seed=0)
     for _ in range(40):
         _, rewards, terminations, truncations, infos = bare.step(rng.integers(0, 3, (2, 2)))

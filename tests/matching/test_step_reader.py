@@ -57,7 +57,10 @@ def test_an_agents_own_features_come_first_in_a_row():
     seen, done = torch.tensor([[1.0, 2], [3, 0]]), torch.tensor([[4.0, 5, 0], [6, 7, 8]])
     assert rows.joined([seen, done]).tolist() == [[1, 2, 4, 5, 0], [3, 6, 7, 8, 0]]
     assert rows.absorbing_row.tolist() == [[0, 0, 0, 0, 1], [0, 0, 0, 0, 1]]
-    assert InputRows("transition", (2, 1), None, absorbing=False).joined([seen, seen]).tolist() == [[1, 2, 1, 2], [3, 3, 0, 0]]
+    assert InputRows("transition", (2, 1), None, absorbing=False).joined([seen, seen]).tolist() == [
+        [1, 2, 1, 2],
+        [3, 3, 0, 0],
+    ]
 
 
 def test_state_action_rows_of_both_sides():
