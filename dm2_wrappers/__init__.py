@@ -7,6 +7,7 @@ __version__ = "0.2.0"
 
 # Public name -> module that defines it. Loaded on first use, so that ``import dm2_wrappers`` stays light.
 _NAMES = {
+    "AfterStep": "dm2_wrappers.matching",
     "DM2ParallelEnv": "dm2_wrappers.wrapper",
     "DM2VectorEnv": "dm2_wrappers.wrapper",
     "Demonstrations": "dm2_wrappers.demonstrations",
@@ -15,6 +16,7 @@ _NAMES = {
     "JointRollout": "dm2_wrappers.matching",
     "MultiAgentVectorEnv": "dm2_wrappers.vector",
     "MultiAgentVectorWrapper": "dm2_wrappers.vector",
+    "SelfImitation": "dm2_wrappers.matching",
     "evaluate": "dm2_wrappers.evaluation",
     "vectorize": "dm2_wrappers.vector",
 }

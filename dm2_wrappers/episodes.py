@@ -111,7 +111,7 @@ def play(
             # A copy, because the policy may use its array again.
             taken = np.array(actions, dtype=np.int64 if env.discrete else np.float32)
         observations, rewards, terminations, truncations, infos = env.step(actions)
-        team = _team_rewards(infos.get("env_reward", rewards), present)
+        team = team_rewards(infos.get("env_reward", rewards), present)
         ended = joint_ends(terminations, truncations)
         present = present_after(terminations, truncations, infos)
         for i in map(int, np.flatnonzero(quota.remaining)):
@@ -130,7 +130,7 @@ def play(
             _start_episodes(policy, ended)
 
 
-def _team_rewards(rewards: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+def team_rewards(rewards: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
     """The mean over the agents that were present to act, [N]; 0 where nobody was."""
     return np.mean(rewards, axis=1, where=present | ~present.any(axis=1, keepdims=True))
 

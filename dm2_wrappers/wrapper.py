@@ -19,22 +19,24 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, PendingSteps
+from dm2_wrappers.episodes import team_rewards
+from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, PendingSteps, SelfImitation
 from dm2_wrappers.matching.mixing import Mixing
+from dm2_wrappers.matching.self_imitation import EpisodeCollector
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
-from dm2_wrappers.vector.base import joint_ends, present_after, present_at_reset
+from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 from dm2_wrappers.vector.reader import ParallelReader, Seen
 
 
 def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
-    """Return a matcher unchanged, or make one with the default options from demonstrations.
+    """Return a matcher unchanged, or make one with the default options from demonstrations or self-imitation.
 
     Raises:
         TypeError: The argument is neither.
     """
-    if isinstance(demos_or_matcher, Demonstrations):
+    if isinstance(demos_or_matcher, Demonstrations | SelfImitation):
         return DistributionMatcher(demos_or_matcher)
     if isinstance(demos_or_matcher, DistributionMatcher):
         return demos_or_matcher
@@ -57,7 +59,7 @@ class _RewardMixer:
 
     def _set_up(
         self,
-        demos_or_matcher: Demonstrations | DistributionMatcher,
+        demos_or_matcher: Demonstrations | SelfImitation | DistributionMatcher,
         coefficient: Coefficient,
         env_coefficient: float,
         update_every: int | None,
@@ -69,8 +71,13 @@ class _RewardMixer:
         self.training = True
         self.metrics: dict[str, float] = {}
         self._pending = PendingSteps()
+        self._clock, self._episodes = EpisodeClock(), EpisodeCollector(self.matcher)
         self._unrecorded_steps = 0
         self._steps_before_update: int | None = 0  # None once an update was made, or the warning given
+
+    @property
+    def _needs_actions(self) -> bool:
+        return self.matcher.needs_actions or self.matcher.self_imitation is not None
 
     @property
     def coefficient(self) -> Coefficient:
@@ -121,8 +128,8 @@ class _RewardMixer:
 
     def _hand_over(self) -> None:
         if len(self._pending):
-            observations, alive, broken = self._pending.take()
-            self.matcher.record(observations, alive, broken=broken)
+            observations, alive, broken, more = self._pending.take_all()
+            self.matcher.record(observations, alive, broken=broken, **more)
 
     def _saw(
         self,
@@ -130,6 +137,9 @@ class _RewardMixer:
         alive: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None,
+        actions: NDArray[Any] | None,
+        after: AfterStep | None,
+        time: NDArray[np.int64],
         present: NDArray[np.bool_],
         rewards: tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.float32]],
     ) -> None:
@@ -142,7 +152,10 @@ class _RewardMixer:
         own, env_rewards, gail_rewards = rewards
         self._mixing.count(own, present, ended, broken)
         self._mixing.paid(env_rewards, gail_rewards, alive)
-        self._pending.append(observations, alive, ended, broken)
+        if self.matcher.self_imitation is not None:
+            self._episodes.step(observations, alive, actions, team_rewards(own, present), ended, broken, time)
+        done = actions if self.matcher.needs_actions else None
+        self._pending.append(observations, alive, ended, broken, actions=done, after=after)
         self._unrecorded_steps += len(observations)
         if len(self._pending) * len(observations) >= self.matcher.buffer_size:
             self._hand_over()  # without updates: the matcher keeps the newest steps, and memory stays bounded
@@ -176,13 +189,14 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
-        demos_or_matcher: ``Demonstrations``, or a ``DistributionMatcher`` if you want other options than the defaults.
+        demos_or_matcher: ``Demonstrations``, ``SelfImitation``, or a ``DistributionMatcher`` if you want other options than
+            the defaults.
         coefficient: The paper's c, for all agents or ``{agent: c}``, or a schedule (`dm2_wrappers.matching.schedules`).
         env_coefficient: Factor on the environment's reward. With 0 the agents are paid r_gail alone.
         update_every: Call ``update()`` automatically after this many joint steps. None: call it yourself after each rollout.
 
     Raises:
-        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` is neither of the two.
+        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` is none of the three.
         ValueError: An option is out of range, the demonstrations have other agents or observation sizes, or ``env`` already
             has a DM2 wrapper.
     """
@@ -190,7 +204,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
     def __init__(
         self,
         env: ParallelEnv,
-        demos_or_matcher: Demonstrations | DistributionMatcher,
+        demos_or_matcher: Demonstrations | SelfImitation | DistributionMatcher,
         *,
         coefficient: Coefficient,
         env_coefficient: float = 1.0,
@@ -204,7 +218,8 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         self.matcher.demonstrations.check_compatible(layout.agents, layout.sizes, layout.env_id)
         self.observation_spaces = layout.native_observation_spaces
         self.action_spaces = layout.native_action_spaces
-        self._reader = ParallelReader(env, layout)
+        self.matcher.use_time_limit_of(env)
+        self._layout, self._reader = layout, ParallelReader(env, layout)
         self._seen: Seen | None = None
 
     @property
@@ -221,6 +236,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         observations, env_infos = self._reader.reset(seed, options)
         self._pending.cut()
         self._mixing.restart()
+        self._clock.restart()
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})
         for agent in observations:
@@ -233,10 +249,17 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         if self._seen is None:
             raise RuntimeError("call reset() before step()")
         before = self._seen
+        done = self._joint_action(actions, before.present) if self._needs_actions else None
         observations, env_rewards, terminations, truncations, env_infos = self._reader.step(actions)
         outcome = self._reader.read_step(observations, env_rewards, terminations, truncations, env_infos)
         self._seen = outcome.seen
-        gail_rewards = self.matcher.rewards(before.observations, before.alive)
+        ended = np.array([outcome.over])
+        time, after = self._clock.tick(ended), None
+        if self.matcher.needs_after:
+            truncated = outcome.truncations & ~outcome.terminations
+            after = AfterStep(outcome.final_observations[None], outcome.final_alive[None], ended, truncated[None], time)
+        seen, alive = before.observations[None], before.alive[None]
+        gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
         rewards, infos = dict(env_rewards), dict(env_infos or {})
         for k, agent in enumerate(self.possible_agents):
             if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
@@ -245,15 +268,19 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
                 # A new dict, because the environment may keep its own from step to step.
                 infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
         own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards
-        self._saw(
-            before.observations[None],
-            before.alive[None],
-            np.array([outcome.over]),
-            np.array([outcome.broken]),
-            before.present[None],
-            (own[None], outcome.rewards[None], gail_rewards[None]),
-        )
+        rewards_seen = (own[None], outcome.rewards[None], gail_rewards[None])
+        self._saw(seen, alive, ended, np.array([outcome.broken]), done, after, time, before.present[None], rewards_seen)
         return observations, rewards, terminations, truncations, infos
+
+    def _joint_action(self, actions: Mapping[str, Any], present: NDArray[np.bool_]) -> NDArray[Any]:
+        """The present agents' actions, counted from 0 or flat and padded: integers [1, K] or floats [1, K, A]."""
+        layout = self._layout
+        width = () if layout.discrete else (max(layout.action_sizes),)
+        joint = np.zeros((1, len(layout.agents), *width), layout.action_dtype)
+        for k in map(int, np.flatnonzero(present)):
+            action = layout.array_action(k, actions[layout.agents[k]])
+            joint[0, k, ...] = action if layout.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
+        return joint
 
 
 def _with_rewards(info: Mapping[str, Any] | None, env_reward: float, gail_reward: float) -> dict[str, Any]:
@@ -270,7 +297,7 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
     def __init__(
         self,
         venv: MultiAgentVectorEnv,
-        demos_or_matcher: Demonstrations | DistributionMatcher,
+        demos_or_matcher: Demonstrations | SelfImitation | DistributionMatcher,
         *,
         coefficient: Coefficient,
         env_coefficient: float = 1.0,
@@ -285,6 +312,7 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         _refuse_second_matcher(venv)
         self._set_up(demos_or_matcher, coefficient, env_coefficient, update_every)
         self.matcher.demonstrations.check_compatible(venv.possible_agents, venv.observation_sizes, venv.env_id)
+        self.matcher.use_time_limit_of(venv)
         self._observations: NDArray[np.float32] | None = None
         self._alive: NDArray[np.bool_]
         self._present: NDArray[np.bool_]
@@ -296,6 +324,7 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         self._observations, infos = self.env.reset(seed=seed, options=options)
         self._pending.cut()
         self._mixing.restart()
+        self._clock.restart()
         self._alive, self._present = infos["alive"], present_at_reset(infos)
         nothing = np.zeros(self._alive.shape, np.float32)
         return self._observations, {**infos, "env_reward": nothing, "gail_reward": nothing.copy()}
@@ -305,6 +334,7 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         if self._observations is None:
             raise RuntimeError("call reset() before step()")
         before, alive, present = self._observations, self._alive, self._present
+        done = np.array(actions) if self._needs_actions else None  # a copy: the caller may use its array again
         self._observations, env_rewards, terminations, truncations, infos = self.env.step(actions)
         self._alive, self._present = infos["alive"], present_after(terminations, truncations, infos)
         if not np.isfinite(env_rewards).all():
@@ -313,10 +343,13 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
                 f"the environment's reward must be a finite number, but agent {self.possible_agents[k]!r} in "
                 f"sub-environment {i} got {env_rewards[i, k]}"
             )
-        gail_rewards = self.matcher.rewards(before, alive)
+        ended, broken = joint_ends(terminations, truncations), infos.get("broken")
+        time, after = self._clock.tick(ended), None
+        if self.matcher.needs_after:
+            after = AfterStep.of(terminations, truncations, infos, time)
+        gail_rewards = self.matcher.rewards(before, alive, actions=done, after=after)
         rewards = (self.env_coefficient * env_rewards + self._mixing.array * gail_rewards).astype(np.float32)
         own = infos.get("env_reward", env_rewards)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
-        ended, broken = joint_ends(terminations, truncations), infos.get("broken")
-        self._saw(before, alive, ended, broken, present, (own, env_rewards, gail_rewards))
+        self._saw(before, alive, ended, broken, done, after, time, present, (own, env_rewards, gail_rewards))
         return self._observations, rewards, terminations, truncations, infos

@@ -48,7 +48,14 @@ def from_episodes(
         "rewards": _stacked([episode.rewards for episode in joint], agents),
         "offsets": np.tile(offsets, (len(agents), 1)),
         "won": np.tile([episode.won for episode in joint], (len(agents), 1)),
-        "metadata": plain_metadata({"env_id": env_id, "style": "concurrent", "policy": dict(provenance or {})}),
+        "metadata": plain_metadata(
+            {
+                "env_id": env_id,
+                "style": "concurrent",
+                "policy": dict(provenance or {}),
+                "has_actions": all(episode.has_actions for episode in joint),
+            }
+        ),
     }
 
 
@@ -70,6 +77,7 @@ class _Episode:
         if not self.length:
             raise ValueError(f"episode {e} has no step")
         self.alive = self._each("alive", parts.get("alive"), True)
+        self.has_actions = parts.get("actions") is not None
         self.actions = self._each("actions", parts.get("actions"), 0)
         self.rewards = self._each("rewards", parts.get("rewards"), 0.0)
         for agent, observations in self.observations.items():

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dm2_wrappers._extras import require
 from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
-from dm2_wrappers.vector.base import present_after, present_at_reset
+from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 
 
 class LoopStopped(BaseException):
@@ -42,6 +42,7 @@ class JointStep:
     next_observations: NDArray[np.float32]  # after them: the next episode's where this one ended
     next_present: NDArray[np.bool_]  # the agents that act next
     infos: Infos
+    time: NDArray[np.int64]  # [N], how many steps of its episode each sub-environment had taken before
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ class Lockstep:
         self.observations: NDArray[np.float32] | None = None
         self.present: NDArray[np.bool_] | None = None
         self.infos: Infos = {}
+        self._clock = EpisodeClock()
         self._env_seed: int | None = None
         self.seed_env(seed)
         self._greenlet = require("greenlet", "sb3")
@@ -237,6 +239,7 @@ class Lockstep:
                 self.observations, self.infos = self.env.reset(seed=self._env_seed)
                 self._env_seed = None
                 self.resets += 1
+                self._clock.restart()
                 self.present = present_at_reset(self.infos)
                 self._check_finite("observation", self.observations)
         finally:
@@ -264,6 +267,7 @@ class Lockstep:
             next_observations=self.observations,
             next_present=self.present,
             infos=self.infos,
+            time=self._clock.tick(joint_ends(terminations, truncations)),
         )
         for listener in self.listeners:
             listener(self.last_step)

@@ -154,7 +154,7 @@ class AgentInputs:
                 f"discriminators learn little from observations of {_BLINDING:g} and more, because their layers saturate: "
                 f"agent {', agent '.join(large[:5])}{more}. Scale these features to about [-1, 1], in the "
                 "environment and in the demonstrations, or use DistributionMatcher(standardize=True)",
-                stacklevel=4,
+                stacklevel=5,
             )
         widest = max(self._sizes)
         return self._tensor(np.concatenate([np.pad(rows, ((0, 0), (0, widest - rows.shape[1]))) for rows in observations]))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers.matching.after_step import AfterStep, with_time
 from dm2_wrappers.matching.matcher import DistributionMatcher
 from dm2_wrappers.matching.pending_steps import PendingSteps
+from dm2_wrappers.matching.self_imitation import EpisodeCollector
+from dm2_wrappers.vector.base import EpisodeClock
 
 
 class JointRollout:
@@ -44,6 +49,8 @@ class JointRollout:
         self.matcher = matcher
         self.metrics: dict[str, float] = {}
         self._steps = PendingSteps()
+        self._clock = EpisodeClock()
+        self._episodes = EpisodeCollector(matcher)
         self._rewards: NDArray[np.float32] | None = None
 
     def append(
@@ -52,6 +59,10 @@ class JointRollout:
         alive: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None = None,
+        *,
+        actions: NDArray[Any] | None = None,
+        after: AfterStep | None = None,
+        team_rewards: NDArray[Any] | None = None,
     ) -> None:
         """Add one joint step (line 6). The first step after `gail_rewards` begins a new rollout.
 
@@ -61,13 +72,28 @@ class JointRollout:
             ended: The sub-environments whose joint episode ended with this step, bool [N].
             broken: Those in which the simulator failed, bool [N]; the steps of these episodes are discarded. By default
                 none.
+            actions: The agents' actions, integers [N, K] or floats [N, K, A]. Needed for ``inputs="state-action"`` and
+                self-imitation.
+            after: What followed, from ``AfterStep.of(terminations, truncations, infos)``. Needed for
+                ``inputs="transition"`` and ``ends="absorbing"``. Without its ``time``, the steps of each episode are
+                counted here; then call `clear` whenever you reset the environment.
+            team_rewards: The team's environment reward, [N]. Needed for self-imitation.
+
+        Raises:
+            ValueError: The matcher needs something that is missing.
         """
-        self._steps.append(observations, alive, ended, broken)
+        time = self._clock.tick(ended) if after is None or after.time is None else after.time
+        self.matcher.check_given(actions, after)
+        self._episodes.step(observations, alive, actions, team_rewards, ended, broken, time)
+        done = actions if self.matcher.needs_actions else None
+        followed = with_time(after, time) if self.matcher.needs_after else None
+        self._steps.append(observations, alive, ended, broken, actions=done, after=followed)
         self._rewards = None
 
     def clear(self) -> None:
         """Discard the current rollout, for example because the environment was reset."""
         self._steps.clear()
+        self._clock.restart()
         self._rewards = None
 
     def gail_rewards(self) -> NDArray[np.float32]:
@@ -86,8 +112,8 @@ class JointRollout:
         if self._rewards is None:
             if not len(self._steps):
                 raise RuntimeError("the rollout is empty: call append() with each joint step before gail_rewards()")
-            observations, alive, broken = self._steps.take()
-            self.matcher.record(observations, alive, broken=broken)
+            observations, alive, broken, more = self._steps.take_all()
+            self.matcher.record(observations, alive, broken=broken, **more)
             self.metrics = self.matcher.update()
-            self._rewards = self.matcher.rewards(observations, alive)
+            self._rewards = self.matcher.rewards(observations, alive, **more)
         return self._rewards

@@ -13,7 +13,7 @@ For each agent k separately::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 import torch
@@ -23,13 +23,20 @@ from torch import Tensor, nn
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
+from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in, share
+from dm2_wrappers.matching.action_coding import ActionCoding, described_spaces
+from dm2_wrappers.matching.after_step import AfterStep
 from dm2_wrappers.matching.diagnosis import Diagnosis
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
+from dm2_wrappers.matching.experts import Experts
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
+from dm2_wrappers.matching.input_rows import KINDS, InputRows
 from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.matching.minibatches import Minibatches
 from dm2_wrappers.matching.one_process import OneProcess
+from dm2_wrappers.matching.self_imitation import SelfImitation
 from dm2_wrappers.matching.standardization import Standardization
+from dm2_wrappers.matching.step_reader import StepReader
 from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.unwrap import Matcher
@@ -48,7 +55,7 @@ class DistributionMatcher(OneProcess, Matcher):
     A transition is one observation of one agent. It is live if the agent was alive at that step.
 
     Args:
-        demonstrations: The experts' `Demonstrations`.
+        demonstrations: The experts' `Demonstrations`, or `SelfImitation`.
         updates: Minibatches per `update`.
         batch_size: Live transitions per side (experts and policy), minibatch and agent, drawn with replacement.
         buffer_size: The policy's side is drawn from this many of an agent's newest live transitions.
@@ -59,30 +66,49 @@ class DistributionMatcher(OneProcess, Matcher):
         center: Subtract an offset from each agent's reward. Each update sets the offset to the mean reward of the agent's
             live transitions since the previous update (if these exceed ``buffer_size``, of those kept). The offset is 0
             before the first update. An update without new live transitions of an agent does not change its offset.
-        keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
         standardize: Let the discriminators see each feature less its mean in the agent's demonstrations, divided by its
             standard deviation there (at least 5 % of its range), so that the gradient penalty means the same on every
             scale. A feature that is constant in the agent's demonstrations is left out.
+        inputs: What a discriminator sees of a step. "state" is the observation before the action. "state-action" adds the
+            action, one-hot or scaled to [-1, 1] (see `ActionCoding`). "transition" adds the next observation. The last
+            step of an episode then trains nothing, because demonstrations lack the observation that followed it; its
+            reward is computed from the last observation.
+        action_spaces: With "state-action", each agent's action space, ``{agent: Discrete or Box}``. By default, the number
+            or range of actions is taken from the demonstrations.
+        ends: "live" trains on live steps and pays only these. "absorbing" also counts an agent's time from its death or its
+            episode's end to the time limit, so that a constant in the reward favors neither long nor short episodes; see
+            `dm2_wrappers.matching.absorbing`.
+        gamma: With ``ends="absorbing"``: the learners' discount factor.
+        max_steps: With ``ends="absorbing"``: the time limit of an episode, in steps. None takes the environment's
+            attribute ``max_steps``.
+        beyond_limit: With ``ends="absorbing"``: let the absorbing state pay forever, for learners that bootstrap at the time
+            limit, as SB3's do.
+        keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd. Rewards are computed in evaluation mode (no dropout, fixed batch normalization).
         seed: Seeds weights, minibatches and dropout. Those of an agent depend only on the seed and on its name.
         device: Where discriminators, demonstrations and buffer are kept.
 
     Attributes:
-        demonstrations: As given.
+        demonstrations: As given; the experts' with `SelfImitation` that has some.
+        self_imitation: The team's own best episodes; None without `SelfImitation`.
         options: The other arguments except ``module`` and ``device``, in types that JSON can store.
         custom_networks: Whether ``module`` was given.
         metrics: What the last `update` returned; empty before the first one.
 
     Raises:
         TypeError: ``demonstrations`` is not a `Demonstrations`, or ``module`` does not make networks.
-        ValueError: An option is out of range, or an agent has no live observation in the demonstrations.
+        ValueError: An option is out of range, options exclude each other, an agent has no live observation in the
+            demonstrations, or the discriminators need actions and the demonstrations have none.
     """
+
+    # The options that older checkpoints lack, as they were without them.
+    LATER_OPTIONS: ClassVar = {"standardize": False, "inputs": "state", "ends": "live", "gamma": 0.99, "beyond_limit": False}
 
     @standard_modes
     def __init__(
         self,
-        demonstrations: Demonstrations,
+        demonstrations: Demonstrations | SelfImitation,
         *,
         updates: int = 30,
         batch_size: int = 256,
@@ -92,18 +118,32 @@ class DistributionMatcher(OneProcess, Matcher):
         hidden: Sequence[int] = (64, 64),
         reward: str = "logit",
         center: bool = True,
+        inputs: str = "state",
+        action_spaces: Mapping[str, Any] | None = None,
+        ends: str = "live",
+        gamma: float = 0.99,
+        max_steps: int | None = None,
+        beyond_limit: bool = False,
         keep_buffer: bool = True,
         standardize: bool = False,
         module: Callable[[str, int], nn.Module] | None = None,
         seed: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        if not all(hasattr(demonstrations, name) for name in ("agents", "sizes", "observations")):
+        parts = ("agents", "sizes", "observations")
+        if not isinstance(demonstrations, SelfImitation) and not all(hasattr(demonstrations, name) for name in parts):
             raise TypeError(
                 f"DistributionMatcher needs Demonstrations, got {type(demonstrations).__name__}; "
                 "read a file with Demonstrations.load(path)"
             )
-        self.demonstrations = demonstrations
+        self.self_imitation = demonstrations if isinstance(demonstrations, SelfImitation) else None
+        experts = demonstrations if self.self_imitation is None else self.self_imitation.experts
+        self.demonstrations: Any = demonstrations if experts is None else experts
+        if standardize and (experts is None or ends == "absorbing"):
+            raise ValueError(
+                "standardize=True needs experts' demonstrations, whose means and deviations stay the same, and "
+                'ends="live": leave standardize out with SelfImitation alone and with ends="absorbing"'
+            )
         if gradient_penalty is None:
             gradient_penalty = _STANDARDIZED_PENALTY if standardize else _PENALTY
         # Everything that makes an equal matcher from the same demonstrations; numbers and strings only.
@@ -119,15 +159,31 @@ class DistributionMatcher(OneProcess, Matcher):
             "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
             "standardize": _checks.flag("standardize", standardize),
             "seed": _checks.integer("seed", seed, none=True),
+            "inputs": _checks.choice("inputs", inputs, tuple(KINDS)),
+            "ends": _checks.choice("ends", ends, ("live", "absorbing")),
+            "gamma": checked_gamma(gamma, beyond_limit),
+            "beyond_limit": _checks.flag("beyond_limit", beyond_limit),
         }
+        if action_spaces is not None:
+            self.options["action_spaces"] = described_spaces(action_spaces, demonstrations.agents)
+        if max_steps is not None:
+            self.options["max_steps"] = _checks.integer("max_steps", max_steps, least=1)
+        if self.self_imitation is not None:
+            self.options["self_imitation"] = self.self_imitation.options
         self.custom_networks = module is not None
         self.agents: tuple[str, ...] = tuple(demonstrations.agents)
         self.sizes: tuple[int, ...] = tuple(demonstrations.sizes)
         self.updates, self.batch_size = self.options["updates"], self.options["batch_size"]
         self.buffer_size, self.keep_buffer = self.options["buffer_size"], self.options["keep_buffer"]
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
+        kind, absorbs = self.options["inputs"], ends == "absorbing"
+        next_matters = "next_observation" in KINDS[kind]
+        self._absorbing = AbsorbingEnds(gamma, max_steps, beyond_limit, next_matters) if absorbs else None
+        coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in KINDS[kind] else None
+        rows = InputRows(kind, self.sizes, None if coding is None else coding.sizes, absorbs)
+        self._input_sizes = rows.sizes
         self.discriminators = Discriminators(
-            self.sizes,
+            rows.sizes,
             hidden=hidden,
             learning_rate=learning_rate,
             gradient_penalty=self.options["gradient_penalty"],
@@ -137,15 +193,17 @@ class DistributionMatcher(OneProcess, Matcher):
             device=device,
         )
         self._device = self.discriminators.device
-        self._inputs = AgentInputs(self.agents, self.sizes, self._device)
-        observations = [demonstrations.observations(agent) for agent in self.agents]
-        experts = self._inputs.stacked(observations, any_scale=self.options["standardize"])
+        rows = rows.to(self._device)
+        self._absorbing_row = rows.absorbing_row
+        self._reader = StepReader(AgentInputs(self.agents, self.sizes, self._device), rows, coding, self._absorbing)
+        any_scale = self.options["standardize"]
+        self._experts = Experts(experts, self.self_imitation, self.agents, rows, coding, self._device, any_scale)
         if self.options["standardize"]:
-            self.discriminators.standardization = Standardization(experts, [len(rows) for rows in observations])
-        self._minibatches = Minibatches(experts, [len(rows) for rows in observations], self.agents, seed)
-        self._buffer = self._empty_buffer()
+            self.discriminators.standardization = Standardization(self._experts.rows, self._experts.counts)
+        self._minibatches = Minibatches(self._experts.rows, self._experts.counts, self.agents, seed)
+        self._buffer, self._remaining = self._empty_buffer(), self._empty_buffer(1)
         self._pay = GailReward(self.discriminators, reward)
-        self._diagnosis = Diagnosis(self.agents, self.sizes, self.options["standardize"])
+        self._diagnosis = Diagnosis(self.agents, self._input_sizes, self.options["standardize"])
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
         self._remember_process()
@@ -173,25 +231,40 @@ class DistributionMatcher(OneProcess, Matcher):
         return len(self.agents)
 
     @standard_modes
-    def record(self, observations: ArrayLike | Tensor, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
+    def record(
+        self,
+        observations: ArrayLike | Tensor,
+        alive: ArrayLike,
+        *,
+        broken: ArrayLike | None = None,
+        actions: ArrayLike | None = None,
+        after: AfterStep | None = None,
+    ) -> None:
         """Record the agents' observations before their actions (line 6).
 
         Args:
             observations: Float32 [T, N, K, D], padded to the widest agent.
             alive: Bool [T, N, K]; observations of dead agents train no discriminator.
             broken: Bool [T, N]; steps to ignore, because the simulator failed in their episode.
+            actions: Integers [T, N, K] or floats [T, N, K, A]; needed for ``inputs="state-action"``.
+            after: What followed the steps, [T, N, ...]; needed for ``inputs="transition"`` and ``ends="absorbing"``.
 
         Raises:
-            ValueError: A shape does not fit, or a live observation is not finite or larger than 1e18. Then nothing is
-                recorded.
+            ValueError: A shape does not fit, a live observation is not finite or larger than 1e18, or actions or
+                ``after`` are missing. Then nothing is recorded.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        rows, live = self._inputs.joint(observations, alive, broken)
-        if rows.ndim != 4:
-            raise ValueError(f"expected observations [T, N, K, D], got {tuple(rows.shape)}; add axes of length 1")
-        self._buffer.add(rows, live)
-        self._new += live.sum((0, 1)).cpu()
+        self._reader.check_given(actions, after)
+        steps = self._reader.read(observations, alive, broken, actions, after)
+        if steps.rows.ndim != 4:
+            raise ValueError(
+                f"expected observations [T, N, K, D], got {tuple(np.shape(observations))}; add axes of length 1"
+            )
+        if steps.remaining is not None:
+            self._remaining.add(steps.remaining[..., None], steps.alive)
+        self._buffer.add(steps.rows, steps.trained)
+        self._new += steps.trained.sum((0, 1)).cpu()
 
     @standard_modes
     def update(self) -> dict[str, float]:
@@ -215,8 +288,10 @@ class DistributionMatcher(OneProcess, Matcher):
             UserWarning: A discriminator is blind, or knows by one feature alone; once each.
         """
         self._check_process()
-        metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
-        if self._new.any():
+        self._renew_experts()
+        trains = bool(self._new.any()) and any(self._experts.counts)
+        metrics = {"trained": float(trains), "transitions": float(self._new.sum())}
+        if trains:
             before = self.discriminators.state_dict(), self._minibatches.state()
             try:
                 metrics |= self._train()
@@ -228,43 +303,66 @@ class DistributionMatcher(OneProcess, Matcher):
             self._new.zero_()
             if not self.keep_buffer:
                 self._buffer.clear()
+                self._remaining.clear()
         self.metrics = metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._pay.offsets, strict=True)}
         return dict(self.metrics)
 
     @overload
-    def rewards(self, observations: Mapping[str, Any], alive: None = None) -> dict[str, float]: ...
+    def rewards(
+        self, observations: Mapping[str, Any], alive: None = None, *, actions: Any = None, after: Any = None
+    ) -> dict[str, float]: ...
     @overload
-    def rewards(self, observations: ArrayLike | Tensor, alive: ArrayLike | None = None) -> NDArray[np.float32]: ...
+    def rewards(
+        self,
+        observations: ArrayLike | Tensor,
+        alive: ArrayLike | None = None,
+        *,
+        actions: ArrayLike | None = None,
+        after: AfterStep | None = None,
+    ) -> NDArray[np.float32]: ...
     @standard_modes
-    def rewards(self, observations: Any, alive: Any = None) -> dict[str, float] | NDArray[np.float32]:
+    def rewards(
+        self, observations: Any, alive: Any = None, *, actions: Any = None, after: Any = None
+    ) -> dict[str, float] | NDArray[np.float32]:
         """Compute r_gail of each agent's observations with the current discriminators (line 10). This changes no state.
 
         Args:
             observations: Float32 [..., K, D]; or ``{agent: observation}`` of some or all agents, each an array of the
                 agent's own features or PettingZoo's ``{"observation": ..., "action_mask": ...}``.
             alive: Bool [..., K]; by default all agents are alive. The reward of dead agents is 0.
+            actions: Integers [..., K] or floats [..., K, A]; or ``{agent: action}``. Needed for ``inputs="state-action"``.
+            after: What followed, an `AfterStep` of [..., ...]; or ``{agent: next observation}``. Needed for
+                ``inputs="transition"``, where the reward is 0 if the agent is dead after the step in mid-episode. With
+                ``ends="absorbing"`` an agent's last live step is also paid for the rest of its time; without
+                ``after`` no step counts as the last one.
 
         Returns:
-            Float32 [..., K]; or ``{agent: reward}`` of the given agents.
+            Float32 [..., K]; or ``{agent: reward}`` of the given agents. 0 for agents without any demonstration, as with
+            `SelfImitation` before the first episode has ended.
 
         Raises:
             ValueError: A shape does not fit, an agent is unknown, a live observation is not finite or larger than
-                1e18, or a reward is not finite.
+                1e18, actions or ``after`` are missing, or a reward is not finite.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
         if isinstance(observations, Mapping):
-            joint, given = self._inputs.by_name(observations)
-            of_all = self.rewards(joint, given)
+            joint, given, actions, after = self._reader.by_name(observations, actions, after)
+            of_all = self.rewards(joint, given, actions=actions, after=after)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
-        rows, live = self._inputs.joint(observations, alive)
-        paid = torch.where(live, self._pay.of(rows), 0.0).cpu().numpy()
-        if not np.isfinite(paid).all():
-            agent = self.agents[np.argwhere(~np.isfinite(paid))[0, -1]]
+        steps = self._reader.read(observations, alive, None, actions, after)
+        paid = torch.where(steps.paid, self._pay.of(steps.rows), 0.0)
+        if steps.factor is not None:
+            paid = paid + steps.factor * self._pay.of(self._absorbing_row)
+        if not all(self._experts.counts):
+            paid = paid * torch.tensor([count > 0 for count in self._experts.counts], device=paid.device)
+        rewards: NDArray[np.float32] = paid.cpu().numpy()
+        if not np.isfinite(rewards).all():
+            agent = self.agents[np.argwhere(~np.isfinite(rewards))[0, -1]]
             raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
-        return paid
+        return rewards
 
-    def algorithm1(self, chunks: Sequence[tuple[str, ArrayLike | Tensor]]) -> list[NDArray[np.float32]]:
+    def algorithm1(self, chunks: Sequence[tuple[Any, ...]]) -> list[NDArray[np.float32]]:
         """Do lines 6 to 10 of Algorithm 1: record a rollout, update once, compute rewards with the updated discriminators.
 
         Use this with learners that collect rollouts themselves. Call it between collecting a rollout and
@@ -274,14 +372,17 @@ class DistributionMatcher(OneProcess, Matcher):
         Args:
             chunks: Pairs of an agent and its observations before each action, [n, D_agent]. Chunks may have any length
                 and order. An agent may have several (the older first) or none. Leave out steps at which the agent was
-                dead, and episodes in which the simulator failed.
+                dead, and episodes in which the simulator failed. With ``inputs="state-action"``, pass triples (agent,
+                observations, actions [n] or [n, A]). With ``inputs="transition"``, pass triples (agent, observations,
+                next observations).
 
         Returns:
             r_gail of each chunk's observations, float32 [n], in the order of the chunks.
 
         Raises:
             ValueError: An agent is unknown, or observations have the wrong size, are not finite or larger than 1e18. Then
-                nothing is recorded. Or `update` raised it.
+                nothing is recorded. Chunks do not say enough for ``ends="absorbing"`` or `SelfImitation`. Or `update`
+                raised it.
             RuntimeError: Another process made this matcher.
 
         Example:
@@ -289,10 +390,14 @@ class DistributionMatcher(OneProcess, Matcher):
             >>> for chunk, gail_rewards in zip(rollout, rewards):
             ...     chunk.rewards += 0.3 * gail_rewards
         """
-        observations, given, places = self._inputs.from_chunks(chunks)
-        self.record(observations, given)
+        if self.self_imitation is not None:
+            raise ValueError(
+                "chunks do not say what episodes return, which SelfImitation needs: use JointRollout or a wrapper"
+            )
+        observations, given, places, more = self._reader.from_chunks(chunks)
+        self.record(observations, given, **more)
         self.update()
-        paid = self.rewards(observations, given)
+        paid = self.rewards(observations, given, **more)
         return [paid[steps, 0, k].copy() for steps, k in places]
 
     @standard_modes
@@ -304,6 +409,8 @@ class DistributionMatcher(OneProcess, Matcher):
             "new": self._new.clone(),
             "offsets": self._pay.offsets.clone(),
             "streams": self._minibatches.state(),
+            **({} if self._absorbing is None else {"remaining": self._remaining.state_dict()}),
+            **({} if self.self_imitation is None else {"self_imitation": self.self_imitation.state_dict()}),
         }
 
     @standard_modes
@@ -313,10 +420,15 @@ class DistributionMatcher(OneProcess, Matcher):
         Raises:
             ValueError: The state has other agents, sizes, networks or ``buffer_size``, or is damaged. Then nothing changes.
         """
-        buffer, streams = self._empty_buffer(), self._minibatches.state()
+        buffer, remaining, streams = self._empty_buffer(), self._empty_buffer(1), self._minibatches.state()
+        own = None if self.self_imitation is None else self.self_imitation.state_dict()
         try:
             self.discriminators.check_state(state["discriminators"])
             buffer.load_state_dict(state["buffer"])
+            if self._absorbing is not None:
+                remaining.load_state_dict(state["remaining"])
+            if self.self_imitation is not None:
+                self.self_imitation.load_state_dict(state["self_imitation"])
             new, offsets = state["new"].clone(), state["offsets"].clone()
             if new.shape != self._new.shape or offsets.shape != new.shape or not offsets.isfinite().all():
                 raise ValueError(f"expected one finite offset for each of {self.num_agents} agents, got {offsets}")
@@ -324,17 +436,59 @@ class DistributionMatcher(OneProcess, Matcher):
             self.discriminators.load_state_dict(state["discriminators"])
         except Exception as error:
             self._minibatches.load_state(streams)
+            if self.self_imitation is not None and own is not None:
+                self.self_imitation.load_state_dict(own)
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
-        self._buffer, self._new, self._pay.offsets = buffer, new, offsets
+        self._buffer, self._remaining, self._new, self._pay.offsets = buffer, remaining, new, offsets
+        self._renew_experts()
 
-    def _empty_buffer(self) -> TransitionBuffer:
-        return TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)
+    @property
+    def needs_actions(self) -> bool:
+        """Whether `record` and `rewards` need the agents' actions."""
+        return self._reader.needs_actions
+
+    @property
+    def needs_after(self) -> bool:
+        """Whether `record` and `rewards` need what followed each step."""
+        return self._reader.needs_after
+
+    def check_given(self, actions: Any, after: Any) -> None:
+        """Raise ``ValueError`` if `record` needs actions or what followed, and a caller has none."""
+        self._reader.check_given(actions, after)
+
+    def use_time_limit_of(self, env: Any) -> None:
+        """With ``ends="absorbing"`` and no ``max_steps``, take over the environment's.
+
+        Raises:
+            ValueError: It has no attribute ``max_steps`` either.
+        """
+        if self._absorbing is not None and self._absorbing.max_steps is None:
+            found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
+            self._absorbing.max_steps = None if found is None else int(found)
+            self.options["max_steps"] = self._absorbing.limit()
+
+    def _empty_buffer(self, width: int | None = None) -> TransitionBuffer:
+        return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._input_sizes), self._device)
+
+    def _renew_experts(self) -> None:
+        if self._experts.renew():
+            self._minibatches.use_experts(self._experts.rows, self._experts.counts)
+
+    def _absorbing_shares(self) -> AbsorbingRow | None:
+        """The absorbing row and how often it is drawn, from the demonstrations and the buffer as they are."""
+        if self._absorbing is None:
+            return None
+        of_experts = share(self._experts.absorbing_steps(self._absorbing), torch.tensor(self._experts.counts))
+        of_policy = share(kept_in(self._remaining), self._buffer.counts.cpu())
+        return AbsorbingRow(self._absorbing_row, *(each.to(self._device, torch.float32) for each in (of_experts, of_policy)))
 
     def _train(self) -> dict[str, float]:
         """Lines 8 and 9, `updates` times."""
-        active = [count > 0 for count in self._buffer.counts.tolist()]
+        counts = zip(self._buffer.counts.tolist(), self._experts.counts, strict=True)
+        active = [recorded > 0 and demonstrated > 0 for recorded, demonstrated in counts]
+        self._minibatches.absorbing = self._absorbing_shares()
         history = []
         for expert, policy, alpha in self._minibatches.draw(self._buffer, self.updates, self.batch_size):  # line 8
             history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
@@ -359,3 +513,11 @@ class DistributionMatcher(OneProcess, Matcher):
             for agent, deviation, count in zip(self.agents, deviations, new, strict=True)
             if count > 0
         }
+
+
+def checked_gamma(gamma: Any, beyond_limit: Any) -> float:
+    """A discount factor, below 1 where the absorbing state pays forever."""
+    value = _checks.number("gamma", gamma, above=0)
+    if value > 1 or (value == 1 and beyond_limit):
+        raise ValueError(f"gamma must be at most 1, and below 1 with beyond_limit=True, got {gamma!r}")
+    return value

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dm2_wrappers.matching.absorbing import AbsorbingRow
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.rng_state import derive_seed
 
@@ -21,17 +22,25 @@ class Minibatches:
         counts: How many of them belong to each agent, n_k.
         agents: Names.
         seed: Of the draws.
+
+    Attributes:
+        absorbing: How often the absorbing row stands in for a row of each side; None: never.
     """
 
     def __init__(self, experts: Tensor, counts: Sequence[int], agents: Sequence[str], seed: int | None) -> None:
         self._experts = experts
         self._counts = counts
+        self.absorbing: AbsorbingRow | None = None
         self._streams = [np.random.default_rng(derive_seed(seed, "minibatches", agent)) for agent in agents]
+
+    def use_experts(self, experts: Tensor, counts: Sequence[int]) -> None:
+        """Draw the experts' side from these rows from now on."""
+        self._experts, self._counts = experts, counts
 
     def draw(self, buffer: TransitionBuffer, updates: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
 
-        Agents without transitions in the buffer draw nothing; their rows mean nothing.
+        Agents without transitions in the buffer, or without experts, draw nothing; their rows mean nothing.
 
         Args:
             buffer: The policy's side.
@@ -41,17 +50,25 @@ class Minibatches:
         shape = (updates, batch_size)
         experts, policies = np.zeros((2, len(self._streams), *shape), dtype=np.int64)
         alphas = np.zeros((len(self._streams), *shape), dtype=np.float32)
+        replaced = np.ones((2, len(self._streams), *shape), dtype=np.float32)
         first = 0
         for k, (stream, own, recorded) in enumerate(zip(self._streams, self._counts, buffer.counts.tolist(), strict=True)):
-            if recorded:
+            if recorded and own:
                 experts[k] = first + stream.integers(own, size=shape)
                 policies[k] = stream.integers(recorded, size=shape)
                 alphas[k] = stream.random(shape, dtype=np.float32)
+                if self.absorbing is not None:
+                    replaced[:, k] = stream.random((2, *shape), dtype=np.float32)
             first += own
-        drawn = [torch.from_numpy(array).to(self._experts.device).unbind(1) for array in (experts, policies, alphas)]
-        for expert_rows, policy_rows, alpha in zip(*drawn, strict=True):
+        drawn = [
+            torch.from_numpy(each).to(self._experts.device).unbind(1) for each in (experts, policies, alphas, *replaced)
+        ]
+        for expert_rows, policy_rows, alpha, *draws in zip(*drawn, strict=True):
             expert = self._experts.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)
-            yield expert, buffer.gather(policy_rows), alpha
+            policy = buffer.gather(policy_rows)
+            if self.absorbing is not None:
+                expert, policy = self.absorbing.put_in(expert, policy, *draws)
+            yield expert, policy, alpha
 
     def state(self) -> list[str]:
         """Each agent's random state, as JSON."""

@@ -22,7 +22,7 @@ ROLLOUTS = {
 
 
 def settings(demonstrations: Demonstrations, scenario: str) -> dict[str, Any]:
-    """The options of a `DistributionMatcher`: 120 minibatches of 64 episodes per side, the raw logit.
+    """The options of a `DistributionMatcher`: 120 minibatches of 64 episodes per side, the raw logit, absorbing ends.
 
     A minibatch has as many transitions as an agent lives through in 64 episodes of the demonstrations. The policy's side
     comes from the last rollout only. `DistributionMatcher.paper` says how this differs from the paper's code.
@@ -40,4 +40,6 @@ def settings(demonstrations: Demonstrations, scenario: str) -> dict[str, Any]:
         "buffer_size": episodes * limit,
         "center": False,
         "keep_buffer": False,
+        "ends": "absorbing",
+        "max_steps": limit,
     }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from dm2_wrappers.matching.after_step import AfterStep
 
 
 class PendingSteps:
@@ -14,6 +18,8 @@ class PendingSteps:
         self._alive: list[NDArray[np.bool_]] = []
         self._ended: list[NDArray[np.bool_]] = []
         self._broken: list[NDArray[np.bool_]] = []
+        self._actions: list[NDArray[Any]] = []
+        self._after: list[AfterStep] = []
 
     def __len__(self) -> int:
         return len(self._observations)
@@ -24,6 +30,9 @@ class PendingSteps:
         alive: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None = None,
+        *,
+        actions: NDArray[Any] | None = None,
+        after: AfterStep | None = None,
     ) -> None:
         """Add one joint step.
 
@@ -32,11 +41,26 @@ class PendingSteps:
             alive: At those observations, [N, K].
             ended: Which sub-environments ended their joint episode with this step, [N].
             broken: Which of these episodes the simulator broke, [N]; none by default.
+            actions: What the agents did, [N, K] or [N, K, A]; given at every step or at none.
+            after: What followed, likewise.
         """
         self._observations.append(observations)
         self._alive.append(alive)
         self._ended.append(ended)
         self._broken.append(np.zeros_like(ended) if broken is None else broken)
+        if actions is not None:
+            self._actions.append(actions)
+        if after is not None:
+            self._after.append(after)
+
+    def take_all(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """What `take` returns, and those of "actions" [T, N, K] or [T, N, K, A] and "after" that were given."""
+        more: dict[str, Any] = {}
+        if len(self._actions) == len(self):
+            more["actions"] = np.stack(self._actions)
+        if len(self._after) == len(self):
+            more["after"] = AfterStep.stacked(self._after)
+        return (*self.take(), more)
 
     def take(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return observations [T, N, K, D], alive [T, N, K] and which steps [T, N] to discard; then empty the buffer."""
@@ -58,5 +82,5 @@ class PendingSteps:
 
     def clear(self) -> None:
         """Discard everything."""
-        for steps in (self._observations, self._alive, self._ended, self._broken):
+        for steps in (self._observations, self._alive, self._ended, self._broken, self._actions, self._after):
             steps.clear()

@@ -6,7 +6,7 @@ entry                   what it is
 ``team.json``           format version, agents, observation sizes, algorithm classes, options, counters
 ``agents/<i>.zip``      the agent's learner as SB3 saves it
 ``state.pt``            tensors and numbers (``weights_only=True``): random streams, discriminators, replay buffers
-``demonstrations.npz``  a copy of the demonstrations, if there is a matcher
+``demonstrations.npz``  a copy of the demonstrations, if a matcher has some
 ======================  ==========================================================================================
 
 A checkpoint is written to a temporary file and renamed, so a killed process does not damage the previous one. Reading one
@@ -63,7 +63,7 @@ class TeamState:
         facts: What JSON can hold, under the keys `FACTS`.
         tensors: Tensors and numbers, under the keys `TENSORS`.
         models: Each agent's learner, in the bytes of SB3's own file.
-        demonstrations: The matcher's; None without a matcher.
+        demonstrations: The matcher's; None without a matcher, or with self-imitation alone.
     """
 
     facts: Mapping[str, Any]
@@ -126,7 +126,8 @@ def read(path: str | os.PathLike[str]) -> TeamState:
             tensors = {**_ADDED, **tensors} if isinstance(tensors, Mapping) else tensors
             _check_keys(tensors, TENSORS)
             check_state(tensors, facts)
-            demos = _unpacked(archive) if facts["matcher"] is not None else None
+            has_demos = facts["matcher"] is not None and not _own_episodes_alone(archive, facts["matcher"])
+            demos = _unpacked(archive) if has_demos else None
     return TeamState({name: facts[name] for name in FACTS}, tensors, models, demos)
 
 
@@ -154,6 +155,10 @@ def _check_keys(found: Any, expected: Sequence[str]) -> None:
     missing = [name for name in expected if not isinstance(found, Mapping) or name not in found]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}; train again")
+
+
+def _own_episodes_alone(archive: zipfile.ZipFile, matcher: Mapping[str, Any]) -> bool:
+    return matcher.get("self_imitation") is not None and "demonstrations.npz" not in archive.namelist()
 
 
 def _unpacked(archive: zipfile.ZipFile) -> Demonstrations:

@@ -21,6 +21,8 @@ from dm2_wrappers.rng_state import GlobalRNGState
 from dm2_wrappers.sb3.learner_state import COUNTERS, check_tensors
 
 _MATCHER_OPTIONS = set(inspect.signature(DistributionMatcher).parameters) - {"demonstrations", "module", "device"}
+_MATCHER_OPTIONS |= {"self_imitation"}
+_SELF_IMITATION = {"episodes", "above_mean", "max_steps", "agents", "sizes", "env_id"}
 _MOST_DRAWS = 50_000_000  # updates * batch_size * agents: an update draws that many indices at once
 _OPTIONS = {"coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed"}
 
@@ -105,6 +107,11 @@ def _check_matcher(options: Mapping[str, Any], sizes: Sequence[int], state: Any)
     weights = state["discriminators"]["weights"]
     _expect(isinstance(weights, list) and len(weights) == len(sizes), "discriminators")
     found = sum(tensor.numel() for network in weights for tensor in network.values())
+    if options.get("inputs", "state") != "state" or options.get("ends", "live") != "live":
+        sizes = state["discriminators"]["sizes"]  # these inputs are wider than the observations
+        _expect(_all(sizes, int) and len(sizes) == len(weights) and min(sizes) > 0, "discriminators")
+    own = options.get("self_imitation")
+    _expect(own is None or (isinstance(own, dict) and set(own) == _SELF_IMITATION), "self_imitation")
     widths = [[size, *hidden, 1] for size in sizes]
     expected = sum((i + 1) * o for each in widths for i, o in itertools.pairwise(each))
     # Stacked networks are padded to the widest agent.

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.lockstep import JointStep, Lockstep
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
+from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, JointRollout
 from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.callbacks import LogOnline
@@ -63,7 +64,8 @@ class ExactMode(NoMatcher):
     ) -> None:
         self._lockstep, self._env_coefficient = lockstep, env_coefficient
         self._mixing = Mixing(coefficient, matcher)
-        self._rollout = JointRollout(matcher)
+        matcher.use_time_limit_of(lockstep.env)
+        self._matcher, self._rollout = matcher, JointRollout(matcher)
         self._resets = 0  # the lockstep's, when the last step was appended
         self._steps: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []  # r_env and who was alive, [N, K] each
         self._paid: NDArray[np.float32] | None = None  # r_gail of the rollout that the schedule was told of
@@ -93,13 +95,19 @@ class ExactMode(NoMatcher):
 
     def _append(self, step: JointStep) -> None:
         ended, broken = joint_ends(step.terminations, step.truncations), step.infos.get("broken")
-        self._rollout.append(step.observations, step.alive, ended, broken)
+        own = step.infos.get("env_reward", step.rewards)
+        more: dict[str, Any] = {}
+        if self._matcher.needs_after or self._matcher.self_imitation is not None:
+            more["after"] = AfterStep.of(step.terminations, step.truncations, step.infos, step.time)
+        if self._matcher.self_imitation is not None:
+            more["team_rewards"] = team_rewards(own, step.present)
+        self._rollout.append(step.observations, step.alive, ended, broken, actions=step.actions, **more)
         if self._mixing.schedule is None:
             return
         if self._resets != self._lockstep.resets:
             self._resets = self._lockstep.resets
             self._mixing.restart()
-        self._mixing.count(step.infos.get("env_reward", step.rewards), step.present, ended, broken)
+        self._mixing.count(own, step.present, ended, broken)
         self._steps.append((step.rewards, step.alive))
 
     def _coefficient_of(self, k: int) -> float:
@@ -164,13 +172,18 @@ def chosen(mode: str, models: Mapping[str, Any], matcher: DistributionMatcher | 
     """The mode for these learners, "exact" or "online".
 
     Raises:
-        ValueError: "exact" for off-policy learners, or an exact run with different ``n_steps``.
+        ValueError: "exact" for off-policy learners, an exact run with different ``n_steps``, or absorbing ends with another
+            discount factor than the learners'.
     """
     off_policy = sorted({type(m).__name__ for m in models.values() if not isinstance(m, OnPolicyAlgorithm)})
     if mode == "exact" and off_policy:
         raise ValueError(f"mode='exact' needs on-policy algorithms, and {off_policy} are not: use mode='online'")
     if mode == "auto":
         mode = "online" if off_policy else "exact"
+    if matcher is not None and matcher.options["ends"] == "absorbing":
+        gammas, gamma = {agent: model.gamma for agent, model in models.items()}, matcher.options["gamma"]
+        if set(gammas.values()) != {gamma}:
+            raise ValueError(f'ends="absorbing" has gamma={gamma}, but the learners have {gammas}; make them equal')
     if mode == "exact" and matcher is not None:
         n_steps = {agent: model.n_steps for agent, model in models.items()}
         if len(set(n_steps.values())) > 1:

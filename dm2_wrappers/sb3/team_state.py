@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, schedules
+from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, SelfImitation, schedules
 from dm2_wrappers.rng_state import GlobalRNGState
 from dm2_wrappers.sb3 import learner_state
 from dm2_wrappers.sb3.checkpoint import TeamState
@@ -55,7 +56,8 @@ def collect(team: IndependentLearners) -> TeamState:
             "replay_buffers": {agent: buffer.state_dict() for agent, buffer in _replay_buffers(team).items()},
         },
         models=[learner_state.saved(model) for model in models.values()],
-        demonstrations=None if matcher is None else matcher.demonstrations,
+        # Self-imitation alone has none: its episodes are in the matcher's state.
+        demonstrations=matcher.demonstrations if matcher and isinstance(matcher.demonstrations, Demonstrations) else None,
     )
 
 
@@ -91,8 +93,11 @@ def matcher_of(state: TeamState, matcher: DistributionMatcher | None, device: st
             "its discriminators were made with module=, whose code is not in the checkpoint: pass matcher=, made with the "
             "same options as for the saved team"
         )
-    assert state.demonstrations is not None
-    return DistributionMatcher(state.demonstrations, device="cpu" if device == "auto" else device, **state.facts["matcher"])
+    options = dict(state.facts["matcher"])
+    source: Any = state.demonstrations
+    if (own := options.pop("self_imitation", None)) is not None:
+        source = SelfImitation.from_options(own, source)
+    return DistributionMatcher(source, device="cpu" if device == "auto" else device, **options)
 
 
 def coefficient_of(state: TeamState, coefficient: Coefficient | None) -> Coefficient | None:
@@ -173,8 +178,12 @@ def _check_options(state: TeamState, team: IndependentLearners) -> None:
     saved: Mapping[str, Any] = facts["options"]
     if team.matcher is not None:
         own = {**own, **team.matcher.options, "custom_networks": team.matcher.custom_networks}
-        saved = {**saved, **facts["matcher"], "custom_networks": facts["custom_networks"]}
-        saved = {"standardize": False, **saved}  # saved before there was this option
+        saved = {
+            **saved,
+            **DistributionMatcher.LATER_OPTIONS,
+            **facts["matcher"],
+            "custom_networks": facts["custom_networks"],
+        }
     differing = [name for name, value in own.items() if name != "seed" and saved.get(name) != value]
     if differing:
         values = ", ".join(f"{name}={saved.get(name)!r} and not {own[name]!r}" for name in differing)

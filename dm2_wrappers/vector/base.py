@@ -57,6 +57,7 @@ class MultiAgentVectorEnv(abc.ABC):
         env_id: The name of environment and scenario, which demonstrations store, e.g. "smax:5m_vs_6m".
         metadata: As in Gymnasium. ``"autoreset_mode"`` is always ``SAME_STEP``.
         render_mode: What ``render`` returns. None: the environment cannot be rendered.
+        max_steps: The time limit of an episode in steps. None: it is unknown.
     """
 
     num_envs: int
@@ -66,6 +67,7 @@ class MultiAgentVectorEnv(abc.ABC):
     env_id: str
     metadata: Mapping[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP}
     render_mode: str | None = None
+    max_steps: int | None = None
 
     @property
     def num_agents(self) -> int:
@@ -146,7 +148,7 @@ class MultiAgentVectorWrapper(MultiAgentVectorEnv):
                 f"got {type(env).__name__}"
             )
         self.env = env
-        self.metadata, self.render_mode = env.metadata, env.render_mode
+        self.metadata, self.render_mode, self.max_steps = env.metadata, env.render_mode, env.max_steps
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what neither the instance nor its classes have: num_envs, spaces, layout, anything else.
@@ -202,3 +204,20 @@ def present_after(
 def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
     """The agents that act first, bool [N, K]: ``infos["present"]``, or all agents if the environment does not report it."""
     return np.asarray(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
+
+
+class EpisodeClock:
+    """Counts the steps of N sub-environments' episodes."""
+
+    def __init__(self) -> None:
+        self._time: NDArray[np.int64] | None = None
+
+    def restart(self) -> None:
+        """New episodes begin in all sub-environments."""
+        self._time = None
+
+    def tick(self, ended: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """One joint step was taken: how many steps of its episode came before it, int64 [N]."""
+        time = np.zeros(len(ended), np.int64) if self._time is None else self._time
+        self._time = np.where(ended, 0, time + 1)
+        return time

@@ -89,6 +89,7 @@ class Layout:
         env_id: The environment's name.
         metadata: The environment's metadata, with the vector environment's ``"autoreset_mode"``.
         render_mode: The environment's.
+        max_steps: Its attribute ``max_steps``, the time limit of an episode; None if it has none.
         native_observation_spaces: Each agent's own space, as the environment has it.
         native_action_spaces: The same for actions.
         observation_spaces: Each agent's flat ``Box``.
@@ -107,6 +108,7 @@ class Layout:
         metadata = getattr(env, "metadata", None)
         self.metadata = {**(metadata if isinstance(metadata, Mapping) else {}), **MultiAgentVectorEnv.metadata}
         self.render_mode = getattr(env, "render_mode", None)
+        self.max_steps = getattr(env, "max_steps", None)
         self.native_observation_spaces = {agent: env.observation_space(agent) for agent in self.agents}
         self.native_action_spaces = {agent: env.action_space(agent) for agent in self.agents}
         self.observation_spaces = {agent: flat_space(s) for agent, s in self.native_observation_spaces.items()}
@@ -143,7 +145,7 @@ class Layout:
         """Set the attributes of a vector environment of such sub-environments."""
         venv.possible_agents, venv.env_id = self.agents, self.env_id
         venv.observation_spaces, venv.action_spaces = self.observation_spaces, self.action_spaces
-        venv.metadata, venv.render_mode = self.metadata, self.render_mode
+        venv.metadata, venv.render_mode, venv.max_steps = self.metadata, self.render_mode, self.max_steps
 
     def same_as(self, other: Layout) -> bool:
         """Whether two environments' arrays are alike."""

@@ -48,6 +48,7 @@ class SMACParallelEnv(ParallelEnv):
         smac = game.smac
         self.game = game
         self.env_id = f"smac:{map_name}"
+        self.max_steps = int(smac.episode_limit)
         self.metadata = {"name": self.env_id, "render_modes": ["rgb_array", "human"], "is_parallelizable": True}
         self.render_mode = render_mode
         self._remove_dead, self._replace_unavailable = remove_dead, replace_unavailable

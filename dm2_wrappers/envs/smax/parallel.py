@@ -30,6 +30,7 @@ class SMAXParallelEnv(ParallelEnv):
         self.render_mode = checked_render_mode(render_mode)
         self.possible_agents = list(vector.possible_agents)
         self.agents: list[str] = []
+        self.max_steps = vector.max_steps
         self.observation_spaces = {
             agent: spaces.Dict(
                 {

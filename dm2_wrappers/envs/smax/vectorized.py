@@ -62,6 +62,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
             raise ValueError(f"action_type must be 'discrete', got {smax_options['action_type']!r}")
         self.smax, self._reset_all, self._step_all = _simulator(scenario, smax_options)
         self.scenario = scenario
+        self.max_steps = int(self.smax.max_steps) + 1
         self.env_id = f"smax:{scenario}"
         self.possible_agents = tuple(self.smax.agents)
         size, num_actions = int(self.smax.obs_size), int(self.smax.num_ally_actions)

@@ -1,0 +1,308 @@
+"""Self-imitation: the team's own best episodes as demonstrations, alone or added to experts'."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dm2_wrappers import _checks
+from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.vector import MultiAgentVectorEnv
+from dm2_wrappers.vector.layout import Layout, check_parallel_env
+
+_ARRAYS = ("observations", "alive", "actions", "rewards")
+
+
+@dataclass
+class OwnEpisode:
+    """One whole joint episode of L steps that the team has played.
+
+    Attributes:
+        observations: float32 [L, K, D], before each action; 0 where the agent was not alive.
+        alive: bool [L, K].
+        actions: [L, K] or [L, K, A].
+        rewards: float64 [L], the team's environment reward.
+    """
+
+    observations: NDArray[np.float32]
+    alive: NDArray[np.bool_]
+    actions: NDArray[Any]
+    rewards: NDArray[np.float64]
+
+    @property
+    def team_return(self) -> float:
+        """The undiscounted sum of the team's rewards."""
+        return float(self.rewards.sum())
+
+
+class SelfImitation:
+    """Where a matcher takes demonstrations: the team's own best episodes, by the environment's return.
+
+    A bounded priority buffer, as in the paper's implementation: it holds the ``episodes`` joint episodes with the highest
+    return so far (of equal ones the earlier), so all agents keep concurrent episodes. A finished episode counts from the
+    next update on; episodes that the simulator broke never do. By default an episode has to be better than the team's mean
+    so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring.
+
+    Give experts' demonstrations to imitate both, all live steps with equal weight. Otherwise the agents are rewarded with 0
+    as long as no episode is kept.
+
+    The matcher's ``state_dict`` holds the buffer; episodes that are under way are not in it.
+
+    Args:
+        experts: Demonstrations that are imitated as well.
+        env: Without experts: a ``ParallelEnv`` or `MultiAgentVectorEnv` with the agents to imitate.
+        episodes: How many joint episodes to keep.
+        above_mean: Keep only episodes that return more than all finished episodes before them on average.
+        max_steps: Longer episodes are left out, which bounds the memory: at most ``episodes`` kept episodes and, while
+            episodes are under way, the newest ``max_steps`` steps of all sub-environments.
+
+    Attributes:
+        agents: The agents' names.
+        sizes: Each agent's number of observation features.
+        env_id: The environment's name; None if unknown.
+
+    Raises:
+        TypeError: ``experts`` are no `Demonstrations`, or ``env`` is no multi-agent environment.
+        ValueError: Neither experts nor an environment, or both; a number that is too small.
+
+    Example:
+        >>> matcher = dm2.DistributionMatcher(dm2.SelfImitation(env=venv, episodes=50), seed=0)
+        >>> both = dm2.DistributionMatcher(dm2.SelfImitation(demos, episodes=50), seed=0)
+    """
+
+    def __init__(
+        self,
+        experts: Demonstrations | None = None,
+        *,
+        env: Any = None,
+        episodes: int = 100,
+        above_mean: bool = True,
+        max_steps: int = 1_000,
+    ) -> None:
+        if (experts is None) == (env is None):
+            raise ValueError("SelfImitation needs experts=demonstrations, or env=environment, one of the two")
+        self.episodes = _checks.integer("episodes", episodes, least=1)
+        self.above_mean = _checks.flag("above_mean", above_mean)
+        self.max_steps = _checks.integer("max_steps", max_steps, least=1)
+        if experts is not None and not isinstance(experts, Demonstrations):
+            raise TypeError(f"experts must be Demonstrations, got {type(experts).__name__}; pass an environment as env=")
+        self.experts = experts
+        agents, sizes, self.env_id = _described(experts if env is None else env)
+        self.agents, self.sizes = tuple(agents), tuple(sizes)
+        # Of each kept episode (return, -number, episode): the first of the heap is the worst, of equal ones the latest.
+        self._best: list[tuple[float, int, OwnEpisode]] = []
+        self._offered, self._sum = 0, 0.0  # finished episodes so far, and the sum of their returns
+        self._changed = False
+
+    def __len__(self) -> int:
+        return len(self._best)
+
+    def __repr__(self) -> str:
+        added = "" if self.experts is None else f" added to {len(self.experts)} of experts"
+        return f"<SelfImitation: {len(self)} of at most {self.episodes} own episodes{added}>"
+
+    @property
+    def returns(self) -> list[float]:
+        """The returns of the episodes that are kept, the highest first."""
+        return [kept[0] for kept in self._ranked()]
+
+    def offer(self, episode: OwnEpisode) -> bool:
+        """Keep a finished episode if it is among the best.
+
+        Returns:
+            Whether it was kept.
+
+        Raises:
+            ValueError: It has other agents or observation sizes.
+        """
+        shape = (len(self.agents), max(self.sizes))
+        if episode.observations.shape[1:] != shape:
+            raise ValueError(f"expected observations [L, {shape[0]}, {shape[1]}], got {episode.observations.shape}")
+        mean = self._sum / self._offered if self._offered else np.inf
+        entry = (episode.team_return, -self._offered, episode)
+        self._offered, self._sum = self._offered + 1, self._sum + episode.team_return
+        if self.above_mean and episode.team_return <= mean:
+            return False
+        if len(episode.rewards) > self.max_steps or not episode.alive.any(axis=0).all():
+            return False  # an agent without a live step has nothing to imitate
+        if len(self._best) < self.episodes:
+            heapq.heappush(self._best, entry)
+        elif entry[:2] > self._best[0][:2]:
+            heapq.heapreplace(self._best, entry)
+        else:
+            return False
+        self._changed = True
+        return True
+
+    def demonstrations(self) -> Demonstrations | None:
+        """The kept episodes, the best first; None while there are none."""
+        best = [episode for _, _, episode in self._ranked()]
+        if not best:
+            return None
+        offsets = np.cumsum([0, *(len(episode.rewards) for episode in best)])
+        k = len(self.agents)
+        rewards = np.concatenate([episode.rewards for episode in best]).astype(np.float32)
+        return Demonstrations(
+            agents=self.agents,
+            sizes=self.sizes,
+            padded_observations=np.concatenate([episode.observations for episode in best]),
+            alive=np.concatenate([episode.alive for episode in best]),
+            actions=np.concatenate([episode.actions for episode in best]),
+            rewards=np.repeat(rewards[:, None], k, axis=1),
+            offsets=np.tile(offsets, (k, 1)),
+            won=np.full((k, len(best)), -1, np.int8),
+            metadata={"env_id": self.env_id, "style": "concurrent", "policy": {"self_imitation": True}, "has_actions": True},
+        )
+
+    def check_compatible(self, agents: Sequence[str], sizes: Sequence[int], env_id: str | None = None) -> None:
+        """Check that an environment has these agents, as `Demonstrations.check_compatible` does.
+
+        Raises:
+            ValueError: It has other agents, sizes or another name.
+        """
+        if env_id and self.env_id and env_id != self.env_id:
+            raise ValueError(f"the environment is {env_id!r}, but SelfImitation was made for {self.env_id!r}")
+        if tuple(agents) != self.agents or tuple(sizes) != self.sizes:
+            raise ValueError(
+                f"the environment has agents {list(agents)} with {list(sizes)} features, but SelfImitation was made for "
+                f"{list(self.agents)} with {list(self.sizes)}"
+            )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `from_options` needs besides the experts; JSON can store it."""
+        numbers = {"episodes": self.episodes, "above_mean": self.above_mean, "max_steps": self.max_steps}
+        return {**numbers, "agents": list(self.agents), "sizes": list(self.sizes), "env_id": self.env_id}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], experts: Demonstrations | None) -> SelfImitation:
+        """An empty buffer like the one that had these `options`."""
+        like = _Like(options["agents"], options["sizes"], options["env_id"]) if experts is None else None
+        numbers = {name: options[name] for name in ("episodes", "above_mean", "max_steps")}
+        return cls(experts, env=like, **numbers)
+
+    def take_changed(self) -> bool:
+        """Whether the buffer has changed since the last call."""
+        changed, self._changed = self._changed, False
+        return changed
+
+    def state_dict(self) -> dict[str, Any]:
+        """The kept episodes, in types that ``torch.load(weights_only=True)`` accepts."""
+        kept = [
+            {"number": -number, **{name: torch.from_numpy(np.array(getattr(episode, name))) for name in _ARRAYS}}
+            for _, number, episode in self._ranked()
+        ]
+        return {"offered": self._offered, "sum": self._sum, "episodes": kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: It is of other agents or sizes, or holds more episodes. Nothing has changed then.
+        """
+        best, shape = [], (len(self.agents), max(self.sizes))
+        for saved in state["episodes"]:
+            episode = OwnEpisode(**{name: saved[name].numpy().copy() for name in _ARRAYS})
+            length = len(episode.rewards)
+            fits = bool(episode.observations.shape == (length, *shape) and episode.alive.shape == (length, shape[0]))
+            fits &= episode.actions.shape[:2] == (length, shape[0]) and bool(np.isfinite(episode.rewards).all())
+            if not fits or not 0 < length <= self.max_steps:
+                raise ValueError("the saved episodes of SelfImitation are of other agents, sizes or max_steps, or damaged")
+            best.append((episode.team_return, -int(saved["number"]), episode))
+        if len(best) > self.episodes:
+            raise ValueError(f"{len(best)} episodes of SelfImitation were saved, but episodes is {self.episodes}")
+        heapq.heapify(best)
+        self._best, self._changed = best, True
+        self._offered, self._sum = int(state["offered"]), float(state["sum"])
+
+    def _ranked(self) -> list[tuple[float, int, OwnEpisode]]:
+        return sorted(self._best, key=lambda kept: kept[:2], reverse=True)
+
+
+class Imitator(Protocol):
+    """What an `EpisodeCollector` hands episodes to."""
+
+    self_imitation: SelfImitation | None
+
+
+@dataclass
+class EpisodeCollector:
+    """Puts the joint steps of N sub-environments together into whole episodes and offers these to a matcher.
+
+    Attributes:
+        matcher: A matcher; without self-imitation nothing is collected.
+    """
+
+    matcher: Imitator
+    _steps: deque[tuple[Any, ...]] = field(default_factory=deque)
+
+    def step(
+        self,
+        observations: NDArray[np.float32],
+        alive: NDArray[np.bool_],
+        actions: NDArray[Any] | None,
+        rewards: NDArray[Any] | None,
+        ended: NDArray[np.bool_],
+        broken: NDArray[np.bool_] | None,
+        time: NDArray[np.int64],
+    ) -> None:
+        """One joint step was taken.
+
+        Args:
+            observations: Before the action, float32 [N, K, D].
+            alive: bool [N, K].
+            actions: [N, K] or [N, K, A].
+            rewards: The team's environment reward, [N].
+            ended: Which joint episodes ended with it, bool [N].
+            broken: Which of them the simulator broke, bool [N].
+            time: How many steps of its episode came before, int64 [N]. An episode whose first steps were not seen here
+                is left out.
+
+        Raises:
+            ValueError: With self-imitation, no actions or no rewards.
+        """
+        imitation = self.matcher.self_imitation
+        if imitation is None:
+            return
+        if rewards is None or actions is None:
+            raise ValueError("SelfImitation needs each step's actions and team_rewards: pass both to append()")
+        self._steps.append((observations, alive, actions, rewards, time))
+        for i in map(int, np.flatnonzero(ended)):
+            steps = list(self._steps)[-int(time[i]) - 1 :]
+            seen_whole = [int(step[4][i]) for step in steps] == list(range(int(time[i]) + 1))
+            if seen_whole and not (broken is not None and broken[i]):
+                imitation.offer(_episode(steps, i))
+        longest = int(np.where(ended, 0, time + 1).max())  # only episodes under way are still needed
+        while len(self._steps) > min(longest, imitation.max_steps):
+            self._steps.popleft()
+
+
+def _episode(steps: Sequence[tuple[Any, ...]], i: int) -> OwnEpisode:
+    observations, alive, actions, rewards = (np.stack([step[part][i] for step in steps]) for part in range(4))
+    return OwnEpisode(np.where(alive[..., None], observations, np.float32(0)), alive, actions, rewards.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class _Like:
+    """The agents of an environment that is not at hand."""
+
+    agents: Sequence[str]
+    sizes: Sequence[int]
+    env_id: str | None
+
+
+def _described(source: Any) -> tuple[Sequence[str], Sequence[int], str | None]:
+    if isinstance(source, Demonstrations | _Like):
+        return source.agents, source.sizes, source.env_id
+    if isinstance(source, MultiAgentVectorEnv):
+        return source.possible_agents, source.observation_sizes, source.env_id
+    check_parallel_env(source, "SelfImitation(env=) takes")
+    layout = Layout(source, flatten_actions=True)
+    return layout.agents, layout.sizes, layout.env_id

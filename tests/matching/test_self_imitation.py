@@ -1,0 +1,195 @@
+"""The team's own best episodes as demonstrations."""
+
+import numpy as np
+import pytest
+import torch
+
+import dm2_wrappers as dm2
+from dm2_wrappers import DistributionMatcher, JointRollout, SelfImitation
+from dm2_wrappers.matching.self_imitation import EpisodeCollector, OwnEpisode
+from tests.helpers import small_demonstrations
+from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_matchers import same
+
+
+def own(team_return, length=3, mark=0.0):
+    """An episode of two agents with 3 and 2 features and this return."""
+    observations = np.full((length, 2, 3), mark, np.float32)
+    observations[:, 1, 2:] = 0
+    rewards = np.zeros(length)
+    rewards[-1] = team_return
+    return OwnEpisode(observations, np.ones((length, 2), bool), np.zeros((length, 2), int), rewards)
+
+
+def alone(above_mean=False, **options):
+    return SelfImitation(env=TinyEnv(), above_mean=above_mean, **options)
+
+
+def play(venv, matcher, steps, seed=0):
+    """Random steps in a wrapped vector environment; the actions' random stream depends on the seed only."""
+    env = dm2.DM2VectorEnv(venv, matcher, coefficient=1.0, update_every=20)
+    rng = np.random.default_rng(seed)
+    env.reset(seed=seed)
+    paid = [env.step(rng.integers(0, 3, (venv.num_envs, 2)))[4]["gail_reward"] for _ in range(steps)]
+    return np.stack(paid)
+
+
+def test_the_best_episodes_are_kept_and_of_equal_ones_the_earlier():
+    best = alone(episodes=3)
+    kept = [best.offer(own(r, mark=i)) for i, r in enumerate([1, 5, 2, 0, 1, 9, 5])]
+    assert kept == [True, True, True, False, False, True, True]
+    assert best.returns == [9, 5, 5]
+    demos = best.demonstrations()
+    assert len(demos) == len(best) == 3
+    assert demos.padded_observations[::3, 0, 0].tolist() == [5, 1, 6]  # which episodes, the best first
+    assert demos.mean_return == pytest.approx(19 / 3)
+    assert demos.style == "concurrent"
+
+
+def test_by_default_an_episode_has_to_be_better_than_the_mean_of_those_before_it():
+    best = SelfImitation(env=TinyEnv())
+    # The means before each: none, 0, 0, 4, 4, 4.5
+    assert [best.offer(own(r)) for r in (0, 0, 12, 4, 6.5, 4.6)] == [False, False, True, False, True, True]
+    other = SelfImitation(env=TinyEnv())
+    other.load_state_dict(best.state_dict())
+    assert not other.offer(own(4.5))
+    assert not best.offer(own(4.5))
+
+
+def test_long_episodes_and_agents_that_never_lived_are_left_out():
+    best = alone(max_steps=3)
+    assert not best.offer(own(9, length=4))
+    dead = own(9)
+    dead.alive[:, 1] = False
+    assert not best.offer(dead)
+    assert best.demonstrations() is None
+    assert best.returns == []
+
+
+def test_the_collector_offers_whole_episodes_with_the_teams_return():
+    class Matcher:
+        self_imitation = alone(max_steps=3)
+
+    collector = EpisodeCollector(Matcher())
+
+    def step(t, time, rewards, ended, broken=(False, False)):
+        observations = np.full((2, 2, 3), t, np.float32)
+        alive = np.array([[True, True], [True, t != 1]])
+        flags = np.array(ended), np.array(broken)
+        collector.step(observations, alive, np.full((2, 2), t), np.array(rewards, float), *flags, np.array(time))
+
+    step(0, [0, 2], [1, 9], [False, False])  # the second sub-environment's first steps were not seen
+    step(1, [1, 3], [2, 9], [True, True])
+    step(2, [0, 0], [3, 4], [False, False])
+    step(3, [1, 1], [5, 0], [True, True], [False, True])  # and its next episode broke
+    assert Matcher.self_imitation.returns == [8, 3]
+    assert len(collector._steps) == 0
+    best = Matcher.self_imitation.demonstrations()
+    assert best.padded_observations[:, 0, 0].tolist() == [2, 3, 0, 1]
+    assert best.actions[:, 1].tolist() == [2, 3, 0, 1]
+    for t in range(5):
+        step(t, [t, t], [0, 0], [False, False])
+    assert len(collector._steps) == 3  # no more than max_steps are kept
+    step(5, [5, 5], [99, 99], [True, True])
+    assert Matcher.self_imitation.returns == [8, 3]
+
+
+def test_rewards_and_actions_are_needed():
+    rollout = JointRollout(DistributionMatcher(alone()))
+    step = np.zeros((1, 2, 3), np.float32), np.ones((1, 2), bool), np.zeros(1, bool)
+    with pytest.raises(ValueError, match="SelfImitation needs each step's actions and team_rewards"):
+        rollout.append(*step, actions=np.zeros((1, 2), int))
+
+
+def test_alone_nothing_is_paid_before_the_first_episode_has_ended():
+    matcher = DistributionMatcher(alone(), updates=2, batch_size=8, seed=0)
+    observations, alive = np.ones((4, 1, 2, 3), np.float32), np.ones((4, 1, 2), bool)
+    observations[..., 1, 2:] = 0
+    assert not matcher.rewards(observations).any()
+    matcher.record(observations, alive)
+    assert matcher.update()["trained"] == 0
+    matcher.self_imitation.offer(own(1.0))
+    assert matcher.update()["trained"] == 1
+    assert matcher._experts.counts == [3, 3]
+    assert matcher.rewards(2 * observations).all()
+
+
+def test_own_episodes_are_added_to_the_experts():
+    demos = small_demonstrations.make()  # 9 steps; agent 1 is dead in 3 of them
+    matcher = DistributionMatcher(SelfImitation(demos, episodes=1, above_mean=False), seed=0)
+    assert matcher.demonstrations is demos
+    assert matcher._experts.counts == [9, 6]
+    matcher.self_imitation.offer(own(1.0, mark=50))
+    matcher.update()
+    assert matcher._experts.counts == [12, 9]
+    assert matcher._experts.rows[9:12, 0].tolist() == [50, 50, 50]
+    matcher.self_imitation.offer(own(2.0, length=2, mark=60))  # replaces the other one
+    matcher.update()
+    assert matcher._experts.rows[9:11, 0].tolist() == [60, 60]
+    assert matcher._experts.counts == [11, 8]
+
+
+@pytest.mark.parametrize("inputs", ["state", "state-action", "transition"])
+def test_wrappers_collect_the_episodes_that_the_environment_plays(inputs):
+    """Alone or added: the best returns are those of the bare environment."""
+    options = {"limit": 4, "random_limit": True, "lifetimes": (None, 2), "absorb": True, "broken": (1,)}
+    source = (
+        SelfImitation(small_demonstrations.make(), episodes=4, above_mean=False) if inputs == "state" else alone(episodes=4)
+    )
+    spaces = {"action_spaces": {"agent_0": 3, "agent_1": 3}} if inputs == "state-action" else {}
+    matcher = DistributionMatcher(source, inputs=inputs, updates=2, batch_size=8, seed=0, **spaces)
+    paid = play(dm2.vectorize(lambda: TinyEnv(**options), 2), matcher, 40)
+    assert np.isfinite(paid).all()
+    bare, rng, sums, found, number = (
+        dm2.vectorize(lambda: TinyEnv(**options), 2),
+        np.random.default_rng(0),
+        [0, 0],
+        [],
+        [0, 0],
+    )
+    bare.reset(seed=0)
+    for _ in range(40):
+        _, rewards, terminations, truncations, infos = bare.step(rng.integers(0, 3, (2, 2)))
+        for i in range(2):
+            sums[i] += rewards[i, 0]
+            if (terminations | truncations)[i].all():
+                found += [] if infos["broken"][i] else [sums[i]]
+                sums[i] = 0
+    assert matcher.self_imitation.returns == sorted(found, reverse=True)[:4]
+
+
+def test_the_state_holds_the_episodes_and_goes_on_bit_for_bit():
+    make = lambda: DistributionMatcher(alone(episodes=4), updates=2, batch_size=8, buffer_size=60, seed=0)  # noqa: E731
+    one, other = make(), make()
+    play(dm2.vectorize(TinyEnv, 2), one, 30)
+    other.load_state_dict(one.state_dict())
+    assert other.self_imitation.returns == one.self_imitation.returns
+    first, second = (play(dm2.vectorize(TinyEnv, 2), matcher, 30, seed=1) for matcher in (one, other))
+    np.testing.assert_array_equal(first, second)
+    assert same(one.state_dict(), other.state_dict())
+    few = DistributionMatcher(alone(episodes=3), updates=2, batch_size=8, buffer_size=60, seed=0)
+    before = few.state_dict()
+    with pytest.raises(ValueError, match="4 episodes of SelfImitation were saved, but episodes is 3"):
+        few.load_state_dict(one.state_dict())
+    assert same(few.state_dict(), before)
+    state = one.state_dict()
+    state["self_imitation"]["episodes"][0]["alive"] = torch.ones(1, 9, dtype=torch.bool)
+    with pytest.raises(ValueError, match="of other agents, sizes or max_steps, or damaged"):
+        other.load_state_dict(state)
+
+
+def test_what_cannot_work_is_refused():
+    with pytest.raises(ValueError, match="needs experts=demonstrations, or env=environment, one of the two"):
+        SelfImitation()
+    with pytest.raises(TypeError, match="experts must be Demonstrations, got TinyEnv; pass an environment as env="):
+        SelfImitation(TinyEnv())
+    with pytest.raises(TypeError, match=r"SelfImitation\(env=\) takes a PettingZoo ParallelEnv"):
+        SelfImitation(env=3)
+    with pytest.raises(ValueError, match="episodes must be an integer of at least 1"):
+        alone(episodes=0)
+    with pytest.raises(ValueError, match=r"expected observations \[L, 2, 3\]"):
+        alone().offer(OwnEpisode(np.zeros((2, 1, 3), np.float32), np.ones((2, 1), bool), np.zeros((2, 1)), np.zeros(2)))
+    with pytest.raises(ValueError, match="SelfImitation was made for"):
+        dm2.DM2ParallelEnv(TinyEnv(sizes=(4, 4)), alone(), coefficient=1.0)
+    with pytest.raises(ValueError, match="chunks do not say what episodes return"):
+        DistributionMatcher(alone()).algorithm1([("agent_0", np.zeros((2, 3)))])

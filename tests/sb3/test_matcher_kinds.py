@@ -1,0 +1,98 @@
+"""Teams whose matcher needs more than observations: exact and online mode, and checkpoints."""
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO
+
+import dm2_wrappers as dm2
+from dm2_wrappers.sb3 import IndependentLearners, checkpoint
+from tests.helpers.sb3_teams import OPTIONS, SMALL, assert_equal_weights, demonstrations, weights
+from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_matchers import same
+
+KINDS = {
+    "actions": {"inputs": "state-action"},
+    "transitions": {"inputs": "transition", "ends": "absorbing", "max_steps": 9},
+    "absorbing": {"ends": "absorbing", "beyond_limit": True},
+    "own": {},
+}
+PLAY = {"n_steps": 6, "batch_size": 6, "n_epochs": 1, "seed": 3, **SMALL}
+
+
+def env():
+    env = TinyEnv(**{**OPTIONS, "wins": False})
+    env.max_steps = 8
+    return env
+
+
+def make(kind, mode="exact", **options):
+    venv = dm2.vectorize(env, 3)
+    source = dm2.SelfImitation(env=venv, episodes=3) if kind == "own" else demonstrations()
+    given = {"updates": 2, "batch_size": 8, "seed": 0, **KINDS[kind]}
+    matcher = dm2.DistributionMatcher(source, **given)
+    return IndependentLearners(PPO, venv, matcher=matcher, coefficient=0.3, mode=mode, update_every=18, **PLAY, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_team_and_a_restored_one_go_on_alike(kind, tmp_path):
+    team = make(kind)
+    team.learn(18 * 3)
+    team.restart_episodes()
+    team.save(tmp_path / "team")
+    loaded = IndependentLearners.load(tmp_path / "team", dm2.vectorize(env, 3))
+    restored = make(kind).restore(tmp_path / "team")
+    for each in (team, loaded, restored):
+        each.learn(18 * 2, reset_num_timesteps=False)
+        assert_equal_weights(weights(team), weights(each))
+        assert same(team.matcher.state_dict(), each.matcher.state_dict())
+        assert each.matcher.options == team.matcher.options
+    if kind == "own":
+        assert len(team.matcher.self_imitation) == 3
+        assert checkpoint.read(tmp_path / "team").demonstrations is None
+    else:
+        with pytest.raises(ValueError, match="it was saved with inputs=|it was saved with ends="):
+            other = "actions" if kind != "actions" else "absorbing"
+            make(other).restore(tmp_path / "team")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_online_mode_records_what_exact_mode_records(kind):
+    """Until the first update both play alike."""
+    states = []
+    for mode in ("exact", "online"):
+        team = make(kind, mode)
+        team.learn(18)
+        states.append(team.matcher.state_dict())
+    assert same(*states)
+
+
+def test_checkpoints_from_before_these_options_can_be_restored(tmp_path):
+    def plain():
+        matcher = dm2.DistributionMatcher(demonstrations(), updates=2, batch_size=8, seed=0)
+        return IndependentLearners(PPO, dm2.vectorize(env, 3), matcher=matcher, coefficient=0.3, **PLAY)
+
+    team = plain().learn(18)
+    for name in ("inputs", "ends", "gamma", "beyond_limit"):
+        del team.matcher.options[name]
+    team.save(tmp_path / "old")
+    restored = plain().restore(tmp_path / "old")
+    assert same(team.matcher.state_dict(), restored.matcher.state_dict())
+    loaded = IndependentLearners.load(tmp_path / "old", dm2.vectorize(env, 3))
+    assert loaded.matcher.options["ends"] == "live"
+
+
+def test_absorbing_ends_discount_as_the_learners_do():
+    with pytest.raises(ValueError, match=r'ends="absorbing" has gamma=0.99, but the learners have .*0.9'):
+        make("absorbing", gamma=0.9)
+    assert make("absorbing").matcher.options["max_steps"] == 8
+
+
+def test_the_clock_of_an_episode_goes_on_over_rollouts_and_calls_of_learn():
+    team, times = make("absorbing"), []
+    team._lockstep.listeners.append(lambda step: times.append((step.time.copy(), step.infos["_final_obs"].copy())))
+    team.learn(18)
+    team.learn(18, reset_num_timesteps=False)
+    expected = np.zeros(3, int)
+    for time, ended in times:
+        np.testing.assert_array_equal(time, expected)
+        expected = np.where(ended, 0, expected + 1)
