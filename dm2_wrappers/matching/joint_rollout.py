@@ -87,6 +87,10 @@ class JointRollout:
                 raise RuntimeError("the rollout is empty: call append() with each joint step before gail_rewards()")
             observations, alive, broken = self._steps.take()
             self.matcher.record(observations, alive, broken=broken)
-            self.metrics = self.matcher.update()
+            self.metrics = self._update()
             self._rewards = self.matcher.rewards(observations, alive)
         return self._rewards
+
+    def _update(self) -> dict[str, float]:
+        """Lines 8 and 9."""
+        return self.matcher.update()

@@ -12,7 +12,7 @@ For each agent k separately::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
+from dm2_wrappers.matching.convergence import Convergence
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
 from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
 from dm2_wrappers.matching.inputs import AgentInputs
@@ -175,28 +176,35 @@ class DistributionMatcher(OneProcess, Matcher):
         self._new += live.sum((0, 1)).cpu()
 
     @standard_modes
-    def update(self) -> dict[str, float]:
+    def update(self, agents: Collection[str] | None = None, *, convergence: Convergence | None = None) -> dict[str, float]:
         """Train every agent's discriminator (lines 8 and 9) on what was recorded; without new data, train nothing.
+
+        Args:
+            agents: Train the discriminators of these agents only, as Algorithm 2 does; the others', and their offsets,
+                stay as they are. All by default.
+            convergence: Train until all of them have converged, instead of for ``updates`` minibatches.
 
         Returns:
             "trained", 1 or 0; "transitions", the new live ones of all agents; "offset/<agent>". If it trained: the mean
             over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy", "expert_logit" and
             "policy_logit", both over all trained agents and as "<name>/<agent>"; and "gail_reward_std/<agent>", the
             standard deviation of r_gail over the agent's new live transitions. Agents without transitions in the buffer
-            are not trained.
+            are not trained. With ``convergence`` also "minibatches" and "converged", 1 or 0, both per agent as well.
 
         Raises:
-            ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
-                all discriminators are as before the update.
+            ValueError: An unknown agent; or an agent's discriminator cannot be trained on its observations, because numbers
+                overflow. Then all discriminators are as before the update.
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        metrics = {"trained": float(self._new.any()), "transitions": float(self._new.sum())}
-        if self._new.any():
+        chosen = self._chosen(agents)
+        new = torch.where(chosen, self._new, 0)
+        metrics = {"trained": float(new.any()), "transitions": float(new.sum())}
+        if new.any():
             before = self.discriminators.state_dict(), self._minibatches.state()
             try:
-                metrics |= self._train()
-                metrics |= self._measure()
+                metrics |= self._train(chosen.tolist(), convergence)
+                metrics |= self._measure(new)
             except BaseException:  # an interrupt must not leave them half trained either
                 self.discriminators.load_state_dict(before[0])
                 self._minibatches.load_state(before[1])
@@ -308,21 +316,30 @@ class DistributionMatcher(OneProcess, Matcher):
     def _empty_buffer(self) -> TransitionBuffer:
         return TransitionBuffer(self.buffer_size, self.num_agents, max(self.sizes), self._device)
 
-    def _train(self) -> dict[str, float]:
-        """Lines 8 and 9, `updates` times."""
-        active = [count > 0 for count in self._buffer.counts.tolist()]
-        minibatches = self._minibatches.draw(self._buffer, self.updates, self.batch_size)  # line 8
-        history = [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
-        metrics: dict[str, float] = {}
+    def _chosen(self, agents: Collection[str] | None) -> Tensor:
+        """Which agents these are, bool [K]."""
+        wanted = self.agents if agents is None else agents
+        if unknown := set(wanted) - set(self.agents):
+            raise ValueError(f"expected agents among {list(self.agents)}, got {sorted(map(str, unknown))}")
+        return torch.tensor([agent in wanted for agent in self.agents])
+
+    def _train(self, chosen: Sequence[bool], convergence: Convergence | None) -> dict[str, float]:
+        """Lines 8 and 9, `updates` times or until convergence."""
+        active = [flag and count > 0 for flag, count in zip(chosen, self._buffer.counts.tolist(), strict=True)]
+        history: list[dict[str, Tensor]] = []
+        while count := self.updates - len(history) if convergence is None else convergence.more(history, active):
+            minibatches = self._minibatches.draw(self._buffer, count, self.batch_size, active)  # line 8
+            history += [self.discriminators.update(*minibatch, active) for minibatch in minibatches]  # line 9
+        metrics = {} if convergence is None else convergence.metrics(history, self.agents, active)
         for name in history[0]:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
             of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self.agents) if active[k]}
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
         return metrics
 
-    def _measure(self) -> dict[str, float]:
-        """The new offsets, and the standard deviation of each agent's reward since the last update."""
-        new = self._new.minimum(self._buffer.counts.cpu())
+    def _measure(self, new: Tensor) -> dict[str, float]:
+        """The new offsets, and the standard deviation of each agent's reward over so many new transitions, int64 [K]."""
+        new = new.minimum(self._buffer.counts.cpu())
         means, deviations = self._pay.moments(self._buffer, new)
         for agent, mean in zip(self.agents, means.tolist(), strict=True):
             if not np.isfinite(mean):

@@ -28,24 +28,28 @@ class Minibatches:
         self._counts = counts
         self._streams = [np.random.default_rng(derive_seed(seed, "minibatches", agent)) for agent in agents]
 
-    def draw(self, buffer: TransitionBuffer, updates: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def draw(
+        self, buffer: TransitionBuffer, updates: int, batch_size: int, active: Sequence[bool]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
 
-        Agents without transitions in the buffer draw nothing; their rows mean nothing.
+        Agents that are not active draw nothing; their rows mean nothing.
 
         Args:
             buffer: The policy's side.
             updates: How many minibatches.
             batch_size: B, transitions of each agent per side.
+            active: Whether each agent draws; only agents with transitions in the buffer can, bool [K].
         """
         shape = (updates, batch_size)
         experts, policies = np.zeros((2, len(self._streams), *shape), dtype=np.int64)
         alphas = np.zeros((len(self._streams), *shape), dtype=np.float32)
         first = 0
-        for k, (stream, own, recorded) in enumerate(zip(self._streams, self._counts, buffer.counts.tolist(), strict=True)):
-            if recorded:
+        recorded = buffer.counts.tolist()
+        for k, (stream, own) in enumerate(zip(self._streams, self._counts, strict=True)):
+            if active[k]:
                 experts[k] = first + stream.integers(own, size=shape)
-                policies[k] = stream.integers(recorded, size=shape)
+                policies[k] = stream.integers(recorded[k], size=shape)
                 alphas[k] = stream.random(shape, dtype=np.float32)
             first += own
         drawn = [torch.from_numpy(array).to(self._experts.device).unbind(1) for array in (experts, policies, alphas)]

@@ -48,7 +48,11 @@ FACTS = (
     "custom_networks",
     "num_timesteps",
     "counters",
+    "turn",
 )
+# What a checkpoint from before these options existed means by leaving them out.
+_OLDER = {"turn": 0}
+_OLDER_OPTIONS = {"order": "simultaneous", "convergence": None, "relabel": False}
 TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers")
 _LARGEST_JSON = 4 * 2**20  # bytes of team.json
 
@@ -116,7 +120,10 @@ def read(path: str | os.PathLike[str]) -> TeamState:
                     f"it has format version {str(facts.get('version'))[:20]}, but this version of dm2_wrappers reads "
                     f"{VERSION}; train again, or load it with the version that wrote it"
                 )
+            facts = {**_OLDER, **facts}
             _check_keys(facts, FACTS)
+            if isinstance(facts["options"], dict):
+                facts["options"] = {**_OLDER_OPTIONS, **facts["options"]}
             check_facts(facts)
             models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
             tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")

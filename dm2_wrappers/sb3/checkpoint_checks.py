@@ -22,7 +22,17 @@ from dm2_wrappers.sb3.learner_state import COUNTERS, check_tensors
 
 _MATCHER_OPTIONS = set(inspect.signature(DistributionMatcher).parameters) - {"demonstrations", "module", "device"}
 _MOST_DRAWS = 50_000_000  # updates * batch_size * agents: an update draws that many indices at once
-_OPTIONS = {"coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed"}
+_OPTIONS = {
+    "coefficient",
+    "env_coefficient",
+    "mode",
+    "order",
+    "convergence",
+    "after_death",
+    "update_every",
+    "relabel",
+    "seed",
+}
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:
@@ -43,6 +53,8 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     _expect(isinstance(options, dict) and set(options) == _OPTIONS, "options")
     _expect((options["coefficient"] is None) == (matcher is None), "coefficient")
     _expect(options["mode"] in ("exact", "online"), "mode")
+    _expect((options["order"] == "turn") == (options["convergence"] is not None), "convergence")
+    _expect(isinstance(facts["turn"], int) and 0 <= facts["turn"] < len(agents), "turn")
     _expect(matcher is None or (isinstance(matcher, dict) and set(matcher) <= _MATCHER_OPTIONS), "matcher")
     _expect(isinstance(counters, dict) and set(counters) == set(agents), "counters")
     for counted in counters.values():
