@@ -27,7 +27,7 @@ NUM_ENVS, N_STEPS = 16, 32
 
 @dataclass
 class Args:
-    rollouts: int = 8
+    rollouts: int = 12
     """rollouts from which each agent learns"""
     episodes: int = 60
     """recorded episodes"""
@@ -75,8 +75,8 @@ def record(name: str, episodes: int, seed: int) -> dm2.Demonstrations:
 
 def make_team(demos: dm2.Demonstrations, order: str, seed: int) -> dm2.sb3.IndependentLearners:
     """One TRPO for each agent, whose actor is a table: one-hot states and no hidden layer."""
-    options = {"learning_rate": 3e-3, "hidden": (32, 32), "gradient_penalty": 0.1, "batch_size": 128, "updates": 20}
-    turns = {"convergence": dm2.Convergence(tolerance=0.05, window=10, most=60)} if order == "turn" else {}
+    options = {"learning_rate": 3e-3, "hidden": (32, 32), "gradient_penalty": 0.1, "batch_size": 128}
+    turns = {"convergence": dm2.Convergence(tolerance=0.02, window=15, most=150)} if order == "turn" else {}
     return dm2.sb3.IndependentLearners(
         TRPO,
         dm2.vectorize(make_env, NUM_ENVS),
@@ -87,8 +87,8 @@ def make_team(demos: dm2.Demonstrations, order: str, seed: int) -> dm2.sb3.Indep
         seed=seed,
         n_steps=N_STEPS,
         batch_size=128,
-        n_critic_updates=2,
-        target_kl=0.1,
+        n_critic_updates=3,
+        target_kl=0.05,
         gamma=0.9,
         gae_lambda=0.9,
         policy_kwargs={"net_arch": []},

@@ -205,14 +205,15 @@ def _actions_of(team: IndependentLearners, demos: Demonstrations, agent: str) ->
             'Demonstrations.record, or give "actions" to Demonstrations.from_episodes'
         )
     k, space = team.agents.index(agent), team.models[agent].action_space
-    own = demos.actions[: demos.offsets[k, -1], k]
+    own: NDArray[Any] = demos.actions[: demos.offsets[k, -1], k]
     live = demos.alive[: len(own), k]
     if not live.any():
         raise ValueError(f"agent {agent!r} has no live step in the demonstrations")
     if isinstance(space, spaces.Discrete) and own.ndim == 1:
-        if own[live].min() < 0 or own[live].max() >= space.n:
+        last = int(space.n) - 1
+        if own[live].min() < 0 or own[live].max() > last:
             raise ValueError(
-                f"agent {agent!r} has the actions 0 to {space.n - 1}, but its demonstrations hold "
+                f"agent {agent!r} has the actions 0 to {last}, but its demonstrations hold "
                 f"{own[live].min()} to {own[live].max()}"
             )
         return own
