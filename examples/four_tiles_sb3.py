@@ -22,14 +22,14 @@ from tqdm import tqdm
 import dm2_wrappers as dm2
 from dm2_wrappers import compatibility, tabular
 
-NUM_ENVS, N_STEPS = 16, 32
+NUM_ENVS, N_STEPS = 8, 32
 
 
 @dataclass
 class Args:
-    rollouts: int = 12
+    rollouts: int = 18
     """rollouts from which each agent learns"""
-    episodes: int = 60
+    episodes: int = 40
     """recorded episodes"""
     demonstrations: tuple[str, ...] = tabular.TILE_TARGETS
     """kinds of demonstrations"""

@@ -29,12 +29,12 @@ def test_four_tiles_prints_its_table_and_draws_its_curves(tmp_path):
 
 def test_sb3_teams_match_compatible_demonstrations_of_the_tiles_and_cannot_match_others(tmp_path):
     kinds = ("together", "both want tile 0")
-    rows = four_tiles_sb3.main(four_tiles_sb3.Args(rollouts=9, demonstrations=kinds, out=tmp_path))
+    rows = four_tiles_sb3.main(four_tiles_sb3.Args(rollouts=11, episodes=30, demonstrations=kinds, out=tmp_path))
     assert [row[:2] for row in rows] == [(kind, order) for kind in kinds for order in ("turn", "simultaneous")]
     for name, _, bound, before, after in rows:
         assert bound == pytest.approx(0.0 if name == "together" else 0.785714 / 2, abs=1e-5)
         assert before > 0.55
-        assert after < 0.3 if name == "together" else after > bound
+        assert after < 0.35 if name == "together" else after > bound
     assert "| together | turn | 0.000 |" in (tmp_path / "table.md").read_text()
 
 
