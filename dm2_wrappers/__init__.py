@@ -8,6 +8,7 @@ __version__ = "0.2.0"
 # Public name -> module that defines it. Loaded on first use, so that ``import dm2_wrappers`` stays light.
 _NAMES = {
     "AfterStep": "dm2_wrappers.matching",
+    "Convergence": "dm2_wrappers.matching",
     "DM2ParallelEnv": "dm2_wrappers.wrapper",
     "DM2VectorEnv": "dm2_wrappers.wrapper",
     "Demonstrations": "dm2_wrappers.demonstrations",

@@ -2,6 +2,7 @@
 
     python examples/ippo_sb3.py                                  # DM2 on 5m_vs_6m with the demonstrations in the repo
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
+    python examples/ippo_sb3.py --algorithm ippo --pretrain 20   # the same again, but they begin as clones of the experts
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
     python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or your own function
 
@@ -101,6 +102,10 @@ class Args:
     """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
     anneal: bool = False
     """let c fall linearly to 0 over the run; c changes at each evaluation"""
+    order: Literal["simultaneous", "turn"] = "simultaneous"
+    """simultaneous: all agents learn from each rollout (Algorithm 1); turn: one agent after the other (Algorithm 2)"""
+    pretrain: int = 0
+    """passes of behavior cloning over the demonstrations before training; 0 for none"""
     unmatched: list[str] = field(default_factory=list)
     """names of agents that get no r_gail"""
     env_coefficient: float = 1.0
@@ -209,7 +214,8 @@ def main(args: Args) -> Path:
         free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
     with _runs.running(run):
         _runs.begin(run, args, free, why)
-        demos = _runs.demonstrations(args.demos, args.env) if args.algorithm == "dm2" else None
+        wanted = args.algorithm == "dm2" or args.pretrain > 0
+        demos = _runs.demonstrations(args.demos, args.env) if wanted else None
         options = args.learner.env_options
         test_envs = min(32, args.eval_episodes, _runs.default_num_envs(args.env))
         with (
@@ -226,17 +232,21 @@ def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_en
         agents = ", ".join(venv.possible_agents)
         raise SystemExit(f"unmatched has {', '.join(sorted(unknown))}, but the agents of {args.env} are {agents}")
     matching = {}
-    if demos is not None:
+    if demos is not None and args.algorithm == "dm2":
         matching = {
             "matcher": dm2.DistributionMatcher(demos, seed=args.seed, device=args.learner.device, **asdict(args.matcher)),
             "coefficient": coefficient(args, venv.possible_agents, step=0),
             "env_coefficient": args.env_coefficient,
+            "order": args.order,
         }
     team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
     checkpoint, curve, rows = run / "checkpoint.zip", run / "evaluations.csv", []
     if checkpoint.exists():
         restore(team, checkpoint)
         rows = _runs.read_curve(curve, up_to=team.num_timesteps)
+    elif demos is not None and args.pretrain > 0:
+        cloned = dm2.sb3.pretrain(team, demos, epochs=args.pretrain, seed=args.seed, progress_bar=True)
+        _runs.write_json(run / "pretrain.json", cloned)
 
     bar = tqdm(
         total=args.steps,
@@ -259,7 +269,7 @@ def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_en
             evaluate()
         while team.num_timesteps < args.steps:
             before = team.num_timesteps
-            if demos is not None:
+            if matching:
                 team.coefficient = coefficient(args, team.agents, step=before)
             learn(team, min(args.eval_every, args.steps - before), bar, run)
             evaluate()

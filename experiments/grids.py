@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from experiments.baseline import baseline_experiment
 from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
+from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
 from experiments.plan import Curve, Experiment, Panel
 from experiments.settings import (
@@ -246,6 +247,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
             for scenario in ("5m_vs_6m", "3s_vs_4z", "2s3z", "3s_vs_5z")
         ),
     ),
+    "algorithms": other_algorithms(),
     "baseline": baseline_experiment(),
 }
 

@@ -54,6 +54,11 @@ class AgentVectorEnv(VectorEnv):
     It can be used only inside `Lockstep.run`. It resets itself in the step that ends an episode
     (``AutoresetMode.SAME_STEP``), and the observation after the last action is in ``infos["final_obs"]`` [N, D]. ``infos``
     also has the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
+
+    Rewards may be mixed with r_gail. ``infos`` therefore also has the environment's own reward, ``"env_reward"`` [N], and,
+    if the joint environment is a ``DM2VectorEnv``, ``"gail_reward"`` [N]; both are 0 at reset. If the agent's episode
+    ended, which ``"_env_return"`` [N] says, ``"env_return"`` [N] is the sum of its environment rewards. Gymnasium's
+    ``RecordEpisodeStatistics`` would report the sum of the mixed rewards.
     """
 
     def __init__(self, lockstep: Lockstep, agent: str) -> None:
@@ -64,13 +69,16 @@ class AgentVectorEnv(VectorEnv):
         self.single_action_space = self.view.action_space
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
+        self._returns = np.zeros(self.num_envs)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Wait for all agents' reset. ``seed`` is ignored, because the lockstep seeds the joint environment."""
         observations = self.view.reset()
-        return observations, self._infos(self.view.lockstep.infos)
+        self._returns[:] = 0.0
+        nothing, never = np.zeros(self.num_envs), np.zeros(self.num_envs, bool)
+        return observations, self._infos(self.view.lockstep.infos, nothing.astype(np.float32), nothing, never)
 
     def step(
         self, actions: NDArray[Any]
@@ -78,13 +86,27 @@ class AgentVectorEnv(VectorEnv):
         """Hand in this agent's actions and wait for the joint step."""
         joint = self.view.step(np.asarray(actions))
         k = self.view.index
-        infos = self._infos(joint.infos)
+        terminations, truncations = joint.terminations[:, k].copy(), joint.truncations[:, k].copy()
+        # An absent agent stays terminated: its episode ended when it left.
+        ended = joint.present[:, k] & (terminations | truncations)
+        env_rewards = joint.infos.get("env_reward", joint.rewards)[:, k].copy()
+        self._returns += env_rewards
+        infos = self._infos(joint.infos, env_rewards, np.where(ended, self._returns, 0.0), ended)
         infos["final_obs"] = joint.infos["final_obs"][:, k, : self.view.size].copy()
-        rewards, terminations = joint.rewards[:, k].copy(), joint.terminations[:, k].copy()
-        return self.view.observations, rewards, terminations, joint.truncations[:, k].copy(), infos
+        self._returns[ended] = 0.0
+        return self.view.observations, joint.rewards[:, k].copy(), terminations, truncations, infos
 
-    def _infos(self, joint: Infos) -> dict[str, Any]:
-        infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy()}
+    def _infos(
+        self,
+        joint: Infos,
+        env_rewards: NDArray[np.float32],
+        env_returns: NDArray[np.float64],
+        ended: NDArray[np.bool_],
+    ) -> dict[str, Any]:
+        infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy(), "env_reward": env_rewards}
+        infos["env_return"], infos["_env_return"] = env_returns, ended
+        if "gail_reward" in joint:
+            infos["gail_reward"] = joint["gail_reward"][:, self.view.index].copy()
         if isinstance(self.single_action_space, gymnasium.spaces.Discrete):
             infos["action_mask"] = self.view.action_masks().copy()
         if "battle_won" in joint:

@@ -114,6 +114,10 @@ class JointRollout:
                 raise RuntimeError("the rollout is empty: call append() with each joint step before gail_rewards()")
             observations, alive, broken, more = self._steps.take_all()
             self.matcher.record(observations, alive, broken=broken, **more)
-            self.metrics = self.matcher.update()
+            self.metrics = self._update()
             self._rewards = self.matcher.rewards(observations, alive, **more)
         return self._rewards
+
+    def _update(self) -> dict[str, float]:
+        """Lines 8 and 9."""
+        return self.matcher.update()

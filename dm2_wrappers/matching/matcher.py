@@ -12,7 +12,7 @@ For each agent k separately::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
 import numpy as np
@@ -26,6 +26,7 @@ from dm2_wrappers.matching import paper
 from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in, share
 from dm2_wrappers.matching.action_coding import ActionCoding, described_spaces
 from dm2_wrappers.matching.after_step import AfterStep
+from dm2_wrappers.matching.convergence import Convergence
 from dm2_wrappers.matching.diagnosis import Diagnosis
 from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
 from dm2_wrappers.matching.experts import Experts
@@ -267,8 +268,13 @@ class DistributionMatcher(OneProcess, Matcher):
         self._new += steps.trained.sum((0, 1)).cpu()
 
     @standard_modes
-    def update(self) -> dict[str, float]:
+    def update(self, agents: Collection[str] | None = None, *, convergence: Convergence | None = None) -> dict[str, float]:
         """Train every agent's discriminator on the recorded observations (lines 8 and 9). Without new ones, train nothing.
+
+        Args:
+            agents: Train the discriminators of these agents only, as Algorithm 2 does; the others', and their offsets,
+                stay as they are. All by default.
+            convergence: Train until all of them have converged, instead of for ``updates`` minibatches.
 
         Returns:
             "trained", 1 or 0; "transitions", the number of new live transitions of all agents; "offset/<agent>". If it
@@ -277,11 +283,12 @@ class DistributionMatcher(OneProcess, Matcher):
             "gail_reward_std/<agent>", the standard deviation of r_gail over the agent's new live transitions; and
             "separation/<agent>", "single_feature/<agent>" and "single_feature_index/<agent>", which say whether a
             discriminator is blind or knows the experts by one feature alone (`dm2_wrappers.matching.diagnosis`). Agents
-            without transitions in the buffer are not trained.
+            without transitions in the buffer are not trained. With ``convergence`` also "minibatches" and "converged", 1 or
+            0, both per agent as well.
 
         Raises:
-            ValueError: An agent's discriminator cannot be trained on its observations, because numbers overflow. Then
-                all discriminators are as before the update.
+            ValueError: An unknown agent; or an agent's discriminator cannot be trained on its observations, because numbers
+                overflow. Then all discriminators are as before the update.
             RuntimeError: Another process made this matcher.
 
         Warns:
@@ -289,13 +296,15 @@ class DistributionMatcher(OneProcess, Matcher):
         """
         self._check_process()
         self._renew_experts()
-        trains = bool(self._new.any()) and any(self._experts.counts)
-        metrics = {"trained": float(trains), "transitions": float(self._new.sum())}
+        chosen = self._chosen(agents)
+        new = torch.where(chosen, self._new, 0)
+        trains = bool(new.any()) and any(self._experts.counts)
+        metrics = {"trained": float(trains), "transitions": float(new.sum())}
         if trains:
             before = self.discriminators.state_dict(), self._minibatches.state()
             try:
-                metrics |= self._train()
-                metrics |= self._measure()
+                metrics |= self._train(chosen.tolist(), convergence)
+                metrics |= self._measure(new)
             except BaseException:  # an interrupt must not leave them half trained either
                 self.discriminators.load_state_dict(before[0])
                 self._minibatches.load_state(before[1])
@@ -484,24 +493,32 @@ class DistributionMatcher(OneProcess, Matcher):
         of_policy = share(kept_in(self._remaining), self._buffer.counts.cpu())
         return AbsorbingRow(self._absorbing_row, *(each.to(self._device, torch.float32) for each in (of_experts, of_policy)))
 
-    def _train(self) -> dict[str, float]:
-        """Lines 8 and 9, `updates` times."""
-        counts = zip(self._buffer.counts.tolist(), self._experts.counts, strict=True)
-        active = [recorded > 0 and demonstrated > 0 for recorded, demonstrated in counts]
+    def _chosen(self, agents: Collection[str] | None) -> Tensor:
+        """Which agents these are, bool [K]."""
+        wanted = self.agents if agents is None else agents
+        if unknown := set(wanted) - set(self.agents):
+            raise ValueError(f"expected agents among {list(self.agents)}, got {sorted(map(str, unknown))}")
+        return torch.tensor([agent in wanted for agent in self.agents])
+
+    def _train(self, chosen: Sequence[bool], convergence: Convergence | None) -> dict[str, float]:
+        """Lines 8 and 9, `updates` times or until convergence."""
+        both = zip(chosen, self._buffer.counts.tolist(), self._experts.counts, strict=True)
+        active = [flag and recorded > 0 and demonstrated > 0 for flag, recorded, demonstrated in both]
         self._minibatches.absorbing = self._absorbing_shares()
-        history = []
-        for expert, policy, alpha in self._minibatches.draw(self._buffer, self.updates, self.batch_size):  # line 8
-            history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
-        metrics: dict[str, float] = {}
+        history: list[dict[str, Tensor]] = []
+        while count := self.updates - len(history) if convergence is None else convergence.more(history, active):
+            for expert, policy, alpha in self._minibatches.draw(self._buffer, count, self.batch_size, active):  # line 8
+                history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
+        metrics = {} if convergence is None else convergence.metrics(history, self.agents, active)
         for name in history[0]:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
             of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self.agents) if active[k]}
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
         return metrics | self._diagnosis.metrics(self.discriminators, expert, policy, active)
 
-    def _measure(self) -> dict[str, float]:
-        """The new offsets, and the standard deviation of each agent's reward since the last update."""
-        new = self._new.minimum(self._buffer.counts.cpu())
+    def _measure(self, new: Tensor) -> dict[str, float]:
+        """The new offsets, and the standard deviation of each agent's reward over so many new transitions, int64 [K]."""
+        new = new.minimum(self._buffer.counts.cpu())
         means, deviations = self._pay.moments(self._buffer, new)
         for agent, mean in zip(self.agents, means.tolist(), strict=True):
             if not np.isfinite(mean):

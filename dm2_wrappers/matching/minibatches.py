@@ -37,25 +37,29 @@ class Minibatches:
         """Draw the experts' side from these rows from now on."""
         self._experts, self._counts = experts, counts
 
-    def draw(self, buffer: TransitionBuffer, updates: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def draw(
+        self, buffer: TransitionBuffer, updates: int, batch_size: int, active: Sequence[bool]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
 
-        Agents without transitions in the buffer, or without experts, draw nothing; their rows mean nothing.
+        Agents that are not active draw nothing. Ignore their rows.
 
         Args:
             buffer: The policy's side.
             updates: How many minibatches.
             batch_size: B, transitions of each agent per side.
+            active: Whether each agent draws; only agents with transitions in the buffer can, bool [K].
         """
         shape = (updates, batch_size)
         experts, policies = np.zeros((2, len(self._streams), *shape), dtype=np.int64)
         alphas = np.zeros((len(self._streams), *shape), dtype=np.float32)
         replaced = np.ones((2, len(self._streams), *shape), dtype=np.float32)
         first = 0
-        for k, (stream, own, recorded) in enumerate(zip(self._streams, self._counts, buffer.counts.tolist(), strict=True)):
-            if recorded and own:
+        recorded = buffer.counts.tolist()
+        for k, (stream, own) in enumerate(zip(self._streams, self._counts, strict=True)):
+            if active[k]:
                 experts[k] = first + stream.integers(own, size=shape)
-                policies[k] = stream.integers(recorded, size=shape)
+                policies[k] = stream.integers(recorded[k], size=shape)
                 alphas[k] = stream.random(shape, dtype=np.float32)
                 if self.absorbing is not None:
                     replaced[:, k] = stream.random((2, *shape), dtype=np.float32)

@@ -7,5 +7,6 @@ require("sb3_contrib", "sb3")
 require("greenlet", "sb3")
 
 from dm2_wrappers.sb3.learners import IndependentLearners  # noqa: E402  after the check for the extra
+from dm2_wrappers.sb3.pretraining import pretrain  # noqa: E402
 
-__all__ = ["IndependentLearners"]
+__all__ = ["IndependentLearners", "pretrain"]

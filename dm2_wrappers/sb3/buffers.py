@@ -9,6 +9,7 @@ from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 
+from dm2_wrappers.sb3.present_pay import PresentPay, RelabelingReplayBuffer
 from dm2_wrappers.sb3.replay_buffer import LiveReplayBuffer
 from dm2_wrappers.sb3.rollout_buffers import LiveMaskableRolloutBuffer, LiveRecurrentRolloutBuffer, LiveRolloutBuffer
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
@@ -21,13 +22,16 @@ LIVE_BUFFERS: dict[type[Any], type[Any]] = {
 }
 
 
-def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "earned") -> None:
+def use_live_buffer(
+    model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "earned", pay: PresentPay | None = None
+) -> None:
     """Replace a newly built learner's buffer by one that excludes steps after the agent's death.
 
     Args:
         model: The learner.
         env: Its environment.
         after_death: "earned", "mean" or "critic"; see `dm2_wrappers.sb3.rollout_buffers`.
+        pay: What stored steps are paid whenever they are sampled; None: what they were paid when played.
 
     Raises:
         ValueError: The learner's buffer is not one of SB3's or sb3-contrib's for flat observations.
@@ -43,8 +47,10 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "
     shapes = {"observation_space": old.observation_space, "action_space": old.action_space, "device": old.device}
     if name == "replay_buffer":
         timeouts = old.handle_timeout_termination
+        if pay is not None:
+            live_class = RelabelingReplayBuffer
         buffer = live_class(old.buffer_size * old.n_envs, n_envs=1, handle_timeout_termination=timeouts, **shapes)
-        buffer.gamma = model.gamma  # type: ignore[attr-defined]
+        buffer.gamma, buffer.pay = model.gamma, pay  # type: ignore[attr-defined]
     else:
         if isinstance(old, RecurrentRolloutBuffer):
             shapes["hidden_state_shape"] = old.hidden_state_shape
@@ -55,13 +61,14 @@ def use_live_buffer(model: BaseAlgorithm, env: AgentVecEnv, after_death: str = "
     set_after_death(model, env, after_death)
 
 
-def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv) -> None:
+def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv, pay: PresentPay | None = None) -> None:
     """Check that a learner still has its environment and buffer; connect a replay buffer that the user has loaded.
 
     Args:
         agent: The agent's name, for the error.
         model: Its learner.
         env: Its environment.
+        pay: As in `use_live_buffer`.
 
     Raises:
         ValueError: The learner was given another environment, or a buffer that no `IndependentLearners` made.
@@ -79,10 +86,18 @@ def reconnect(agent: str, model: BaseAlgorithm, env: AgentVecEnv) -> None:
             f"the replay buffer of agent {agent!r} is a {type(buffer).__name__} that was not saved from a team, so it "
             "does not know at which steps the agent was alive; load one that model.save_replay_buffer() saved in a team"
         )
+    if isinstance(buffer, RelabelingReplayBuffer) != (pay is not None):
+        holds = "the environment's rewards alone" if pay is None else "rewards as they were paid when played"
+        raise ValueError(
+            f"the replay buffer loaded for agent {agent!r} holds {holds}: build the team with relabel={pay is None}, as the "
+            "saved one"
+        )
     spaces = ("observation_space", "action_space")
     if any(getattr(buffer, name).shape != getattr(model, name).shape for name in spaces) or buffer.n_envs != 1:
         raise ValueError(f"the replay buffer loaded for agent {agent!r} holds other observations or actions than its own")
     buffer.env, buffer.gamma = env, model.gamma  # type: ignore[attr-defined]
+    if isinstance(buffer, RelabelingReplayBuffer):
+        buffer.pay = pay
 
 
 def set_after_death(model: BaseAlgorithm, env: AgentVecEnv, after_death: str) -> None:

@@ -49,9 +49,13 @@ FACTS = (
     "schedule",
     "num_timesteps",
     "counters",
+    "turn",
 )
 TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers", "schedule")
-_ADDED = {"schedule": None}  # facts and tensors that the first checkpoints of this version do not have yet
+# What a checkpoint from before these facts, options and tensors existed means by leaving them out.
+_OLDER_FACTS = {"turn": 0, "schedule": None}
+_OLDER_OPTIONS = {"order": "simultaneous", "convergence": None, "relabel": False}
+_OLDER_TENSORS = {"schedule": None}
 _LARGEST_JSON = 4 * 2**20  # bytes of team.json
 
 
@@ -118,12 +122,14 @@ def read(path: str | os.PathLike[str]) -> TeamState:
                     f"it has format version {str(facts.get('version'))[:20]}, but this version of dm2_wrappers reads "
                     f"{VERSION}; train again, or load it with the version that wrote it"
                 )
-            facts = {**_ADDED, **facts}
+            facts = {**_OLDER_FACTS, **facts}
             _check_keys(facts, FACTS)
+            if isinstance(facts["options"], dict):
+                facts["options"] = {**_OLDER_OPTIONS, **facts["options"]}
             check_facts(facts)
             models = [archive.read(f"agents/{i}.zip") for i in range(len(facts["agents"]))]
             tensors = torch.load(io.BytesIO(archive.read("state.pt")), weights_only=True, map_location="cpu")
-            tensors = {**_ADDED, **tensors} if isinstance(tensors, Mapping) else tensors
+            tensors = {**_OLDER_TENSORS, **tensors} if isinstance(tensors, Mapping) else tensors
             _check_keys(tensors, TENSORS)
             check_state(tensors, facts)
             has_demos = facts["matcher"] is not None and not _own_episodes_alone(archive, facts["matcher"])

@@ -24,7 +24,17 @@ _MATCHER_OPTIONS = set(inspect.signature(DistributionMatcher).parameters) - {"de
 _MATCHER_OPTIONS |= {"self_imitation"}
 _SELF_IMITATION = {"episodes", "above_mean", "max_steps", "agents", "sizes", "env_id"}
 _MOST_DRAWS = 50_000_000  # updates * batch_size * agents: an update draws that many indices at once
-_OPTIONS = {"coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed"}
+_OPTIONS = {
+    "coefficient",
+    "env_coefficient",
+    "mode",
+    "order",
+    "convergence",
+    "after_death",
+    "update_every",
+    "relabel",
+    "seed",
+}
 
 
 def check_facts(facts: Mapping[str, Any]) -> None:
@@ -45,6 +55,8 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     _expect(isinstance(options, dict) and set(options) == _OPTIONS, "options")
     _expect((options["coefficient"] is None) == (matcher is None), "coefficient")
     _expect(options["mode"] in ("exact", "online"), "mode")
+    _expect((options["order"] == "turn") == (options["convergence"] is not None), "convergence")
+    _expect(isinstance(facts["turn"], int) and 0 <= facts["turn"] < len(agents), "turn")
     _expect(matcher is None or (isinstance(matcher, dict) and set(matcher) <= _MATCHER_OPTIONS), "matcher")
     schedule = facts["schedule"]
     _expect(schedule is None or (isinstance(schedule, dict) and set(schedule) == {"name", "options"}), "schedule")

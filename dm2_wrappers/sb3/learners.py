@@ -14,24 +14,28 @@ from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from dm2_wrappers import _checks, evaluation
 from dm2_wrappers._extras import require
 from dm2_wrappers.lockstep import Lockstep
-from dm2_wrappers.matching import Coefficient, DistributionMatcher
+from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
 from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.callbacks import Callbacks, CountWins, PauseWithoutSteps, user_callbacks
 from dm2_wrappers.sb3.logs import TeamLogs
 from dm2_wrappers.sb3.options import (
+    check_relabel,
     check_train_freq,
     checked_algorithm,
     checked_coefficient,
+    checked_order,
     checked_policy,
+    default_algorithm,
     per_agent,
     take_over,
     warn_of_idle_learners,
 )
-from dm2_wrappers.sb3.policy import TeamPolicy
+from dm2_wrappers.sb3.playing import PlayingTeam
 from dm2_wrappers.sb3.replay_buffer import LiveReplayBuffer
 from dm2_wrappers.sb3.training import run_loops
+from dm2_wrappers.sb3.turns import TurnMode
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
@@ -39,15 +43,15 @@ from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
 
 
-class IndependentLearners:
+class IndependentLearners(PlayingTeam):
     """K unmodified SB3 (or sb3-contrib) learners, one per agent. The learners share nothing.
 
     Each learner has its own networks, optimizer, buffer, logger and random streams. With a ``matcher`` they follow the
-    paper's Algorithm 1; see ``mode``.
+    paper's Algorithm 1, or with ``order="turn"`` its Algorithm 2; see ``mode``.
 
     Args:
         algorithm: An SB3 algorithm class for all agents, or ``{agent: class}``. Use a ``functools.partial`` of a class to
-            give one agent its own arguments.
+            give one agent its own arguments. None is Algorithm 2's TRPO, with ``order="turn"``.
         env: A ``ParallelEnv`` or a `MultiAgentVectorEnv`. If it is wrapped in ``DM2ParallelEnv`` or ``DM2VectorEnv``, the
             wrapper's matcher, coefficients and ``update_every`` are used; passing them here as well is an error.
         policy: SB3's policy name or class, for all agents or ``{agent: policy}``.
@@ -59,10 +63,17 @@ class IndependentLearners:
             complete, the discriminators are updated, and the rollout's rewards and advantages are computed with the
             updated ones. "online" computes r_gail at each step with the current discriminators and updates them every
             ``update_every`` steps. "auto" is exact if all algorithms are on-policy, and online otherwise.
+        order: "simultaneous": all agents learn from each rollout, as in Algorithm 1. "turn" is Algorithm 2: of each rollout
+            only one agent learns, after its discriminator has converged, then the next agent from the next rollout. It
+            needs a matcher and on-policy algorithms; see `dm2_wrappers.sb3.turns`.
+        convergence: With ``order="turn"``: when a discriminator has converged.
         after_death: How rewards received after an agent's death are credited (on-policy learners only): "earned",
             "mean" or "critic"; see `dm2_wrappers.sb3.rollout_buffers`.
         update_every: Online mode: joint environment steps, summed over sub-environments, between two updates; 4,096 by
             default.
+        relabel: Off-policy learners in online mode: keep the environment's rewards in the replay buffer, and add
+            c * r_gail from the current discriminators whenever a batch is sampled, instead of the reward that was paid
+            when the step was played.
         seed: Seeds the learners (each differently), the environment and the random streams. None: random.
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team to
             ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents. Use it
@@ -82,7 +93,7 @@ class IndependentLearners:
 
     def __init__(
         self,
-        algorithm: Algorithm | Mapping[str, Algorithm],
+        algorithm: Algorithm | Mapping[str, Algorithm] | None,
         env: ParallelEnv | MultiAgentVectorEnv,
         *,
         policy: Any = "MlpPolicy",
@@ -90,8 +101,11 @@ class IndependentLearners:
         coefficient: Coefficient | None = None,
         env_coefficient: float | None = None,
         mode: str = "auto",
+        order: str = "simultaneous",
+        convergence: Convergence | None = None,
         after_death: str = "earned",
         update_every: int | None = None,
+        relabel: bool = False,
         seed: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
         **algorithm_kwargs: Any,
@@ -99,9 +113,22 @@ class IndependentLearners:
         env, matcher, coefficient, env_coefficient, update_every = take_over(
             env, matcher, coefficient, env_coefficient, update_every
         )
-        self._prepare(env, matcher, coefficient, env_coefficient, mode, after_death, update_every, seed, log_dir)
+        self._prepare(
+            env,
+            matcher,
+            coefficient=coefficient,
+            env_coefficient=env_coefficient,
+            mode=mode,
+            order=order,
+            convergence=convergence,
+            after_death=after_death,
+            update_every=update_every,
+            relabel=relabel,
+            seed=seed,
+            log_dir=log_dir,
+        )
         agents = self.env.possible_agents
-        algorithms = per_agent(algorithm, agents, "algorithm")
+        algorithms = per_agent(default_algorithm(algorithm, order), agents, "algorithm")
         policies = per_agent(policy, agents, "policy")
         tensorboard_log = algorithm_kwargs.pop("tensorboard_log", None)
         for agent in agents:
@@ -123,16 +150,22 @@ class IndependentLearners:
         self,
         env: ParallelEnv | MultiAgentVectorEnv,
         matcher: DistributionMatcher | None,
+        *,
         coefficient: Coefficient | None,
         env_coefficient: float,
         mode: str,
+        order: str,
+        convergence: Convergence | None,
         after_death: str,
         update_every: int,
+        relabel: bool,
         seed: int | None,
         log_dir: str | os.PathLike[str] | None,
     ) -> None:
         """Everything but the learners."""
         self.mode = _checks.choice("mode", mode, ("auto", "exact", "online"))
+        self.order, self.convergence = checked_order(order, convergence, matcher)
+        self.relabel = _checks.flag("relabel", relabel)
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
         self.update_every = _checks.integer("update_every", update_every, least=1)
         self.seed = _checks.integer("seed", seed, none=True)
@@ -161,15 +194,19 @@ class IndependentLearners:
         """Connect the learners, the matcher and the environment, as the mode requires."""
         for agent, model in self.models.items():
             check_train_freq(agent, model)
-        self.mode = modes.chosen(self.mode, self.models, self.matcher)
+        self.mode = modes.chosen(self.mode, self.models, self.matcher, self.order)
+        check_relabel(self.relabel, self.models, self.matcher, self.mode)
         if self.matcher is not None and self.coefficient is not None:
-            if self.mode == "exact":
+            if self.convergence is not None:
+                payment = (self.matcher, self.coefficient, self.env_coefficient)
+                self._matching = TurnMode(self._lockstep, *payment, self.convergence)
+            elif self.mode == "exact":
                 self._matching = modes.ExactMode(self._lockstep, self.matcher, self.coefficient, self.env_coefficient)
             else:
-                options = (self.matcher, self.coefficient, self.env_coefficient, self.update_every)
+                options = (self.matcher, self.coefficient, self.env_coefficient, self.update_every, self.relabel)
                 self._matching = modes.OnlineMode(self._lockstep, self._views, *options)
         for agent, model in self.models.items():
-            use_live_buffer(model, self._views[agent], self.after_death)
+            use_live_buffer(model, self._views[agent], self.after_death, self._matching.present_pay(agent))
 
     def __repr__(self) -> str:
         names = {agent: type(model).__name__ for agent, model in self.models.items()}
@@ -177,7 +214,8 @@ class IndependentLearners:
         algorithms = same.pop() if len(same) == 1 else ", ".join(f"{agent}: {name}" for agent, name in names.items())
         text = f"{algorithms} for {len(self.agents)} agents on {self.env.env_id} ({self.env.num_envs} sub-environments)"
         if self.matcher is not None:
-            text += f", {self.mode} distribution matching with c={self.coefficient}"
+            turns = ", turn by turn" if self.order == "turn" else ""
+            text += f", {self.mode} distribution matching with c={self.coefficient}{turns}"
             text += f" and {len(self.matcher.demonstrations)} expert episodes"
         return f"<IndependentLearners: {text}, {self.num_timesteps:,} steps>"
 
@@ -260,7 +298,7 @@ class IndependentLearners:
         warn_of_idle_learners(self.models, total_timesteps)
         callbacks = self._callbacks(user_callbacks(callback, self.agents), progress_bar)
         for agent, model in self.models.items():
-            reconnect(agent, model, self._views[agent])
+            reconnect(agent, model, self._views[agent], self._matching.present_pay(agent))
             self._views[agent].allow_reset()
         name = learn_kwargs.get("tb_log_name")
         self._logs.attach(self.models, tb_log_name=name, reset_num_timesteps=reset_num_timesteps)
@@ -312,51 +350,6 @@ class IndependentLearners:
             model._last_obs = None
             if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer):
                 model.replay_buffer.forget_pending_deaths()
-
-    def policy(self, *, deterministic: bool = False) -> TeamPolicy:
-        """Return the team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
-        return TeamPolicy(self.models, deterministic=deterministic, masked=self._masked_agents())
-
-    def _masked_agents(self) -> set[str]:
-        """The agents whose environment is known to have action masks."""
-        native = getattr(getattr(self.env, "layout", None), "native_observation_spaces", {})
-        declared = {agent for agent, space in native.items() if "action_mask" in (getattr(space, "spaces", None) or ())}
-        return declared | self._known_masks | {agent for agent, view in self._views.items() if view.has_masks}
-
-    def predict(
-        self,
-        observations: Mapping[str, Any],
-        deterministic: bool = False,
-        policy: TeamPolicy | None = None,
-        *,
-        infos: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Choose actions for a ``ParallelEnv``'s observations, both in the form that the environment uses.
-
-        Args:
-            observations: ``{agent: observation}`` of the agents that are present. An observation may be
-                ``{"observation": ..., "action_mask": ...}``.
-            deterministic: Choose the most likely action instead of sampling one.
-            policy: What ``policy()`` returned. Recurrent learners need it: pass the same one at each step, and call its
-                ``start_episode(np.ones(1, bool))`` at each reset.
-            infos: ``{agent: info}``. Their ``"action_mask"`` is used if the observation has none.
-
-        Returns:
-            ``{agent: action}`` of those agents, in their own action spaces.
-
-        Raises:
-            ValueError: An agent is unknown, an observation has another size, the mask that MaskablePPO needs is wrong or
-                missing, or the learners are recurrent and ``policy`` was not given.
-        """
-        if policy is None:
-            policy = self.policy(deterministic=deterministic)
-            if policy.recurrent:
-                raise ValueError(
-                    "recurrent learners carry a state from step to step: make policy = team.policy() once, call "
-                    "policy.start_episode(np.ones(1, bool)) at each reset and team.predict(observations, policy=policy) at "
-                    "each step; to record, use Demonstrations.record(vectorize(make_env, 1), team.policy(), episodes)"
-                )
-        return policy.native_actions(observations, getattr(self.env, "layout", None), infos)
 
     def evaluate(
         self,
@@ -425,6 +418,9 @@ class IndependentLearners:
         """
         state = checkpoint.read(path)
         options = dict(state.facts["options"])
+        if options["convergence"] is not None:
+            with checkpoint.naming(path):
+                options["convergence"] = Convergence(**options["convergence"])
         if owns_matcher(env):  # then the wrapper's matcher and coefficients are the ones that are meant
             env, matcher, c, env_coefficient, update_every = take_over(env, matcher, coefficient, None, None)
             options.update(coefficient=c, env_coefficient=env_coefficient, update_every=update_every)

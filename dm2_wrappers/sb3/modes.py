@@ -22,13 +22,20 @@ from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, J
 from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.callbacks import LogOnline
+from dm2_wrappers.sb3.present_pay import PresentPay
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.vector.base import joint_ends
 from dm2_wrappers.wrapper import DM2VectorEnv
 
 
 class NoMatcher:
-    """Plain independent learning; the base of the other two."""
+    """Plain independent learning; the base of the others.
+
+    Attributes:
+        turn: The place on the agent axis of the agent that learns next, for Algorithm 2; otherwise 0.
+    """
+
+    turn = 0
 
     @property
     def mixing(self) -> Mixing | None:
@@ -40,6 +47,10 @@ class NoMatcher:
 
     def callback(self, agent: str) -> BaseCallback | None:
         """The callback of this agent's training loop, made once."""
+        return None
+
+    def present_pay(self, agent: str) -> PresentPay | None:
+        """What stored steps are paid when they are sampled; None: what they were paid when played."""
         return None
 
     def begin(self) -> None:
@@ -65,15 +76,18 @@ class ExactMode(NoMatcher):
         self._lockstep, self._env_coefficient = lockstep, env_coefficient
         self._mixing = Mixing(coefficient, matcher)
         matcher.use_time_limit_of(lockstep.env)
-        self._matcher, self._rollout = matcher, JointRollout(matcher)
+        self._matcher, self._rollout = matcher, self._new_rollout(matcher)
         self._resets = 0  # the lockstep's, when the last step was appended
         self._steps: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []  # r_env and who was alive, [N, K] each
         self._paid: NDArray[np.float32] | None = None  # r_gail of the rollout that the schedule was told of
-        self._callbacks = {
-            agent: MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
-            for k, agent in enumerate(matcher.agents)
-        }
+        self._callbacks = {agent: self._new_callback(k, agent) for k, agent in enumerate(matcher.agents)}
         lockstep.listeners.append(self._append)
+
+    def _new_rollout(self, matcher: DistributionMatcher) -> JointRollout:
+        return JointRollout(matcher)
+
+    def _new_callback(self, k: int, agent: str) -> MixRewards:
+        return MixRewards(self._rollout, k, agent, partial(self._coefficient_of, k))
 
     @property
     def mixing(self) -> Mixing:
@@ -133,6 +147,7 @@ class OnlineMode(NoMatcher):
         coefficient: The paper's c.
         env_coefficient: Factor on r_env.
         update_every: Joint steps, summed over sub-environments, between two updates.
+        relabel: Whether off-policy learners' stored steps are paid anew whenever they are sampled.
     """
 
     def __init__(
@@ -143,12 +158,14 @@ class OnlineMode(NoMatcher):
         coefficient: Coefficient,
         env_coefficient: float,
         update_every: int,
+        relabel: bool,
     ) -> None:
         options: dict[str, Any] = {"env_coefficient": env_coefficient, "update_every": update_every}
         self._env = lockstep.env = DM2VectorEnv(lockstep.env, matcher, coefficient=coefficient, **options)
         for view in views.values():
             view.env_coefficient = 1.0  # the wrapper has multiplied by it
         self._callbacks = {agent: LogOnline(self._env, lockstep, k, agent) for k, agent in enumerate(views)}
+        self._pay = {agent: PresentPay(self._env, k) for k, agent in enumerate(views)} if relabel else {}
 
     @property
     def mixing(self) -> Mixing:
@@ -163,19 +180,30 @@ class OnlineMode(NoMatcher):
         """The callback of this agent's training loop."""
         return self._callbacks[agent]
 
+    def present_pay(self, agent: str) -> PresentPay | None:
+        """With ``relabel``, what stored steps are paid when they are sampled."""
+        return self._pay.get(agent)
+
     def flush(self) -> None:
         """Hand over to the matcher what was seen since its last update."""
         self._env.flush()
 
 
-def chosen(mode: str, models: Mapping[str, Any], matcher: DistributionMatcher | None) -> str:
+def chosen(mode: str, models: Mapping[str, Any], matcher: DistributionMatcher | None, order: str) -> str:
     """The mode for these learners, "exact" or "online".
 
     Raises:
-        ValueError: "exact" for off-policy learners, an exact run with different ``n_steps``, or absorbing ends with another
-            discount factor than the learners'.
+        ValueError: "exact" or turns for off-policy learners, online turns, an exact run with different ``n_steps``, or
+            absorbing ends with another discount factor than the learners'.
     """
     off_policy = sorted({type(m).__name__ for m in models.values() if not isinstance(m, OnPolicyAlgorithm)})
+    if order == "turn" and off_policy:
+        raise ValueError(
+            f"order='turn' needs on-policy algorithms, such as TRPO or PPO, and {off_policy} are not: use "
+            "order='simultaneous'"
+        )
+    if order == "turn" and mode == "online":
+        raise ValueError("order='turn' pays a rollout after its discriminator has converged: use mode='exact'")
     if mode == "exact" and off_policy:
         raise ValueError(f"mode='exact' needs on-policy algorithms, and {off_policy} are not: use mode='online'")
     if mode == "auto":

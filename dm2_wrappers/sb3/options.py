@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import TRPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 
-from dm2_wrappers.matching import Coefficient, DistributionMatcher, coefficient
+from dm2_wrappers import _checks
+from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher, coefficient
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
 
@@ -77,6 +78,57 @@ def checked_coefficient(value: Coefficient | None, agents: Sequence[str], matche
     if matcher is None:
         raise ValueError("a coefficient needs a matcher: pass matcher=DistributionMatcher(demonstrations)")
     return coefficient.checked(value, agents)
+
+
+def checked_order(
+    order: str, convergence: Convergence | None, matcher: DistributionMatcher | None
+) -> tuple[str, Convergence | None]:
+    """The order in which agents learn, and with turns when a discriminator has converged.
+
+    Raises:
+        ValueError: An unknown order, turns without a matcher, or a convergence without turns.
+        TypeError: ``convergence`` is not a `Convergence`.
+    """
+    _checks.choice("order", order, ("simultaneous", "turn"))
+    if convergence is not None and not isinstance(convergence, Convergence):
+        raise TypeError(f"convergence must be a dm2.Convergence, got {convergence!r}")
+    if order == "simultaneous" and convergence is not None:
+        raise ValueError(
+            "convergence is for order='turn'; without turns discriminators are trained for `updates` minibatches"
+        )
+    if order == "turn" and matcher is None:
+        raise ValueError(
+            "order='turn' is Algorithm 2, in which agents learn from their discriminators: pass matcher= and coefficient="
+        )
+    return order, convergence or Convergence() if order == "turn" else None
+
+
+def check_relabel(relabel: bool, models: Mapping[str, Any], matcher: DistributionMatcher | None, mode: str) -> None:
+    """Check that stored steps can be paid anew when they are sampled, if that is wanted.
+
+    Raises:
+        ValueError: There is no matcher, or no off-policy learner, or the discriminators see more than observations.
+    """
+    if not relabel:
+        return
+    if matcher is None:
+        raise ValueError("relabel=True pays the present r_gail, so it needs a matcher: pass matcher= and coefficient=")
+    if mode == "exact" or all(isinstance(model, OnPolicyAlgorithm) for model in models.values()):
+        raise ValueError("relabel=True is for off-policy algorithms with a replay buffer, such as DQN or SAC: leave it out")
+    more = {name: value for name, value in matcher.options.items() if name in ("inputs", "ends")}
+    if not set(more.values()) <= {"state", "live"}:
+        raise ValueError(f"relabel=True needs discriminators that see observations alone, but the matcher has {more}")
+
+
+def default_algorithm(algorithm: Any, order: str) -> Any:
+    """The given algorithm, or Algorithm 2's TRPO.
+
+    Raises:
+        ValueError: None is given without turns.
+    """
+    if algorithm is None and order != "turn":
+        raise ValueError("name an algorithm, such as stable_baselines3.PPO; only order='turn' has a default, TRPO")
+    return TRPO if algorithm is None else algorithm
 
 
 def per_agent(value: Any, agents: tuple[str, ...], what: str) -> dict[str, Any]:

@@ -24,14 +24,14 @@ class LiveReplayBuffer(ReplayBuffer):
     env: AgentVecEnv | None = None
     gamma = 0.99
     _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+    # New numbers are given to episodes after loading, and their deaths are no longer pending.
+    _not_saved: tuple[str, ...] = ("env", "_death_row", "_discount", "_episode", "_episode_of")
     _death_row: NDArray[np.int64] | None = None
     _discount: NDArray[np.float64]
 
     def __getstate__(self) -> dict[str, Any]:
         """For SB3's ``save_replay_buffer``: everything but the environment, which ``learn`` connects again."""
-        # New numbers are given to episodes after loading, and their deaths are no longer pending.
-        left_out = ("env", "_death_row", "_discount", "_episode", "_episode_of")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {name: value for name, value in self.__dict__.items() if name not in self._not_saved}
 
     def forget_pending_deaths(self) -> None:
         """Forget the deaths whose later rewards are still to come: new episodes begin in all sub-environments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dm2_wrappers.demonstrations import Demonstrations
@@ -16,7 +17,7 @@ from dm2_wrappers.vector import MultiAgentVectorEnv
 if TYPE_CHECKING:
     from dm2_wrappers.sb3.learners import IndependentLearners
 
-OPTIONS = ("coefficient", "env_coefficient", "mode", "after_death", "update_every", "seed")
+OPTIONS = ("coefficient", "env_coefficient", "mode", "order", "after_death", "update_every", "relabel", "seed")
 
 
 def collect(team: IndependentLearners) -> TeamState:
@@ -32,7 +33,8 @@ def collect(team: IndependentLearners) -> TeamState:
             "agents": list(team.agents),
             "sizes": list(team.env.observation_sizes),
             "algorithms": [learner_state.class_name(model) for model in models.values()],
-            "options": options,
+            "options": {**options, "convergence": None if team.convergence is None else asdict(team.convergence)},
+            "turn": team._matching.turn,
             "masked_agents": sorted(team._masked_agents()),
             "matcher": None if matcher is None else matcher.options,
             "custom_networks": matcher is not None and matcher.custom_networks,
@@ -132,6 +134,7 @@ def apply(state: TeamState, team: IndependentLearners) -> None:
         learner_state.set_action_stream(model, tensors["action_streams"][agent])
         if hasattr(model, "rollout_buffer"):
             model.rollout_buffer.dead_value = tensors["dead_values"][agent]
+    team._matching.turn = state.facts["turn"]
     team._known_masks = set(state.facts["masked_agents"])
     lockstep.streams = {agent: GlobalRNGState.from_state_dict(tensors["streams"][agent]) for agent in team.agents}
     team.restart_episodes()
@@ -168,13 +171,15 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
 
 def _check_options(state: TeamState, team: IndependentLearners) -> None:
     facts = state.facts
-    names = [learner_state.class_name(model) for model in team.models.values()]
-    if names != facts["algorithms"]:
-        raise ValueError(f"it has the algorithms {facts['algorithms']}, but this team has {names}")
+    algorithms = [learner_state.class_name(model) for model in team.models.values()]
+    if algorithms != facts["algorithms"]:
+        raise ValueError(f"it has the algorithms {facts['algorithms']}, but this team has {algorithms}")
     if (team.matcher is None) != (facts["matcher"] is None):
         has, lacks = ("it", "this team") if team.matcher is None else ("this team", "it")
         raise ValueError(f"{has} has a matcher and {lacks} has none; build the team with the same options as the saved one")
-    own: dict[str, Any] = {name: getattr(team, name) for name in ("mode", "env_coefficient", "update_every")}
+    names = ("mode", "order", "env_coefficient", "update_every", "relabel")
+    own: dict[str, Any] = {name: getattr(team, name) for name in names}
+    own["convergence"] = None if team.convergence is None else asdict(team.convergence)
     saved: Mapping[str, Any] = facts["options"]
     if team.matcher is not None:
         own = {**own, **team.matcher.options, "custom_networks": team.matcher.custom_networks}

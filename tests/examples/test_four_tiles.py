@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import four_tiles_sb3
 import numpy as np
+import pytest
 
 import dm2_wrappers as dm2
 from dm2_wrappers import compatibility
@@ -23,6 +25,17 @@ def test_four_tiles_prints_its_table_and_draws_its_curves(tmp_path):
     assert "| both want tile 0 | js | simultaneous | 0 |" in done.stdout
     assert (tmp_path / "table.md").read_text().strip() in done.stdout
     assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+def test_sb3_teams_match_compatible_demonstrations_of_the_tiles_and_cannot_match_others(tmp_path):
+    kinds = ("together", "both want tile 0")
+    rows = four_tiles_sb3.main(four_tiles_sb3.Args(rollouts=11, episodes=30, demonstrations=kinds, out=tmp_path))
+    assert [row[:2] for row in rows] == [(kind, order) for kind in kinds for order in ("turn", "simultaneous")]
+    for name, _, bound, before, after in rows:
+        assert bound == pytest.approx(0.0 if name == "together" else 0.785714 / 2, abs=1e-5)
+        assert before > 0.55
+        assert after < 0.35 if name == "together" else after > bound
+    assert "| together | turn | 0.000 |" in (tmp_path / "table.md").read_text()
 
 
 def test_styles_are_what_they_say():

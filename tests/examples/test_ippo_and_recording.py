@@ -9,15 +9,17 @@ import json
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import demo
 import ippo_sb3
+import numpy as np
 import pytest
 import tyro
 
 import dm2_wrappers as dm2
-from tests.helpers.tiny_envs import HalfWonEnv
+from tests.helpers.tiny_envs import HalfWonEnv, TinyEnv
 
 ROOT = Path(__file__).parents[2]
 TINY = "tests.helpers.tiny_envs:HalfWonEnv"
@@ -79,6 +81,24 @@ def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
     assert ippo_sb3.coefficient(falling, ("a", "b"), step=0) == {"a": 0.4, "b": 0.0}
     assert ippo_sb3.coefficient(falling, ("a", "b"), step=750_000) == pytest.approx({"a": 0.1, "b": 0.0})
     assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), step=750_000) == {"a": 0.4, "b": 0.4}
+
+
+def test_teams_begin_as_clones_and_learn_in_turns(tmp_path):
+    rng = np.random.default_rng(0)
+    tiny = dm2.Demonstrations.record(TinyEnv(), lambda seen: {agent: int(rng.integers(3)) for agent in seen}, 4, seed=0)
+    tiny.save(tmp_path / "tiny.npz")
+    common = {"env": "tests.helpers.tiny_envs:TinyEnv", "demos": tmp_path / "tiny.npz", "pretrain": 2, "steps": 32}
+    common |= {"eval_every": 32, "eval_episodes": 2, "final_episodes": 2}
+    for algorithm in ("dm2", "ippo"):
+        learner = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8)
+        run = tmp_path / algorithm
+        ippo_sb3.main(ippo_sb3.Args(algorithm=algorithm, order="turn", run=run, learner=learner, **common))
+        cloned = json.loads((run / "pretrain.json").read_text())
+        assert {agent: len(history["accuracy"]) for agent, history in cloned.items()} == {"agent_0": 2, "agent_1": 2}
+        assert steps(run) == [0, 32]
+        with zipfile.ZipFile(run / "checkpoint.zip") as checkpoint:
+            facts = json.loads(checkpoint.read("team.json"))
+        assert facts["options"]["order"] == ("turn" if algorithm == "dm2" else "simultaneous")
 
 
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos, run):

@@ -219,6 +219,39 @@ def test_masks_and_alive_are_the_agents_own():
     assert results["agent_1"][1]["alive"].tolist() == [True]
 
 
+@pytest.mark.parametrize("matching", [True, False])
+def test_infos_have_the_environments_own_rewards_and_returns(matching):
+    # Agent 0 leaves after 2 of the 3 steps. The team reward is the sum of the present agents' actions.
+    venv = dm2.vectorize(lambda: TinyEnv(sizes=(3, 3), lifetimes=(2, None), limit=3), 1)
+    if matching:
+        demos = dm2.Demonstrations.record(TinyEnv(sizes=(3, 3)), lambda seen: dict.fromkeys(seen, 1), 2, seed=0)
+        venv = dm2.DM2VectorEnv(venv, demos, coefficient=0.5, env_coefficient=2.0)
+    lockstep = Lockstep(venv, seed=0)
+
+    def body(env, agent):
+        steps = [(np.zeros(1), env.reset()[1])]
+        for action in (1, 2, 1, 2):
+            _, reward, _, _, infos = env.step(np.array([action]))
+            steps.append((reward, infos))
+        return steps
+
+    results = lockstep.run(loops_of(lockstep, body))
+    rewards = {agent: [float(info["env_reward"][0]) for _, info in steps] for agent, steps in results.items()}
+    assert rewards == {"agent_0": [0, 2, 4, 0, 4], "agent_1": [0, 2, 4, 1, 4]}
+    ends = {agent: [bool(info["_env_return"][0]) for _, info in steps] for agent, steps in results.items()}
+    assert ends == {"agent_0": [False, False, True, False, False], "agent_1": [False, False, False, True, False]}
+    returns = {agent: [float(info["env_return"][0]) for _, info in steps] for agent, steps in results.items()}
+    assert returns == {"agent_0": [0, 0, 6, 0, 0], "agent_1": [0, 0, 0, 7, 0]}
+    for steps in results.values():
+        for reward, info in steps[1:]:
+            assert ("gail_reward" in info) == matching
+            if matching:
+                np.testing.assert_allclose(reward, 2 * info["env_reward"] + 0.5 * info["gail_reward"], rtol=1e-6)
+    assert len({frozenset(info) - {"final_obs"} for steps in results.values() for _, info in steps}) == 1
+    if matching:
+        assert any(info["gail_reward"].any() for steps in results.values() for _, info in steps)
+
+
 def test_learners_do_not_share_their_spaces_random_streams():
     _, lockstep = make(sizes=(3, 3))
     views = [AgentVectorEnv(lockstep, agent) for agent in lockstep.env.possible_agents]

@@ -187,7 +187,7 @@ def test_both_wrappers_and_the_joint_rollout_pay_the_same(lifetimes):
         return env
 
     actions = [{"agent_0": t % 3, "agent_1": 1} for t in range(8)]
-    demos = Demonstrations.record(env(), lambda observations: {a: 1 for a in observations}, 3, seed=0)
+    demos = Demonstrations.record(env(), lambda observations: dict.fromkeys(observations, 1), 3, seed=0)
 
     def matcher():
         return DistributionMatcher(demos, ends="absorbing", gamma=GAMMA, seed=0, updates=2, batch_size=8)
