@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from dm2_wrappers import _checks
 from dm2_wrappers.testing import verdicts
 from dm2_wrappers.testing.bait_env import BaitEnv, experts, places, steps_played
+from dm2_wrappers.testing.faults import require
+from dm2_wrappers.testing.following import check_following, check_without_matching
 from dm2_wrappers.testing.spy import SpiedMatcher
 
 Train = Callable[..., Callable[[dict[str, Any]], dict[str, Any]]]
@@ -93,9 +95,9 @@ def check_dm2_learner(train: Train, *, seed: int = 0, steps: int = 9_600, exact:
         _run(train, directions, LARGE_BAIT, steps, seed, coefficient=1.0, env_coefficient=0.0, exact=exact)
         for directions in (DIRECTIONS, MIRRORED)
     )
-    moved = verdicts.check_following(first.places * DIRECTIONS, second.places * MIRRORED, first.places, second.places)
+    moved = check_following(first.places, DIRECTIONS, second.places)
     third = _run(train, AGAINST_THE_BAIT, SMALL_BAIT, steps // 2, seed, coefficient=0.0, env_coefficient=1.0)
-    verdicts.check_without_matching(third.places)
+    check_without_matching(third.places)
     matchers = [run.matcher for run in (first, second) if run.matcher is not None]
     return LearnerReport(
         heard=min(verdicts.share_heard(matcher, run.played) for matcher, run in zip(matchers, (first, second), strict=True)),
@@ -113,13 +115,15 @@ _matchers: dict[str, list[SpiedMatcher]] = {}
 
 def _make_matcher(tally: str, directions: tuple[int, ...], seed: int) -> SpiedMatcher:
     made = _matchers.get(tally)
-    assert made is not None, (
-        "make_matcher() was called in another process than check_dm2_learner, where training would not reach the matcher: "
-        "keep the one matcher in the main process"
+    require(
+        made is not None,
+        "make_matcher() was called in another process, where training would not reach the matcher: call it in the process "
+        "that runs train",
     )
-    assert not made, (
+    require(
+        not made,
         "make_matcher() was called twice: all agents and sub-environments share one matcher, because each of several would "
-        "learn from a part of the data"
+        "be trained on a slice of the data",
     )
     options: dict[str, Any] = {"hidden": (32, 32), "batch_size": 128, "buffer_size": 4096, "learning_rate": 3e-3}
     made.append(SpiedMatcher(experts(directions, seed), tally=tally, seed=seed, **options))
@@ -157,7 +161,9 @@ def _run(
         matcher = made[0] if made else None
         verdicts.check_steps(sum(played), steps, matcher)
         if coefficient:
-            verdicts.check_matcher(matcher, played, exact)
-            verdicts.check_checkpoint(matcher, policy)
-    assert callable(policy), f"train must return a function policy({{agent: observation}}), got {type(policy).__name__}"
+            verdicts.check_checkpoint(verdicts.check_matcher(matcher, played, exact), policy)
+    require(
+        callable(policy),
+        f"train must return a function policy({{agent: observation}}), but returned {type(policy).__name__}",
+    )
     return _Run(matcher, played, places(policy), policy)

@@ -93,7 +93,7 @@ class SpiedMatcher(DistributionMatcher):
         updates_without_effect: Updates that had data but left all weights as they were.
         payments: Every call of `rewards`.
         snapshots: The first payment under each of the first versions of the weights.
-        first_update_steps: Joint steps played before the first training.
+        first_training_at: Joint steps played before the first training.
     """
 
     def __init__(self, *args: Any, tally: str, **options: Any) -> None:
@@ -103,7 +103,7 @@ class SpiedMatcher(DistributionMatcher):
         self.trainings, self.updates_without_effect = 0, 0
         self.payments: list[Payment] = []
         self.snapshots: dict[int, Snapshot] = {}
-        self.first_update_steps = 0
+        self.first_training_at = 0
         self._versions = {self._weights(): 0}
 
     def record(self, observations: ArrayLike, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
@@ -121,7 +121,7 @@ class SpiedMatcher(DistributionMatcher):
         self._versions.setdefault(after, len(self._versions))
         if after != before:
             self.trainings += 1
-            self.first_update_steps = self.first_update_steps or played
+            self.first_training_at = self.first_training_at or played
         elif had_data:
             self.updates_without_effect += 1
         return metrics

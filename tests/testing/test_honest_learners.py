@@ -1,0 +1,20 @@
+"""Learners that follow Algorithm 1 pass, each in its own way."""
+
+from __future__ import annotations
+
+import pytest
+
+from dm2_wrappers.testing import check_dm2_learner
+from tests.testing.table_team import Exact, Online, Workers, trains
+
+STEPS = 4_800
+
+
+@pytest.mark.parametrize(("kind", "exact"), [(Exact, True), (Online, False), (Workers, True)])
+def test_an_honest_learner_passes(kind, exact):
+    report = check_dm2_learner(trains(kind), steps=STEPS)
+    assert report.exact is exact
+    assert report.heard == 1.0
+    assert 0.5 < report.moved <= 1.0
+    assert report.trainings == 4608 // 512
+    assert report.steps == 2 * 4608 + 2048
