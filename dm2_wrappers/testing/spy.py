@@ -49,19 +49,25 @@ class Seen:
         flat, flags = rows.reshape(-1, *rows.shape[-2:]), live.reshape(-1, live.shape[-1])
         for k in range(len(AGENTS)):
             own = flat[flags[:, k], k]
-            known = np.zeros(len(own), bool)
+            fits, times = _times(own, k)
+            self.at[k] += np.bincount(times[fits], minlength=STEPS + 1)
+            strange = own[~fits]
+            if not len(strange):
+                continue
             for owner, name in enumerate(AGENTS):
-                times = np.rint(own[:, -1] * STEPS).astype(np.int64) - 1
-                fits = (own[:, 1:] == _EXPECTED[owner, times.clip(0, STEPS), 1:]).all(1) & np.isin(own[:, 0], (-1, 0, 1))
-                known |= fits
-                if owner == k:
-                    self.at[k] += np.bincount(times[fits], minlength=STEPS + 1)
-                elif fits.any():
-                    self.other[k][name] += int(fits.sum())
-            zeros = ~own.any(1)
+                fits, _ = _times(strange, owner)
+                self.other[k][name] += int(fits.sum())
+                strange = strange[~fits]
+            zeros = ~strange.any(1)
             self.other[k][ZEROS] += int(zeros.sum())
-            self.other[k][UNKNOWN] += int((~known & ~zeros).sum())
+            self.other[k][UNKNOWN] += int((~zeros).sum())
         return int(flags.sum())
+
+
+def _times(rows: NDArray[np.float32], k: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Which rows [n, SIZE] agent k can have seen, and at which times."""
+    times = (np.rint(rows[:, -1] * STEPS).astype(np.int64) - 1).clip(0, STEPS)
+    return (rows[:, 1:] == _EXPECTED[k, times, 1:]).all(1) & np.isin(rows[:, 0], (-1, 0, 1)), times
 
 
 @dataclass(frozen=True)
@@ -143,8 +149,9 @@ class SpiedMatcher(DistributionMatcher):
         return paid
 
     def _weights(self) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        for network in self.discriminators.state_dict()["weights"]:
+        """A digest of all weights."""
+        digest = hashlib.blake2b()
+        for network in self.discriminators._networks.tensors():
             for tensor in network.values():
-                digest.update(tensor.cpu().numpy().tobytes())
+                digest.update(tensor.detach().cpu().numpy().tobytes())
         return digest.digest()

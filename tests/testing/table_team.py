@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 
 import dm2_wrappers as dm2
 
 AGENTS = ("first", "second", "brief")
 STEPS = 8  # of an episode
-NUM_ENVS, ROLLOUT = 8, 64
+EPISODES = 50  # of a rollout
+
+
+@dataclass
+class Rollout:
+    """Whole episodes, one beside the other: arrays [T, N, ...] as a vector environment has them."""
+
+    observations: np.ndarray  # before the actions; zeros once an agent is gone
+    alive: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    following: np.ndarray  # after the actions
+
+
+def play(env: Any, actions: np.ndarray) -> Rollout:
+    """Play these actions [T, N, K] in one environment, episode after episode."""
+    shape = actions.shape
+    observations, following = np.zeros((2, *shape, 5), np.float32)
+    alive, rewards = np.zeros(shape, bool), np.zeros(shape, np.float32)
+    for n in range(shape[1]):
+        seen, _ = env.reset(seed=n)
+        for t in range(STEPS):
+            present = [AGENTS.index(agent) for agent in env.agents]
+            alive[t, n, present] = True
+            observations[t, n, present] = [seen[AGENTS[k]] for k in present]
+            seen, paid, *_ = env.step({AGENTS[k]: int(actions[t, n, k]) for k in present})
+            rewards[t, n, present] = [paid[AGENTS[k]] for k in present]
+            following[t, n, present] = [seen[AGENTS[k]] for k in present]
+    return Rollout(observations, alive, actions, rewards, following)
+
+
+def make_and_play(make_env: Any, actions: np.ndarray) -> Rollout:
+    return play(make_env(), actions)
 
 
 class TableTeam:
     """Each agent has a table of logits with a row for each time in the episode."""
 
     def __init__(self, seed: int, rate: float = 2.0) -> None:
-        self.logits = np.zeros((len(AGENTS), STEPS, 3))
+        self.logits = np.zeros((STEPS, len(AGENTS), 3))
         self.rng = np.random.default_rng(seed)
         self.rate = rate
 
@@ -23,48 +59,26 @@ class TableTeam:
         weights = np.exp(self.logits - self.logits.max(-1, keepdims=True))
         return weights / weights.sum(-1, keepdims=True)
 
-    def act(self, times):
-        """Actions [N, K] at these times [N]."""
-        cumulative = self.probabilities()[:, times].swapaxes(0, 1).cumsum(-1)
-        return (self.rng.random((*cumulative.shape[:2], 1)) > cumulative).sum(-1).clip(max=2)
+    def actions(self, episodes=EPISODES):
+        """Sampled actions of whole episodes, [T, N, K]."""
+        cumulative = self.probabilities().cumsum(-1)[:, None]
+        return (self.rng.random((STEPS, episodes, len(AGENTS), 1)) > cumulative).sum(-1).clip(max=2)
 
-    def learn(self, times, actions, rewards, alive):
+    def learn(self, actions, rewards, alive):
         """A step of REINFORCE; an action earns its own step's reward and the next one's."""
-        later = np.zeros_like(rewards)
-        later[:-1] = rewards[1:] * (times[1:] > times[:-1])[..., None]
+        gain = np.where(alive, rewards, 0.0)
+        gain[:-1] += gain[1:].copy()
         for k in range(len(AGENTS)):
             rows = alive[:, :, k]
-            when, chosen, gain = times[rows], actions[:, :, k][rows], (rewards + later)[:, :, k][rows]
-            gain = (gain - gain.mean()) / (gain.std() + 1e-6)
-            gradient = (np.eye(3)[chosen] - self.probabilities()[k, when]) * gain[:, None]
-            for t in np.unique(when):
-                self.logits[k, t] += self.rate * gradient[when == t].mean(0)
+            own = gain[:, :, k]
+            advantage = np.where(rows, (own - own[rows].mean()) / (own[rows].std() + 1e-6), 0.0)
+            gradient = (np.eye(3)[actions[:, :, k]] - self.probabilities()[:, None, k]) * advantage[..., None]
+            self.logits[:, k] += self.rate * gradient.mean(1)
 
     def policy(self, observations):
-        actions = self.act(times_of(next(iter(observations.values()))[None]))[0]
+        t = round(float(next(iter(observations.values()))[-1]) * STEPS) - 1
+        actions = self.actions(episodes=1)[t, 0]
         return {agent: int(actions[AGENTS.index(agent)]) for agent in observations}
-
-
-def times_of(observations):
-    """The time in the episode, from the last feature."""
-    return np.rint(observations[..., -1] * STEPS).astype(int) - 1
-
-
-class Rollout:
-    """One rollout of a vector environment: [T, N, ...]."""
-
-    def __init__(self, team, venv, observations, infos, steps):
-        rows = []
-        for _ in range(steps):
-            times = times_of(observations[:, 0])
-            actions = team.act(times)
-            before, alive = observations, infos["alive"]
-            observations, rewards, _, _, infos = venv.step(actions)
-            following = np.where(infos["_final_obs"][:, None, None], infos["final_obs"], observations)
-            rows.append((before, alive, times, actions, rewards, following))
-        self.last = observations, infos
-        parts = map(np.stack, zip(*rows, strict=True))
-        self.observations, self.alive, self.times, self.actions, self.rewards, self.following = parts
 
 
 class Exact:
@@ -73,12 +87,14 @@ class Exact:
     def __init__(self, make_env, make_matcher, coefficient, env_coefficient):
         self.make_env, self.make_matcher = make_env, make_matcher
         self.coefficient, self.env_coefficient = coefficient, env_coefficient
+        self.begin()
 
     def begin(self):
         self.matcher = self.make_matcher()
+        self.env = self.make_env()
 
-    def venv(self):
-        return dm2.vectorize(self.make_env, NUM_ENVS)
+    def collect(self, actions):
+        return play(self.env, actions)
 
     def record(self, rollout):
         self.matcher.record(rollout.observations, rollout.alive)
@@ -104,29 +120,38 @@ class Exact:
 class Online(Exact):
     """The wrapper pays each step; `update` between rollouts."""
 
-    def venv(self):
+    def begin(self):
         options = {"coefficient": self.coefficient, "env_coefficient": self.env_coefficient}
-        self.wrapped = dm2.DM2VectorEnv(super().venv(), self.matcher, **options)
-        return self.wrapped
+        self.env = dm2.DM2ParallelEnv(self.make_env(), self.make_matcher(), **options)
 
     def mixed(self, rollout):
-        self.wrapped.update()
+        self.env.update()
         return rollout.rewards
 
 
 class Workers(Exact):
     """Two processes play bare environments; one call does lines 6 to 10 for chunks of single agents."""
 
-    def venv(self):
-        return dm2.vectorize(self.make_env, NUM_ENVS, workers=2)
+    def begin(self):
+        self.matcher = self.make_matcher()
+        self.pool = multiprocessing.get_context("fork").Pool(2)
+
+    def collect(self, actions):
+        halves = np.split(actions, 2, axis=1)
+        played = self.pool.starmap(make_and_play, [(self.make_env, half) for half in halves])
+        return Rollout(*(np.concatenate(parts, 1) for parts in zip(*(vars(one).values() for one in played), strict=True)))
 
     def gail_rewards(self, rollout):
-        places = [(n, k) for k in range(len(AGENTS)) for n in range(NUM_ENVS)]
+        places = [(n, k) for k in range(len(AGENTS)) for n in range(EPISODES)]
         chunks = [(AGENTS[k], rollout.observations[:, n, k][rollout.alive[:, n, k]]) for n, k in places]
         gail = np.zeros(rollout.alive.shape, np.float32)
         for (n, k), paid in zip(places, self.matcher.algorithm1(chunks), strict=True):
-            gail[:, n, k][rollout.alive[:, n, k]] = paid
+            gail[rollout.alive[:, n, k], n, k] = paid
         return gail
+
+    def returned(self, team):
+        self.pool.terminate()
+        return team.policy
 
 
 def trains(kind):
@@ -134,14 +159,10 @@ def trains(kind):
 
     def train(make_env, make_matcher, *, coefficient, env_coefficient, steps, seed):
         matching = kind(make_env, make_matcher, coefficient, env_coefficient)
-        matching.begin()
         team = TableTeam(seed)
-        with matching.venv() as venv:
-            last = venv.reset(seed=seed)
-            for _ in range(steps // (NUM_ENVS * ROLLOUT)):
-                rollout = Rollout(team, venv, *last, ROLLOUT)
-                last = rollout.last
-                team.learn(rollout.times, rollout.actions, matching.mixed(rollout), rollout.alive)
+        for _ in range(steps // (STEPS * EPISODES)):
+            rollout = matching.collect(team.actions())
+            team.learn(rollout.actions, matching.mixed(rollout), rollout.alive)
         return matching.returned(team)
 
     return train
