@@ -37,7 +37,7 @@ def check_following(places: NDArray[Any], directions: tuple[int, ...], mirrored:
     elif len(lost) == len(AGENTS):
         fault = "no agent follows its experts: r_gail does not reach the learners, or too weakly to learn in these steps"
     elif lost == list(AGENTS[:-1]):
-        fault = "only the last agent follows its experts: r_gail of the others is lost"
+        fault = "only the last agent follows its experts: r_gail of the others is lost, or they get each other's"
     else:
         verb = "does" if len(lost) == 1 else "do"
         fault = f"{names(lost)} {verb} not follow the experts: r_gail is lost, or goes to another agent (are they swapped?)"

@@ -126,8 +126,8 @@ def _check_observations(verb: str, seen: Seen) -> None:
 def _check_all_agents(verb: str, seen: Seen, what: str) -> None:
     missing = [agent for agent, number in zip(AGENTS, seen.live, strict=True) if not number]
     if missing:
-        who = "agent but the last" if missing == list(AGENTS[:-1]) else names(missing)
-        raise AssertionError(f"no {what} of any {who} was {verb}: every agent needs its own")
+        who = "any agent but the last" if missing == list(AGENTS[:-1]) else names(missing)
+        raise AssertionError(f"no {what} of {who} was {verb}: every agent needs its own")
 
 
 def _check_shares(recorded: Seen, played: Sequence[int]) -> None:
