@@ -46,7 +46,7 @@ class BaitEnv(ParallelEnv):
         self.render_mode = None
         box = spaces.Box(-2.0, 2.0, (SIZE,), np.float32)
         self.observation_spaces = dict.fromkeys(AGENTS, box)
-        self.action_spaces = {agent: spaces.Discrete(3) for agent in AGENTS}
+        self.action_spaces: dict[str, spaces.Space[Any]] = {agent: spaces.Discrete(3) for agent in AGENTS}
         self._time = 0
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:

@@ -13,5 +13,5 @@ def require(condition: object, fault: str) -> None:
 
 def names(agents: Iterable[str]) -> str:
     """'a', 'b' and 'c', for a sentence."""
-    shown = [repr(agent) for agent in agents]
-    return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+    *first, last = ["", *map(repr, agents)]
+    return " and ".join(filter(None, [", ".join(filter(None, first)), last]))

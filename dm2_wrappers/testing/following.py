@@ -54,12 +54,12 @@ def check_without_matching(places: NDArray[Any]) -> None:
     copied = [agent for agent, place in zip(AGENTS, places, strict=True) if place < -FOLLOWS]
     require(
         not copied,
-        f"with coefficient=0 the experts were followed by {names(copied or [''])}: multiply r_gail by coefficient (1 is the "
+        f"with coefficient=0 the experts were followed by {names(copied)}: multiply r_gail by coefficient (1 is the "
         f"environment's optimum, -0.9 the experts' way: {numbers})",
     )
     idle = [agent for agent, place in zip(AGENTS, places, strict=True) if place < FOLLOWS]
     require(
         not idle,
-        f"with coefficient=0 and env_coefficient=1 the environment's reward was not followed by {names(idle or [''])}: it "
+        f"with coefficient=0 and env_coefficient=1 the environment's reward was not followed by {names(idle)}: it "
         f"does not reach the learner, or r_gail does although coefficient is 0 (1 is the optimum: {numbers})",
     )

@@ -115,11 +115,11 @@ _matchers: dict[str, list[SpiedMatcher]] = {}
 
 def _make_matcher(tally: str, directions: tuple[int, ...], seed: int) -> SpiedMatcher:
     made = _matchers.get(tally)
-    require(
-        made is not None,
-        "make_matcher() was called in another process, where training would not reach the matcher: call it in the process "
-        "that runs train",
-    )
+    if made is None:
+        raise AssertionError(
+            "make_matcher() was called in another process, where training would not reach the matcher: call it in the "
+            "process that runs train"
+        )
     require(
         not made,
         "make_matcher() was called twice: all agents and sub-environments share one matcher, because each of several would "

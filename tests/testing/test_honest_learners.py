@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dm2_wrappers.testing import check_dm2_learner
+from dm2_wrappers.testing.__main__ import load
 from tests.testing.table_team import Exact, Online, Workers, trains
 
 STEPS = 3_600
@@ -18,3 +19,10 @@ def test_an_honest_learner_passes(kind, exact):
     assert 0.5 < report.moved <= 1.0
     assert report.trainings == 9
     assert report.steps == 2 * 3600 + 1600
+
+
+def test_ippo_with_stable_baselines3_passes():
+    pytest.importorskip("stable_baselines3")
+    report = check_dm2_learner(load("examples/ippo_sb3.py", "train"), steps=4_800, exact=True)
+    assert (report.exact, report.heard, report.trainings) == (True, 1.0, 10)
+    assert report.moved > 0.5
