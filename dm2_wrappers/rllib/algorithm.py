@@ -48,14 +48,22 @@ class DistributionMatchingMixin:
     """
 
     matcher: DistributionMatcher
+    learner_group: Any  # RLlib's
 
     def setup(self, config: AlgorithmConfig) -> None:
         """Make the matcher, check it against the environment, then build everything else."""
         self.matcher = _checked_matcher(config.make_matcher, config.agent_spaces)
         self.coefficient = config.coefficient
         self._env_coefficient = config.env_coefficient
+        # The demonstrations that it may hold stay here. With them, a configuration is so large that Ray keeps it in its
+        # object store, from where a runner that was killed may not get it back.
+        self._make_matcher = config.make_matcher
+        config = config.copy(copy_frozen=False)
+        config.make_matcher = None
+        config.freeze()
+        self.config = config
         super().setup(config)  # type: ignore[misc]
-        self._update_learners = self.learner_group.update  # type: ignore[has-type]
+        self._update_learners = self.learner_group.update
         self.learner_group.update = self._match_and_update
 
     @property
@@ -80,6 +88,11 @@ class DistributionMatchingMixin:
         for name, value in metrics.items():
             self.metrics.log_value((_STATE, name), value, window=1)  # type: ignore[attr-defined]
         return self._update_learners(*args, episodes=episodes, **kwargs)
+
+    def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a checkpoint makes a new algorithm with: the configuration, again with the function for the matcher."""
+        (config,), options = super().get_ctor_args_and_kwargs()  # type: ignore[misc]
+        return ({**config, "make_matcher": self._make_matcher},), options
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state, with the matcher's."""

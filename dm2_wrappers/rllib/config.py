@@ -127,7 +127,7 @@ class DistributionMatchingConfigMixin(IndependentAgentsConfigMixin):
         """
         if reason := _reason_against(self):
             raise ValueError(f"distribution matching does not work with {type(self).__name__}: {reason}; use DM2PPOConfig")
-        if self.make_matcher is None:
+        if self.make_matcher is None and not self.in_evaluation:  # type: ignore[attr-defined]
             raise ValueError(
                 "there is no matcher: call .distribution_matching(lambda: DistributionMatcher(demos), coefficient=0.3), or "
                 "use IPPOConfig for independent PPO alone"

@@ -17,7 +17,8 @@ class TeamEnvRunner(MultiAgentEnvRunner):
 
     def __init__(self, config: Any, **kwargs: Any) -> None:
         super().__init__(config, **kwargs)
-        self._as_arrays, self.episodes_to_numpy = self.episodes_to_numpy, False
+        self._as_arrays = bool(self.config.episodes_to_numpy)
+        self.episodes_to_numpy = False
 
     def _sample(self, **kwargs: Any) -> list[MultiAgentEpisode]:
         episodes = super()._sample(**kwargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,8 +45,8 @@ class TeamPolicy:
         columns = []
         for k, agent in enumerate(self._agents):
             module = self._module_of[agent]
-            box, masks = _parts(module.observation_space)
-            rows = observations[:, k, : int(np.prod(box.shape))].reshape(len(observations), *box.shape)
+            shape, masks = _parts(module.observation_space)
+            rows = observations[:, k, : math.prod(shape)].reshape(len(observations), *shape)
             mask = infos["action_mask"][:, k, : int(module.action_space.n)] if masks else None
             columns.append(self._act(module, rows, mask))
         return np.stack(columns, axis=1)
@@ -79,6 +80,8 @@ class TeamPolicy:
         return actions
 
 
-def _parts(space: spaces.Space) -> tuple[spaces.Space, bool]:
-    """The space of the observation itself, and whether action masks come with it."""
-    return (space["observation"], True) if isinstance(space, spaces.Dict) else (space, False)
+def _parts(space: spaces.Space) -> tuple[tuple[int, ...], bool]:
+    """The shape of the observation itself, and whether action masks come with it."""
+    if isinstance(space, spaces.Dict):
+        return tuple(space["observation"].shape or ()), True
+    return tuple(space.shape or ()), False
