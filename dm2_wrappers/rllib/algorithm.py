@@ -55,8 +55,7 @@ class DistributionMatchingMixin:
         self.matcher = _checked_matcher(config.make_matcher, config.agent_spaces)
         self.coefficient = config.coefficient
         self._env_coefficient = config.env_coefficient
-        # The demonstrations that it may hold stay here. With them, a configuration is so large that Ray keeps it in its
-        # object store, from where a runner that was killed may not get it back.
+        # RLlib sends the configuration to every process; the demonstrations that the function may hold stay here.
         self._make_matcher = config.make_matcher
         config = config.copy(copy_frozen=False)
         config.make_matcher = None

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pettingzoo import ParallelEnv
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -47,12 +48,13 @@ class IndependentAgentsConfigMixin:
         """Set the environment.
 
         Args:
-            env: A function without arguments that returns a PettingZoo ``ParallelEnv``; closures work. Or the name of one
-                of ours, such as "smax:5m_vs_6m". Or anything that RLlib takes.
+            env: A function without arguments (or a class) that makes a PettingZoo ``ParallelEnv``; closures work. Or the
+                name of one of ours, such as "smax:5m_vs_6m". Or anything that RLlib takes.
             **options: RLlib's own.
         """
         name = isinstance(env, str) and env.partition(":")[0] in envs.BACKENDS
-        if name or (callable(env) and not isinstance(env, type)):
+        theirs = isinstance(env, type) and not issubclass(env, ParallelEnv)
+        if name or (callable(env) and not theirs):
             make_env = functools.partial(envs.parallel_env, env) if name else env
             return super().environment(RLlibEnv, env_config={"make_env": make_env}, **options)  # type: ignore[misc]
         return super().environment(env, **options)  # type: ignore[misc]

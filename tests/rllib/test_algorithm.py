@@ -101,7 +101,7 @@ def test_learners_get_mixed_rewards(algorithm, monkeypatch):
 def test_policies_share_nothing_and_obey_masks(algorithm, monkeypatch):
     modules = algorithm.env_runner.module
     assert set(modules.keys()) == {"agent_0", "agent_1"}
-    parameters = [{p.data_ptr() for p in modules[agent].parameters()} for agent in modules.keys()]
+    parameters = [{p.data_ptr() for p in modules[agent].parameters()} for agent in C]
     assert not parameters[0] & parameters[1]
     _, sampled = spied(algorithm, monkeypatch)
     for _ in range(3):
@@ -227,6 +227,8 @@ def test_other_kinds_of_algorithms_are_refused(base, reason):
     made = base.__name__
     cfg = type(f"DM2{made}", (dm2.rllib.DistributionMatchingConfigMixin, base), {})()
     cfg.distribution_matching(lambda: None, coefficient=1.0)
+    if base is BCConfig:
+        cfg.offline_data(input_=["episodes.json"])
     with pytest.raises(ValueError, match=rf"distribution matching does not work with DM2{made}: .*{reason}"):
         cfg.validate()
 
@@ -286,6 +288,6 @@ def test_an_algorithm_that_hides_its_episodes_is_refused(ray_session):
 
 def test_names_of_our_environments_are_environments():
     made = dm2.rllib.IPPOConfig().environment("smax:3m")
-    assert made.env is dm2.rllib.RLlibEnv
-    pytest.importorskip("jaxmarl")
-    assert made.env_config["make_env"]().env_id == "smax:3m"
+    make_env = made.env_config["make_env"]
+    assert (made.env, make_env.func, make_env.args) == (dm2.rllib.RLlibEnv, dm2.envs.parallel_env, ("smax:3m",))
+    assert dm2.rllib.IPPOConfig().environment("CartPole-v1").env == "CartPole-v1"
