@@ -2,8 +2,8 @@
 
     python benchmarks/rllib_runners.py [--scenario 5m_vs_6m] [--runners 0 1 2]
 
-The settings are those of examples/ippo_rllib.py. With 0 env runners the driver plays; otherwise processes play, and the driver
-trains while they wait. The first rollout of each, in which SMAX compiles, is not timed.
+The settings are those of examples/ippo_rllib.py. With 0 env runners the driver plays; otherwise processes play, and
+they wait while the driver trains. The first rollout of each, in which SMAX compiles, is not timed.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
         f"rollouts of {args.rollout} steps; load {os.getloadavg()[0]:.1f} at the start\n",
         flush=True,
     )
-    print("| env runners | steps/s (median) | range | ratio to the first | playing | training |\n|---|---|---|---|---|---|")
+    print("| env runners | steps/s (median) | range | relative to the first |\n|---|---|---|---|")
     first = None
     for runners in args.runners:
         learner = ippo_rllib.LearnerArgs(num_envs=args.num_envs // max(1, runners), batch_size=args.rollout)
@@ -54,31 +54,16 @@ def main() -> None:
         config = ippo_rllib.make_config(learner, f"smax:{args.scenario}", seed=0, matching=matching)
         algorithm = config.env_runners(num_env_runners=runners).build_algo()
         algorithm.train()
-        speeds, playing, training = [], [], []
+        speeds = []
         for _ in range(args.rollouts):
             before, start = ippo_rllib.steps_played(algorithm), time.perf_counter()
-            update = algorithm._update_learners
-            began: list[float] = []
-
-            def timed(*values, update=update, began=began, **options):
-                began.append(time.perf_counter())
-                return update(*values, **options)
-
-            algorithm._update_learners = timed
             algorithm.train()
-            algorithm._update_learners = update
-            seconds = time.perf_counter() - start
-            speeds.append((ippo_rllib.steps_played(algorithm) - before) / seconds)
-            playing.append((began[0] - start) / seconds)
-            training.append(1 - playing[-1])
+            speeds.append((ippo_rllib.steps_played(algorithm) - before) / (time.perf_counter() - start))
         algorithm.stop()
         median = float(np.median(speeds))
         first = first or median
-        print(
-            f"| {runners} | {median:,.0f} | {min(speeds):,.0f} - {max(speeds):,.0f} | {median / first:.2f} "
-            f"| {np.mean(playing):.0%} | {np.mean(training):.0%} |",
-            flush=True,
-        )
+        ratio = median / first
+        print(f"| {runners} | {median:,.0f} | {min(speeds):,.0f} - {max(speeds):,.0f} | {ratio:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
