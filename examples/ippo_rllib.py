@@ -126,7 +126,8 @@ def make_config(learner: LearnerArgs, env: Any, *, seed: int, matching: dict[str
     config = dm2.rllib.IPPOConfig() if matching is None else dm2.rllib.DM2PPOConfig().distribution_matching(**matching)
     return (
         config.environment(env)
-        .env_runners(num_env_runners=0, num_envs_per_env_runner=learner.num_envs)
+        # RLlib drops what env runners play after the time-out; on a busy machine its 60 s are short.
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=learner.num_envs, sample_timeout_s=1800)
         .training(
             train_batch_size_per_learner=learner.batch_size,
             minibatch_size=max(1, learner.batch_size // learner.minibatches),

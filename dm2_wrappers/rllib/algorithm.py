@@ -14,6 +14,7 @@ are split over learners and before advantages are computed.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -48,7 +49,8 @@ class DistributionMatchingMixin:
     """
 
     matcher: DistributionMatcher
-    learner_group: Any  # RLlib's
+    learner_group: Any  # RLlib's, as is the next
+    config: Any
 
     def setup(self, config: AlgorithmConfig) -> None:
         """Make the matcher, check it against the environment, then build everything else."""
@@ -65,6 +67,23 @@ class DistributionMatchingMixin:
         self._update_learners = self.learner_group.update
         self.learner_group.update = self._match_and_update
 
+    def training_step(self) -> Any:
+        """RLlib's, which returns without a word when it got no episodes.
+
+        Warns:
+            UserWarning: It did, so nobody learned anything.
+        """
+        self._matched = False
+        result = super().training_step()  # type: ignore[misc]
+        if not self._matched:
+            timeout = self.config.sample_timeout_s
+            warnings.warn(
+                f"no episodes reached the learners in this iteration, so nothing was learned: all env runners have died, or "
+                f"they took longer than {timeout:g} s; set env_runners(sample_timeout_s=...) higher",
+                stacklevel=2,
+            )
+        return result
+
     @property
     def coefficient(self) -> coefficients.Coefficient:
         """The paper's c, for all agents or for each; a new value counts from the next rollout on."""
@@ -76,6 +95,7 @@ class DistributionMatchingMixin:
 
     def _match_and_update(self, *args: Any, episodes: Any = None, **kwargs: Any) -> Any:
         """Lines 8 to 12: in place of the learner group's ``update``."""
+        self._matched = True
         if episodes is None:
             raise RuntimeError(
                 f"{type(self).__name__} does not pass episodes to its learners, so their rewards cannot be mixed: use an "

@@ -154,6 +154,12 @@ def same_arrays(one, other):
     return all((one[agent][name] == other[agent][name]).all() for agent in one for name in one[agent])
 
 
+def test_an_iteration_without_episodes_is_told(algorithm, monkeypatch):
+    monkeypatch.setattr("ray.rllib.algorithms.ppo.ppo.synchronous_parallel_sample", lambda **options: ([], {}))
+    with pytest.warns(UserWarning, match=r"no episodes reached the learners .* longer than 60 s; set env_runners"):
+        algorithm.training_step()
+
+
 def test_what_runners_get_holds_no_demonstrations(algorithm):
     assert algorithm.config.make_matcher is None
     assert algorithm.get_ctor_args_and_kwargs()[0][0]["make_matcher"] is not None

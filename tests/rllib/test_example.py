@@ -16,7 +16,7 @@ pytest.importorskip("ray.rllib", reason="needs the extra rllib")
 tyro = pytest.importorskip("tyro")
 
 sys.path.insert(0, str(ROOT / "examples"))
-import ippo_rllib
+import ippo_rllib  # noqa: E402  found by the line above
 
 
 def run(folder, *options):
