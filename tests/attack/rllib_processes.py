@@ -62,6 +62,14 @@ def pids(algorithm) -> list[int]:
     return algorithm.env_runner_group.foreach_env_runner(lambda runner: os.getpid(), local_env_runner=False)
 
 
+def wait_for_both(algorithm) -> list[int]:
+    """Train on until both runners are alive, as RLlib looks for restarted ones between two iterations."""
+    deadline = time.monotonic() + 900
+    while len(alive := pids(algorithm)) < 2 and time.monotonic() < deadline:
+        algorithm.train()
+    return alive
+
+
 def attack(learners: int, kills: int) -> None:
     algorithm = build(learners)
     heard: list[np.ndarray] = []
@@ -80,17 +88,14 @@ def attack(learners: int, kills: int) -> None:
     try:
         algorithm.train()
         for kill in range(kills):
-            victim = random.choice(pids(algorithm))
+            before, victim = len(learned), random.choice(wait_for_both(algorithm))
             timer = threading.Timer(random.uniform(0.05, 0.8), os.kill, (victim, signal.SIGKILL))
             timer.start()
             algorithm.train()
             timer.join()
+            alive = wait_for_both(algorithm)
             algorithm.train()
-            print(f"  kill {kill + 1}: runner {victim}; steps per rollout: {learned}", flush=True)
-        deadline = time.monotonic() + 120
-        while len(pids(algorithm)) < 2 and time.monotonic() < deadline:
-            algorithm.train()
-        alive = pids(algorithm)
+            print(f"  kill {kill + 1}: runner {victim}; agent steps per rollout since: {learned[before:]}", flush=True)
     finally:
         algorithm.stop()
     numbers = np.concatenate(heard)
