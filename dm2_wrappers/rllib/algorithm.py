@@ -76,10 +76,9 @@ class DistributionMatchingMixin:
         self._matched = False
         result = super().training_step()  # type: ignore[misc]
         if not self._matched:
-            timeout = self.config.sample_timeout_s
             warnings.warn(
-                f"no episodes reached the learners in this iteration, so nothing was learned: all env runners have died, or "
-                f"they took longer than {timeout:g} s; set env_runners(sample_timeout_s=...) higher",
+                "no episodes reached the learners in this iteration, so nothing was learned: all env runners have died, or "
+                f"they took longer than {self.config.sample_timeout_s} s; set env_runners(sample_timeout_s=...) higher",
                 stacklevel=2,
             )
         return result

@@ -23,7 +23,7 @@ class IPPOConfig(IndependentAgentsConfigMixin, PPOConfig):
 class DM2PPOConfig(DistributionMatchingConfigMixin, PPOConfig):
     """RLlib's ``PPOConfig`` with distribution matching: independent PPO with one policy per agent, and the paper's reward.
 
-    Everything else is RLlib's: env runners, learners, ``training(...)``, checkpoints, Tune.
+    Everything else is RLlib's: env runners, learners, ``training(...)``, checkpoints.
 
     Example:
         >>> demos = dm2.Demonstrations.load("demos_data/smax_5m_vs_6m_win30.npz")

@@ -156,7 +156,7 @@ def same_arrays(one, other):
 
 def test_an_iteration_without_episodes_is_told(algorithm, monkeypatch):
     monkeypatch.setattr("ray.rllib.algorithms.ppo.ppo.synchronous_parallel_sample", lambda **options: ([], {}))
-    with pytest.warns(UserWarning, match=r"no episodes reached the learners .* longer than 60 s; set env_runners"):
+    with pytest.warns(UserWarning, match=r"no episodes reached the learners .* longer than 60.0 s; set env_runners"):
         algorithm.training_step()
 
 
@@ -204,6 +204,25 @@ def test_it_learns_from_experts_alone_whichever_way_they_go(ray_session):
         sign = -1 if mirrored else 1
         assert went["left"] * sign < -2, went
         assert went["right"] * sign > 2, went
+
+
+def test_independent_ppo_bootstraps_at_time_limits(ray_session, monkeypatch):
+    """Without DM2 nothing corrects RLlib's marks: the environment must not cause the wrong ones."""
+    made = dm2.rllib.IPPOConfig().environment(LineEnv).env_runners(num_env_runners=0)
+    made = made.training(train_batch_size_per_learner=12, minibatch_size=12, num_epochs=1).build_algo()
+    try:
+        marks, update = [], made.learner_group.update
+
+        def spy(*args, episodes, **kwargs):
+            marks.extend((e.is_terminated, e.is_truncated) for each in episodes for e in each.agent_episodes.values())
+            return update(*args, episodes=episodes, **kwargs)
+
+        monkeypatch.setattr(made.learner_group, "update", spy)
+        made.train()
+        assert marks == [(False, True)] * 4
+        assert set(dm2.rllib.TeamPolicy(made).predict(LineEnv().reset()[0])) == {"left", "right"}
+    finally:
+        made.stop()
 
 
 def test_two_env_runners_feed_the_one_matcher(ray_session):
