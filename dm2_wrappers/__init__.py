@@ -23,7 +23,7 @@ _NAMES = {
 }
 # Public module -> where it is.
 _MODULES = {
-    **{name: f"dm2_wrappers.{name}" for name in ("compatibility", "envs", "lockstep", "sb3", "tabular", "testing")},
+    **{name: f"dm2_wrappers.{name}" for name in ("compatibility", "envs", "lockstep", "rllib", "sb3", "tabular", "testing")},
     "schedules": "dm2_wrappers.matching.schedules",
 }
 

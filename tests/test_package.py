@@ -22,7 +22,7 @@ from dm2_wrappers._extras import require
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DISTRIBUTIONS = importlib.metadata.packages_distributions()
-HEAVY = ("jax", "jaxmarl", "stable_baselines3", "sb3_contrib", "matplotlib", "pygame", "tensorboard", "supersuit")
+HEAVY = ("jax", "jaxmarl", "stable_baselines3", "sb3_contrib", "matplotlib", "pygame", "tensorboard", "supersuit", "ray")
 
 
 def run(program: str) -> str:
@@ -39,6 +39,8 @@ def test_version_and_types():
 
 @pytest.mark.parametrize("name", dm2.__all__)
 def test_public_names(name):
+    if name == "rllib":
+        pytest.importorskip("ray.rllib")  # not in the extras of `make test-python`
     assert getattr(dm2, name) is not None
     assert name in dir(dm2)
 
@@ -120,8 +122,8 @@ def imported(nodes):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("dm2_wrappers", ("smax", "sb3", "smac", "theory")),
-        ("examples", ("smax", "sb3", "torchrl", "examples")),
+        ("dm2_wrappers", ("smax", "sb3", "rllib", "smac", "theory")),
+        ("examples", ("smax", "sb3", "rllib", "torchrl", "examples")),
         ("experiments", ("smax", "sb3", "torchrl", "examples", "theory", "ray", "experiments")),
     ],
 )
