@@ -27,7 +27,7 @@ from dm2_wrappers.sb3.vec_env import innermost
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos
 from dm2_wrappers.vector.base import joint_ends
-from dm2_wrappers.vector.spaces import MASK, action_mask, flatten
+from dm2_wrappers.vector.spaces import MASK
 
 
 class SharedPolicyDM2(CallbackList):
@@ -168,14 +168,6 @@ class SharedPolicy:
         if layout is None:
             raise ValueError("this vector environment has no layout of a ParallelEnv: call the policy with its arrays")
         agents = self.env.agents
-        joint = np.zeros((1, len(agents), max(layout.sizes)), np.float32)
-        masks = np.ones((1, len(agents), int(getattr(self.env.action_space, "n", 1))), bool)
-        for agent, observation in observations.items():
-            k = agents.index(agent)
-            joint[0, k, : layout.sizes[k]] = flatten(layout.native_observation_spaces[agent], observation)
-            mask = action_mask(observation, (infos or {}).get(agent) or {})
-            if mask is not None:
-                masks[0, k] = False
-                masks[0, k, : len(mask)] = mask
+        joint, masks = layout.joint_arrays(observations, infos)
         actions = self(joint, {MASK: masks})[0]
-        return {agent: layout.native_action(agents.index(agent), actions[agents.index(agent)]) for agent in observations}
+        return {agent: layout.native_action(k, actions[k]) for k, agent in enumerate(agents) if agent in observations}
