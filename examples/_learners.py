@@ -19,7 +19,7 @@ import wrap_any_env
 from mpe2 import simple_spread_v3
 
 import dm2_wrappers as dm2
-from dm2_wrappers.vector import MultiAgentVectorEnv
+from dm2_wrappers.vector.layout import Layout
 
 Policy = Callable[[Mapping[str, Any]], dict[str, Any]]
 Train = Callable[..., Policy]
@@ -103,20 +103,17 @@ def mask(env: Any, agent: str, observation: Any) -> np.ndarray:
     return observation["action_mask"] if masked else np.ones(env.action_space(agent).n)
 
 
-def dict_policy(venv: MultiAgentVectorEnv, act: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Policy:
+def dict_policy(layout: Layout, act: Callable[[np.ndarray, np.ndarray], Any]) -> Policy:
     """``policy({agent: observation}) -> {agent: action}`` of one that acts on arrays.
 
     Args:
-        venv: What `dm2.vectorize` made.
-        act: Actions [N, K] of observations [N, K, D] and action masks [N, K, A].
+        layout: How the environment's dicts map to arrays; ``Layout(env)``, or the ``layout`` of what `dm2.vectorize` made.
+        act: Actions [1, K] of observations [1, K, D] and action masks [1, K, A].
     """
-    layout = venv.layout
 
     def policy(observations: Mapping[str, Any]) -> dict[str, Any]:
-        actions = act(*layout.joint_arrays(observations))[0]
-        return {
-            agent: layout.native_action(layout.agents.index(agent), actions[layout.agents.index(agent)])
-            for agent in observations
-        }
+        actions = np.asarray(act(*layout.joint_arrays(observations)))[0]
+        of_all = {agent: layout.native_action(k, actions[k]) for k, agent in enumerate(layout.agents)}
+        return {agent: of_all[agent] for agent in observations}
 
     return policy

@@ -138,7 +138,7 @@ def train(
         sampled = [agent.distribution(rows[:, i], available[:, i]).sample() for i, agent in enumerate(agents)]
         return torch.stack(sampled, dim=1).numpy()
 
-    return _learners.dict_policy(venv, act)
+    return _learners.dict_policy(venv.layout, act)
 
 
 if __name__ == "__main__":
