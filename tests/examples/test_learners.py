@@ -16,8 +16,9 @@ EXAMPLES = {
     "cleanrl_style": (),
     "ippo_torchrl": ("torchrl",),
     "shared_policy_supersuit": ("sb3_contrib", "supersuit"),
+    "ippo_skrl": ("skrl",),
+    "tianshou_lockstep": ("tianshou",),
 }
-MASKS = {name: {"masks": True} for name in EXAMPLES}
 
 
 def train_of(name):
@@ -30,7 +31,7 @@ def train_of(name):
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_trains_in_the_exact_order_and_plays_available_actions(name):
     def make_env():
-        return TinyEnv(sizes=(4, 3), lifetimes=(None, 3), limit=5, **MASKS[name])
+        return TinyEnv(sizes=(4, 3), lifetimes=(None, 3), limit=5, masks=True)
 
     demos = dm2.Demonstrations.record(make_env(), lambda seen: dict.fromkeys(seen, 0), 8, seed=0)
     runs = []
