@@ -190,7 +190,7 @@ def train(
         cfg=cfg,
     )
     timesteps = max(1, steps // (num_envs * num_steps)) * num_steps
-    trainer_cfg = {"timesteps": timesteps, "disable_progressbar": True, "close_environment_at_exit": False}
+    trainer_cfg = {"timesteps": timesteps, "disable_progressbar": True, "close_environment_at_exit": False, "headless": True}
     SequentialTrainer(cfg=trainer_cfg, env=env, agents=team).train()
 
     @torch.no_grad()

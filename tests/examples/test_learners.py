@@ -29,7 +29,9 @@ def train_of(name):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_trains_in_the_exact_order_and_plays_available_actions(name):
+def test_trains_in_the_exact_order_and_plays_available_actions(name, monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # Tianshou would compile for a minute what runs for a millisecond
+
     def make_env():
         return TinyEnv(sizes=(4, 3), lifetimes=(None, 3), limit=5, masks=True)
 
