@@ -21,11 +21,9 @@ _NAMES = {
     "evaluate": "dm2_wrappers.evaluation",
     "vectorize": "dm2_wrappers.vector",
 }
+_PACKAGES = ("compatibility", "envs", "lockstep", "rllib", "sb3", "tabular", "testing", "torchrl")
 # Public module -> where it is.
-_MODULES = {
-    **{name: f"dm2_wrappers.{name}" for name in ("compatibility", "envs", "lockstep", "rllib", "sb3", "tabular", "testing")},
-    "schedules": "dm2_wrappers.matching.schedules",
-}
+_MODULES = {**{name: f"dm2_wrappers.{name}" for name in _PACKAGES}, "schedules": "dm2_wrappers.matching.schedules"}
 
 __all__ = ["__version__", *sorted(_NAMES), *_MODULES]
 

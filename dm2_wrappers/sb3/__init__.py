@@ -1,4 +1,4 @@
-"""Stable-Baselines3 glue: one unmodified SB3 algorithm object per agent, trained in lockstep."""
+"""Stable-Baselines3 glue: one unmodified SB3 algorithm object per agent, or one for all agents."""
 
 from dm2_wrappers._extras import require
 
@@ -8,5 +8,7 @@ require("greenlet", "sb3")
 
 from dm2_wrappers.sb3.learners import IndependentLearners  # noqa: E402  after the check for the extra
 from dm2_wrappers.sb3.pretraining import pretrain  # noqa: E402
+from dm2_wrappers.sb3.shared_policy import SharedPolicy, SharedPolicyDM2  # noqa: E402
+from dm2_wrappers.sb3.shared_vec_env import SharedPolicyVecEnv  # noqa: E402
 
-__all__ = ["IndependentLearners", "pretrain"]
+__all__ = ["IndependentLearners", "SharedPolicy", "SharedPolicyDM2", "SharedPolicyVecEnv", "pretrain"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,35 +11,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from dm2_wrappers.lockstep import AgentView, JointStep, Lockstep
-from dm2_wrappers.vector.base import joint_ends
-
-
-@dataclass(frozen=True)
-class AgentStep:
-    """What one step meant for one agent, beyond what SB3's ``step`` returns; arrays over sub-environments [N].
-
-    Attributes:
-        present: The agent acted; it was not absent.
-        alive: It was alive at the observation before its action.
-        alive_next: It is alive at the observation after it.
-        joint_end: The joint episode ended with this step.
-        dead_at_time_limit: A time limit ended the episode of the agent while it was dead, or it died in that very step.
-            SB3 must not bootstrap with its critic's value of a dead observation; the rollout buffers have a better one.
-        steps_to_discard: How many of the newest steps belong to an episode that the simulator broke with this step.
-        env_rewards: The environment's own rewards.
-        won: Of the joint episodes that ended with this step, whether the team won. None where the environment does not
-            report wins.
-    """
-
-    present: NDArray[np.bool_]
-    alive: NDArray[np.bool_]
-    alive_next: NDArray[np.bool_]
-    joint_end: NDArray[np.bool_]
-    dead_at_time_limit: NDArray[np.bool_]
-    steps_to_discard: NDArray[np.int64]
-    env_rewards: NDArray[np.float32]
-    won: NDArray[np.bool_] | None
+from dm2_wrappers.lockstep import AgentView, Lockstep
+from dm2_wrappers.sb3.agent_step import AgentStep, EpisodeInfos, read_step
 
 
 class AgentVecEnv(VecEnv):
@@ -79,10 +50,8 @@ class AgentVecEnv(VecEnv):
         self._may_reset = True
 
     def _start(self) -> None:
-        n = self.num_envs
-        self._joint_lengths = np.zeros(n, int)
-        self._returns, self._lengths = np.zeros(n), np.zeros(n, int)
-        self._began = time.time()
+        self._joint_lengths = np.zeros(self.num_envs, int)
+        self._episode_infos = EpisodeInfos(self.num_envs)
 
     def reset(self) -> NDArray[np.float32]:
         """Wait until all agents reset; observations [N, D].
@@ -108,59 +77,17 @@ class AgentVecEnv(VecEnv):
         """Hand in the actions, wait for all other agents', and return this agent's slice of the joint step."""
         self._may_reset = False
         joint, k = self.view.step(self._actions), self.view.index
-        present = joint.present[:, k]
-        alive = joint.alive[:, k] & present
-        # The columns of an absent agent stay terminated: it is done in the step in which it left, and not again.
-        dones = present & (joint.terminations[:, k] | joint.truncations[:, k])
-        ends = joint_ends(joint.terminations, joint.truncations)
-        broken = ends & joint.infos.get("broken", np.zeros(self.num_envs, bool))
-        time_limit = present & joint.truncations[:, k] & ~joint.terminations[:, k] & ~broken
-        live_at_end = alive & joint.infos.get("final_alive", joint.alive)[:, k]
-        bootstrap = time_limit & (self.bootstrap_when_dead | live_at_end)
         self._joint_lengths += 1
-        self.last_step = AgentStep(
-            present=present.copy(),
-            alive=alive,
-            alive_next=joint.infos["alive"][:, k] & joint.next_present[:, k],
-            joint_end=ends,
-            dead_at_time_limit=time_limit & ~live_at_end,
-            steps_to_discard=np.where(broken, self._joint_lengths, 0),
-            # A wrapper that shapes rewards leaves the environment's own in infos.
-            env_rewards=joint.infos.get("env_reward", joint.rewards)[:, k].copy(),
-            won=(joint.infos["battle_won"] & ends & ~broken) if "battle_won" in joint.infos else None,
-        )
+        self.last_step = step = read_step(joint, k, self._joint_lengths)
         self._look_for_masks(joint.next_present)
-        self._joint_lengths[ends] = 0
-        # The next observation begins an episode for this agent: the joint episode is new, or the agent has just joined.
-        self._starts = joint.next_present[:, k] & (ends | ~present)
-        self._dones = dones
+        self._joint_lengths[step.joint_end] = 0
+        self._dones = step.done.copy()
         # A copy of its own: SB3 adds the time limit's bootstrap in place.
         rewards = (self.env_coefficient * joint.rewards[:, k]).astype(np.float32)
-        return self.view.observations, rewards, dones, self._infos(joint, dones, bootstrap, broken)
-
-    def _infos(
-        self, joint: JointStep, dones: NDArray[np.bool_], bootstrap: NDArray[np.bool_], broken: NDArray[np.bool_]
-    ) -> list[dict[str, Any]]:
-        step, k = self.last_step, self.view.index
-        self._returns += step.env_rewards
-        self._lengths += step.present
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for n in np.flatnonzero(dones):
-            infos[n] = {
-                "terminal_observation": joint.infos["final_obs"][n, k, : self.view.size].copy(),
-                "TimeLimit.truncated": bool(bootstrap[n]),
-            }
-            if broken[n]:
-                continue
-            seconds = round(time.time() - self._began, 6)
-            infos[n]["episode"] = {"r": float(self._returns[n]), "l": int(self._lengths[n]), "t": seconds}
-            if "battle_won" in joint.infos:
-                infos[n]["battle_won"] = bool(joint.infos["battle_won"][n])
-                if step.joint_end[n]:  # an agent that leaves before does not know yet
-                    infos[n]["is_success"] = infos[n]["battle_won"]
-        ended = dones | step.joint_end
-        self._returns[ended], self._lengths[ended] = 0.0, 0
-        return infos
+        bootstrap = step.time_limit & (self.bootstrap_when_dead | ~step.dead_at_time_limit)
+        final = joint.infos["final_obs"][:, k, : self.view.size]
+        infos = self._episode_infos.of(step, bootstrap, final, joint.infos.get("battle_won"))
+        return self.view.observations, rewards, self._dones, infos
 
     def _look_for_masks(self, present: NDArray[np.bool_] | None) -> None:
         if self._discrete and not self.has_masks and present is not None:
@@ -174,7 +101,7 @@ class AgentVecEnv(VecEnv):
         agent is not done, so its ``dones`` are completed here, after they were counted: the rollout buffers call this
         when they store the step.
         """
-        self._dones |= self._starts
+        self._dones |= self.last_step.starts_next
 
     def close(self) -> None:
         """Do nothing: the caller who made the joint environment closes it."""

@@ -13,7 +13,7 @@ from pettingzoo import AECEnv
 
 from dm2_wrappers.unwrap import layers
 from dm2_wrappers.vector.base import MultiAgentVectorEnv
-from dm2_wrappers.vector.spaces import flat_space
+from dm2_wrappers.vector.spaces import action_mask, flat_space, flatten
 
 
 def check_parallel_env(env: Any, what: str) -> None:
@@ -218,6 +218,36 @@ class Layout:
         if self.action_dtype.kind in "iu":
             bad |= actions != np.round(actions)
         return np.where(bad, actions, np.clip(actions, self._low, self._high)), bad.any(axis=2)
+
+    def joint_arrays(
+        self, observations: Mapping[str, Any], infos: Mapping[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_] | None]:
+        """One environment's dicts as arrays: observations [1, K, D], 0 for absent agents, and action masks [1, K, A].
+
+        Args:
+            observations: ``{agent: observation}``.
+            infos: ``{agent: info}``, which may hold action masks.
+
+        Returns:
+            The arrays; the masks of agents without one are all true, and continuous actions have None.
+
+        Raises:
+            ValueError: An unknown agent, or an observation that is not in its space.
+        """
+        joint = np.zeros((1, len(self.agents), max(self.sizes)), np.float32)
+        masks = None
+        if self.discrete:
+            counts = [int(space.n) for space in self.action_spaces.values()]  # type: ignore[attr-defined]
+            masks = np.arange(max(counts)) < np.array(counts)[None, :, None]
+        for agent, observation in observations.items():
+            if agent not in self.agents:
+                raise ValueError(f"observation of unknown agent {agent!r}; the agents are {list(self.agents)}")
+            k = self.agents.index(agent)
+            joint[0, k, : self.sizes[k]] = flatten(self.native_observation_spaces[agent], observation)
+            mask = action_mask(observation, (infos or {}).get(agent) or {})
+            if mask is not None and masks is not None:
+                masks[0, k, : len(mask)] = mask
+        return joint, masks
 
     def native_action(self, k: int, action: Any) -> Any:
         """Agent k's action as the environment itself takes it."""

@@ -1,0 +1,173 @@
+"""Distribution matching for one Stable-Baselines3 policy that plays all agents, in Algorithm 1's exact order.
+
+DM2 itself shares nothing between agents. This is for users of the common PettingZoo recipe in which they share one
+policy. The discriminators still belong to one agent each and see the agent's own observations, without its number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from dm2_wrappers import _checks
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
+from dm2_wrappers.matching.coefficient import as_array
+from dm2_wrappers.sb3.buffers import LIVE_BUFFERS, set_after_death, use_live_buffer
+from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
+from dm2_wrappers.sb3.options import checked_coefficient
+from dm2_wrappers.sb3.shared_vec_env import SharedPolicyVecEnv
+from dm2_wrappers.sb3.vec_env import innermost
+from dm2_wrappers.unwrap import owns_matcher
+from dm2_wrappers.vector import Infos
+from dm2_wrappers.vector.base import joint_ends
+from dm2_wrappers.vector.spaces import MASK
+
+
+class SharedPolicyDM2(CallbackList):
+    """Callback for ``learn``: lines 6 to 12 of Algorithm 1 for an on-policy algorithm on a `SharedPolicyVecEnv`.
+
+    When a rollout is complete, it updates the discriminators, adds c * r_gail to the rollout's rewards and computes
+    returns and advantages again. SB3 then trains. It replaces the learner's rollout buffer by one that excludes the steps
+    of absent and dead agents and of episodes that the simulator broke (`dm2_wrappers.sb3.rollout_buffers`).
+
+    Args:
+        matcher: The discriminators; None only excludes those steps, for comparison.
+        coefficient: The paper's c, for all agents or ``{agent: c}``. Required with a matcher.
+        env_coefficient: Factor on r_env; 0 is GAIL alone.
+        after_death: How rewards received after an agent's death are credited: "earned", "mean" or "critic".
+
+    Raises:
+        ValueError: An option that cannot work; when ``learn`` begins also: demonstrations of other agents, an off-policy
+            algorithm, or an environment that pays r_gail already.
+        TypeError: When ``learn`` begins: the algorithm's environment is no `SharedPolicyVecEnv`.
+
+    Example:
+        >>> model = PPO("MlpPolicy", dm2.sb3.SharedPolicyVecEnv(venv), seed=0)
+        >>> model.learn(100_000, callback=dm2.sb3.SharedPolicyDM2(matcher, coefficient=0.3))
+    """
+
+    def __init__(
+        self,
+        matcher: DistributionMatcher | None,
+        *,
+        coefficient: Coefficient | None = None,
+        env_coefficient: float = 1.0,
+        after_death: str = "earned",
+    ) -> None:
+        super().__init__([PauseWithoutSteps()])
+        self.matcher = matcher
+        self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
+        self.after_death = _checks.choice("after_death", after_death, ("earned", "mean", "critic"))
+        agents = () if matcher is None else matcher.agents
+        self.coefficient = checked_coefficient(coefficient, agents, matcher)
+        self._rollout = None if matcher is None else JointRollout(matcher)
+
+    def _init_callback(self) -> None:
+        env = innermost(self.model.get_env())
+        if not isinstance(env, SharedPolicyVecEnv):
+            raise TypeError(f"SharedPolicyDM2 needs an algorithm on a SharedPolicyVecEnv, got {type(env).__name__}")
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            raise ValueError(
+                f"SharedPolicyDM2 pays at the end of a rollout, which {type(self.model).__name__} does not have: wrap the "
+                "vector environment in DM2VectorEnv, which pays at each step"
+            )
+        if self.matcher is not None and owns_matcher(env.vector_env):
+            raise ValueError("the environment has a DM2 wrapper, so r_gail would be paid twice: use one of the two")
+        if self.matcher is not None:
+            joint = env.vector_env
+            self.matcher.demonstrations.check_compatible(joint.possible_agents, joint.observation_sizes, joint.env_id)
+        self.env = env
+        env.env_coefficient = self.env_coefficient
+        if type(self.model.rollout_buffer) in LIVE_BUFFERS.values():
+            self.model.rollout_buffer.env = env  # type: ignore[attr-defined]
+            set_after_death(self.model, env, self.after_death)  # type: ignore[arg-type]
+        else:
+            use_live_buffer(self.model, env, self.after_death)  # type: ignore[arg-type]
+        super()._init_callback()
+
+    def _on_rollout_start(self) -> None:
+        super()._on_rollout_start()
+        if self._rollout is not None:
+            self._rollout.clear()
+
+    def _on_step(self) -> bool:
+        if self._rollout is not None:
+            step = self.env.last_joint_step
+            ended = joint_ends(step.terminations, step.truncations)
+            self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"))
+        return super()._on_step()
+
+    def _on_rollout_end(self) -> None:
+        super()._on_rollout_end()
+        buffer: Any = self.model.rollout_buffer  # type: ignore[attr-defined]
+        counted = buffer.live & ~buffer.broken
+        self._record("env_reward", buffer.env_rewards, counted)
+        if self._rollout is None or self.coefficient is None:
+            return
+        gail = self._rollout.gail_rewards()  # lines 8 to 10, [T, N, K]
+        # Line 11. Added, not assigned: SB3 has already added the bootstrap at time limits to these rewards.
+        buffer.rewards += (as_array(self.coefficient, self.env.agents) * gail).reshape(len(gail), -1)
+        buffer.recompute()
+        self._record("gail_reward", gail.reshape(len(gail), -1), counted)
+        for k, agent in enumerate(self.env.agents):
+            self._record(f"gail_reward/{agent}", gail[..., k], counted[:, k :: len(self.env.agents)])
+        for name, value in self._rollout.metrics.items():
+            self.logger.record(f"dm2/{name}", value)
+
+    def _record(self, name: str, values: NDArray[np.float32], counted: NDArray[np.bool_]) -> None:
+        self.logger.record(f"dm2/{name}", float(values[counted].mean()) if counted.any() else 0.0)
+
+
+class SharedPolicy:
+    """A shared policy as a joint policy: of arrays, for `evaluate` and ``Demonstrations.record``, or of PettingZoo's dicts.
+
+    Args:
+        model: A learner on a `SharedPolicyVecEnv`.
+        env: That environment.
+        deterministic: Choose the most likely action instead of sampling one.
+
+    Raises:
+        ValueError: A recurrent policy.
+    """
+
+    def __init__(self, model: BaseAlgorithm, env: SharedPolicyVecEnv, *, deterministic: bool = False) -> None:
+        if isinstance(model, RecurrentPPO):
+            raise ValueError("SharedPolicy keeps no recurrent states: call model.predict yourself")
+        self.model, self.env, self.deterministic = model, env, deterministic
+
+    def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
+        """Actions [N, K] or [N, K, A] of joint observations [N, K, D]."""
+        rows: Any = self.env.rows(observations)
+        normalizer = self.model.get_vec_normalize_env()
+        if normalizer is not None:
+            rows = normalizer.normalize_obs(rows)
+        options: dict[str, Any] = {"deterministic": self.deterministic}
+        if isinstance(self.model, MaskablePPO):
+            options["action_masks"] = np.asarray(infos[MASK], bool).reshape(len(rows), -1)
+        actions, _ = self.model.predict(rows, **options)
+        return np.asarray(actions).reshape(*observations.shape[:2], *np.shape(actions)[1:])
+
+    def act(self, observations: Mapping[str, Any], infos: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Actions of the present agents of one ``ParallelEnv``, in its own form.
+
+        Args:
+            observations: ``{agent: observation}``.
+            infos: ``{agent: info}``, which may hold action masks.
+
+        Raises:
+            ValueError: The vector environment was not made from a ``ParallelEnv``.
+        """
+        layout = getattr(self.env.vector_env, "layout", None)
+        if layout is None:
+            raise ValueError("this vector environment has no layout of a ParallelEnv: call the policy with its arrays")
+        agents = self.env.agents
+        joint, masks = layout.joint_arrays(observations, infos)
+        actions = self(joint, {MASK: masks})[0]
+        return {agent: layout.native_action(k, actions[k]) for k, agent in enumerate(agents) if agent in observations}
