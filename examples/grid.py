@@ -189,9 +189,8 @@ def main(args: Args) -> None:
             team = team_on(args.cells, args.limit, seed=args.seed, standardize=standardize)
             before = final_distance(team, args.cells, args.limit)
             after = final_distance(team.learn(args.steps), args.cells, args.limit)
-            print(
-                f"standardize={standardize}: {before:.2f} cells from the goal, {after:.2f} after {team.num_timesteps:,} steps"
-            )
+            steps = f"{team.num_timesteps:,} steps"
+            print(f"standardize={standardize}: {before:.2f} cells off the goals, {after:.2f} after {steps}", flush=True)
 
 
 if __name__ == "__main__":
