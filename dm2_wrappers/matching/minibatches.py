@@ -40,7 +40,7 @@ class Minibatches:
     def draw(self, buffer: TransitionBuffer, updates: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
 
-        Agents without transitions in the buffer, or without experts, draw nothing; their rows mean nothing.
+        Agents without transitions in the buffer draw nothing; their rows mean nothing.
 
         Args:
             buffer: The policy's side.
@@ -53,7 +53,7 @@ class Minibatches:
         replaced = np.ones((2, len(self._streams), *shape), dtype=np.float32)
         first = 0
         for k, (stream, own, recorded) in enumerate(zip(self._streams, self._counts, buffer.counts.tolist(), strict=True)):
-            if recorded and own:
+            if recorded:
                 experts[k] = first + stream.integers(own, size=shape)
                 policies[k] = stream.integers(recorded, size=shape)
                 alphas[k] = stream.random(shape, dtype=np.float32)
