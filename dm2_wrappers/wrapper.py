@@ -21,8 +21,8 @@ from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, PendingSteps, SelfImitation
+from dm2_wrappers.matching.episode_collector import EpisodeCollector
 from dm2_wrappers.matching.mixing import Mixing
-from dm2_wrappers.matching.self_imitation import EpisodeCollector
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
 from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset

@@ -60,8 +60,9 @@ class Experts:
         self._best = self._own.demonstrations()
         each = [self._of(source) for source in self._sources()]
         joined = [np.concatenate(of_agent) for of_agent in zip(*each, strict=True)]
-        self.counts = [len(of_agent) for of_agent in joined] or [0] * len(self.counts)
-        self.rows = self._checks.stacked(joined, any_scale=self._any_scale) if all(self.counts) else self.rows[:0]
+        counts = [len(of_agent) for of_agent in joined]
+        if counts and all(counts):  # as long as one agent has nothing to imitate, the agents have nothing yet
+            self.rows, self.counts = self._checks.stacked(joined, any_scale=self._any_scale), counts
         return True
 
     def absorbing_steps(self, absorbing: AbsorbingEnds) -> Tensor:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.matching.after_step import AfterStep, with_time
+from dm2_wrappers.matching.episode_collector import EpisodeCollector
 from dm2_wrappers.matching.matcher import DistributionMatcher
 from dm2_wrappers.matching.pending_steps import PendingSteps
-from dm2_wrappers.matching.self_imitation import EpisodeCollector
 from dm2_wrappers.vector.base import EpisodeClock
 
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dm2_wrappers.matching import DistributionMatcher
+from dm2_wrappers.matching.inputs import AgentInputs
 from dm2_wrappers.testing.bait_env import AGENTS, LIFETIMES, STEPS, observation
 
 # Rows that no environment returned, and rows of 0 (padding), in `Seen.other`.
@@ -105,6 +106,7 @@ class SpiedMatcher(DistributionMatcher):
     def __init__(self, *args: Any, tally: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self._tally = tally
+        self._inputs = AgentInputs(self.agents, self.sizes, self.discriminators.device)
         self.recorded, self.paid = Seen(), Seen()
         self.trainings, self.updates_without_effect = 0, 0
         self.payments: list[Payment] = []
@@ -112,17 +114,17 @@ class SpiedMatcher(DistributionMatcher):
         self.first_training_at = 0
         self._versions = {self._weights(): 0}
 
-    def record(self, observations: ArrayLike, alive: ArrayLike, *, broken: ArrayLike | None = None) -> None:
+    def record(self, observations: Any, alive: Any, **more: Any) -> None:
         """Keep what the agents saw (line 6), and count it."""
-        super().record(observations, alive, broken=broken)
-        rows, live = self._inputs.joint(observations, alive, broken)
+        super().record(observations, alive, **more)
+        rows, live = self._inputs.joint(observations, alive, more.get("broken"))
         self.recorded.add(rows.cpu().numpy(), live.cpu().numpy())
 
-    def update(self) -> dict[str, float]:
+    def update(self, *args: Any, **options: Any) -> dict[str, float]:
         """Train (lines 8-9), and count it."""
         had_data, before = bool(self._new.any()), self._weights()
         played = os.path.getsize(self._tally)
-        metrics = super().update()
+        metrics = super().update(*args, **options)
         after = self._weights()
         self._versions.setdefault(after, len(self._versions))
         if after != before:
@@ -132,9 +134,9 @@ class SpiedMatcher(DistributionMatcher):
             self.updates_without_effect += 1
         return metrics
 
-    def rewards(self, observations: Any, alive: Any = None) -> Any:
+    def rewards(self, observations: Any, alive: Any = None, **more: Any) -> Any:
         """Pay (line 10), and count it."""
-        paid = super().rewards(observations, alive)
+        paid = super().rewards(observations, alive, **more)
         if isinstance(observations, Mapping):  # this called `rewards` with arrays, which was counted
             return paid
         rows, live = (tensor.cpu().numpy() for tensor in self._inputs.joint(observations, alive))

@@ -197,8 +197,12 @@ def test_both_wrappers_and_the_joint_rollout_pay_the_same(lifetimes):
     bare, rollout = dm2.vectorize(env, 1), JointRollout(matcher())
     rollout.matcher.use_time_limit_of(bare)
     assert parallel.matcher.options["max_steps"] == vector.matcher.options["max_steps"] == LIMIT
-    parallel.reset(seed=3)
-    vector.reset(seed=3)
+    for wrapped in (parallel, vector):  # a reset in mid-episode starts the clock anew
+        wrapped.training = False
+        wrapped.reset(seed=3)
+        wrapped.step({"agent_0": 1, "agent_1": 1} if wrapped is parallel else np.ones((1, 2), int))
+        wrapped.training = True
+        wrapped.reset(seed=3)
     observations, infos = bare.reset(seed=3)
     of_parallel, of_vector, given = [], [], []
     for t in range(8):
@@ -264,7 +268,7 @@ def test_what_cannot_work_is_refused():
         short._absorbing_shares()
     with pytest.raises(ValueError, match="chunks do not say when episodes end"):
         make().algorithm1([("a", observations[:, 0, 0])])
-    with pytest.raises(ValueError, match="gamma must be at most 1, and below 1 with beyond_limit=True, got 1.0"):
+    with pytest.raises(ValueError, match=r"gamma must be at most 1, and below 1 with beyond_limit=True, got 1\.0"):
         make(gamma=1.0, beyond_limit=True)
     with pytest.raises(ValueError, match="ends must be 'live' or 'absorbing'"):
         make(ends="paper")

@@ -66,7 +66,7 @@ def test_actions_of_another_shape_or_type_are_refused(actions):
 
 def test_demonstrations_without_actions_are_refused():
     observations = {"a": np.zeros((3, 1)), "b": np.zeros((3, 1))}
-    with pytest.raises(ValueError, match='inputs="state-action" needs the experts\' actions.*hold none'):
+    with pytest.raises(ValueError, match=r'inputs="state-action" needs the experts. actions.*hold none'):
         DistributionMatcher(Demonstrations.from_episodes([observations]), inputs="state-action")
     ActionCoding("ab", demonstrations([0, 0], [0, 0]), None)  # given, though all are 0
 

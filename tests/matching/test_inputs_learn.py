@@ -1,4 +1,4 @@
-"""What a discriminator of states cannot teach: experts that differ in their actions alone, and the team's own best episodes."""
+"""What a discriminator of states cannot teach: experts that differ in their actions alone, and the team's own successes."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ class Buttons(ParallelEnv):
 
 
 class Combination(Buttons):
-    """The agents see the time. The team earns 10 at the end if both have pressed the right buttons at each time, else nothing."""
+    """The agents see the time. The team earns 10 at the end if both have always pressed the right buttons."""
 
     metadata = {"name": "combination"}
     steps = 4

@@ -6,7 +6,8 @@ import torch
 
 import dm2_wrappers as dm2
 from dm2_wrappers import DistributionMatcher, JointRollout, SelfImitation
-from dm2_wrappers.matching.self_imitation import EpisodeCollector, OwnEpisode
+from dm2_wrappers.matching.episode_collector import EpisodeCollector
+from dm2_wrappers.matching.self_imitation import OwnEpisode
 from tests.helpers import small_demonstrations
 from tests.helpers.tiny_envs import TinyEnv
 from tests.helpers.tiny_matchers import same
@@ -140,12 +141,11 @@ def test_wrappers_collect_the_episodes_that_the_environment_plays(inputs):
     matcher = DistributionMatcher(source, inputs=inputs, updates=2, batch_size=8, seed=0, **spaces)
     paid = play(dm2.vectorize(lambda: TinyEnv(**options), 2), matcher, 40)
     assert np.isfinite(paid).all()
-    bare, rng, sums, found, number = (
+    bare, rng, sums, found = (
         dm2.vectorize(lambda: TinyEnv(**options), 2),
         np.random.default_rng(0),
         [0, 0],
         [],
-        [0, 0],
     )
     bare.reset(seed=0)
     for _ in range(40):

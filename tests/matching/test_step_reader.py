@@ -1,5 +1,7 @@
 """What discriminators see and are paid for with actions or next observations, by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,8 @@ def test_an_episodes_last_transition_is_paid_with_the_last_observation_and_a_dea
     assert paid[2, 0] == pytest.approx(expected[0], abs=1e-6)
     assert paid[3, 1] == pytest.approx(expected[1], abs=1e-6)
     assert (paid[:, 1] == 0).tolist() == [True, True, True, False]
+    over = replace(after, alive=after.alive & ~after.ended[..., None])  # agents that are reported as terminated at the end
+    np.testing.assert_array_equal(matcher.rewards(observations, alive, after=over)[:, 0], paid)
 
 
 def test_rewards_by_name():
