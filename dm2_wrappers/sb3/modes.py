@@ -11,20 +11,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.lockstep import JointStep, Lockstep
-from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, JointRollout
+from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
 from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.callbacks import LogOnline
+from dm2_wrappers.sb3.exact_payment import ExactPayment
 from dm2_wrappers.sb3.present_pay import PresentPay
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
-from dm2_wrappers.vector.base import joint_ends
 from dm2_wrappers.wrapper import DM2VectorEnv
 
 
@@ -73,13 +70,10 @@ class ExactMode(NoMatcher):
     def __init__(
         self, lockstep: Lockstep, matcher: DistributionMatcher, coefficient: Coefficient, env_coefficient: float
     ) -> None:
-        self._lockstep, self._env_coefficient = lockstep, env_coefficient
-        self._mixing = Mixing(coefficient, matcher)
         matcher.use_time_limit_of(lockstep.env)
-        self._matcher, self._rollout = matcher, self._new_rollout(matcher)
-        self._resets = 0  # the lockstep's, when the last step was appended
-        self._steps: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []  # r_env and who was alive, [N, K] each
-        self._paid: NDArray[np.float32] | None = None  # r_gail of the rollout that the schedule was told of
+        self._lockstep, self._resets = lockstep, 0  # the lockstep's resets when the last step was appended
+        self._rollout = self._new_rollout(matcher)
+        self._payment = ExactPayment(self._rollout, coefficient, env_coefficient)
         self._callbacks = {agent: self._new_callback(k, agent) for k, agent in enumerate(matcher.agents)}
         lockstep.listeners.append(self._append)
 
@@ -92,11 +86,11 @@ class ExactMode(NoMatcher):
     @property
     def mixing(self) -> Mixing:
         """The coefficient in use."""
-        return self._mixing
+        return self._payment.mixing
 
     def set_coefficient(self, coefficient: Coefficient | None) -> None:
         """Use another c from the next payment on."""
-        self._mixing = Mixing(0.0 if coefficient is None else coefficient, self._rollout.matcher)
+        self._payment.set_coefficient(coefficient)
 
     def callback(self, agent: str) -> BaseCallback:
         """The callback of this agent's training loop."""
@@ -104,37 +98,18 @@ class ExactMode(NoMatcher):
 
     def begin(self) -> None:
         """``learn`` begins: forget an unfinished rollout."""
-        self._rollout.clear()
-        self._steps.clear()
+        self._payment.clear()
 
     def _append(self, step: JointStep) -> None:
-        ended, broken = joint_ends(step.terminations, step.truncations), step.infos.get("broken")
-        own = step.infos.get("env_reward", step.rewards)
-        more: dict[str, Any] = {}
-        if self._matcher.needs_after or self._matcher.self_imitation is not None:
-            more["after"] = AfterStep.of(step.terminations, step.truncations, step.infos, step.time)
-        if self._matcher.self_imitation is not None:
-            more["team_rewards"] = team_rewards(own, step.present)
-        self._rollout.append(step.observations, step.alive, ended, broken, actions=step.actions, **more)
-        if self._mixing.schedule is None:
-            return
         if self._resets != self._lockstep.resets:
             self._resets = self._lockstep.resets
-            self._mixing.restart()
-        self._mixing.count(own, step.present, ended, broken)
-        self._steps.append((step.rewards, step.alive))
+            self._payment.restart()
+        self._payment.append(step)
 
     def _coefficient_of(self, k: int) -> float:
-        """One agent's c, read at the end of a rollout; the first agent's reading tells the schedule of the rollout."""
-        gail_rewards = self._rollout.gail_rewards()
-        if self._steps and gail_rewards is not self._paid:
-            self._paid = gail_rewards
-            env_rewards, alive = map(np.stack, zip(*self._steps, strict=True))
-            self._steps.clear()
-            # A schedule that was given in mid-rollout has heard of the rollout's later steps only.
-            self._mixing.paid(env_rewards, gail_rewards[-len(alive) :], alive)
-            self._mixing.updated(self._env_coefficient)
-        return float(self._mixing.array[k])
+        """One agent's c, read at the end of a rollout."""
+        self._payment.gail_rewards()  # tells the schedule of the rollout, once for all agents
+        return float(self._payment.mixing.array[k])
 
 
 class OnlineMode(NoMatcher):

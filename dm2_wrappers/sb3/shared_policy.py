@@ -18,15 +18,14 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
-from dm2_wrappers.matching.coefficient import as_array
 from dm2_wrappers.sb3.buffers import LIVE_BUFFERS, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
+from dm2_wrappers.sb3.exact_payment import ExactPayment
 from dm2_wrappers.sb3.options import checked_coefficient
 from dm2_wrappers.sb3.shared_vec_env import SharedPolicyVecEnv
 from dm2_wrappers.sb3.vec_env import innermost
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos
-from dm2_wrappers.vector.base import joint_ends
 from dm2_wrappers.vector.spaces import MASK
 
 
@@ -39,7 +38,7 @@ class SharedPolicyDM2(CallbackList):
 
     Args:
         matcher: The discriminators; None only excludes those steps, for comparison.
-        coefficient: The paper's c, for all agents or ``{agent: c}``. Required with a matcher.
+        coefficient: The paper's c, for all agents, ``{agent: c}`` or a schedule. Required with a matcher.
         env_coefficient: Factor on r_env; 0 is GAIL alone.
         after_death: How rewards received after an agent's death are credited: "earned", "mean" or "critic".
 
@@ -68,6 +67,9 @@ class SharedPolicyDM2(CallbackList):
         agents = () if matcher is None else matcher.agents
         self.coefficient = checked_coefficient(coefficient, agents, matcher)
         self._rollout = None if matcher is None else JointRollout(matcher)
+        self._payment: ExactPayment | None = None
+        if self._rollout is not None and self.coefficient is not None:
+            self._payment = ExactPayment(self._rollout, self.coefficient, self.env_coefficient)
 
     def _init_callback(self) -> None:
         env = innermost(self.model.get_env())
@@ -83,6 +85,7 @@ class SharedPolicyDM2(CallbackList):
         if self.matcher is not None:
             joint = env.vector_env
             self.matcher.demonstrations.check_compatible(joint.possible_agents, joint.observation_sizes, joint.env_id)
+            self.matcher.use_time_limit_of(joint)
         self.env = env
         env.env_coefficient = self.env_coefficient
         if type(self.model.rollout_buffer) in LIVE_BUFFERS.values():
@@ -94,14 +97,12 @@ class SharedPolicyDM2(CallbackList):
 
     def _on_rollout_start(self) -> None:
         super()._on_rollout_start()
-        if self._rollout is not None:
-            self._rollout.clear()
+        if self._payment is not None:
+            self._payment.clear()
 
     def _on_step(self) -> bool:
-        if self._rollout is not None:
-            step = self.env.last_joint_step
-            ended = joint_ends(step.terminations, step.truncations)
-            self._rollout.append(step.observations, step.alive, ended, step.infos.get("broken"))
+        if self._payment is not None:
+            self._payment.append(self.env.last_joint_step)
         return super()._on_step()
 
     def _on_rollout_end(self) -> None:
@@ -109,11 +110,11 @@ class SharedPolicyDM2(CallbackList):
         buffer: Any = self.model.rollout_buffer  # type: ignore[attr-defined]
         counted = buffer.live & ~buffer.broken
         self._record("env_reward", buffer.env_rewards, counted)
-        if self._rollout is None or self.coefficient is None:
+        if self._payment is None or self._rollout is None:
             return
-        gail = self._rollout.gail_rewards()  # lines 8 to 10, [T, N, K]
+        gail = self._payment.gail_rewards()  # lines 8 to 10, [T, N, K]
         # Line 11. Added, not assigned: SB3 has already added the bootstrap at time limits to these rewards.
-        buffer.rewards += (as_array(self.coefficient, self.env.agents) * gail).reshape(len(gail), -1)
+        buffer.rewards += (self._payment.mixing.array * gail).reshape(len(gail), -1)
         buffer.recompute()
         self._record("gail_reward", gail.reshape(len(gail), -1), counted)
         for k, agent in enumerate(self.env.agents):

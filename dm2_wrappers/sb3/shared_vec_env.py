@@ -17,7 +17,7 @@ from dm2_wrappers import _checks
 from dm2_wrappers.lockstep import JointStep
 from dm2_wrappers.sb3.agent_step import AgentStep, EpisodeInfos, read_step
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, vectorize
-from dm2_wrappers.vector.base import present_after, present_at_reset
+from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 
 
 class SharedPolicyVecEnv(VecEnv):
@@ -66,6 +66,7 @@ class SharedPolicyVecEnv(VecEnv):
         self.render_mode = env.render_mode
         super().__init__(env.num_envs * len(self.agents), self._rows_observation_space(), self._rows_action_space())
         self._seed: int | None = None
+        self._clock = EpisodeClock()
 
     def _rows_observation_space(self) -> spaces.Box:
         """Wide enough for every agent."""
@@ -111,6 +112,7 @@ class SharedPolicyVecEnv(VecEnv):
         observations, infos = self.vector_env.reset(seed=self._seed)
         self._seed = None
         self._see(observations, infos, present_at_reset(infos))
+        self._clock.restart()
         self._joint_lengths = np.zeros(self.vector_env.num_envs, int)
         self._episode_infos = EpisodeInfos(self.num_envs)
         self.reset_infos = [{} for _ in range(self.num_envs)]
@@ -141,6 +143,7 @@ class SharedPolicyVecEnv(VecEnv):
             next_observations=observations,
             next_present=self._present,
             infos=infos,
+            time=self._clock.tick(joint_ends(terminations, truncations)),
         )
         self._joint_lengths += 1
         self.last_step = step = read_step(joint, slice(None), self._joint_lengths).flat()
