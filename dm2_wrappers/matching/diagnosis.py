@@ -21,7 +21,7 @@ from torch import Tensor
 from dm2_wrappers.matching.discriminators import Discriminators
 
 UPDATES = 20  # before a warning
-BLIND = 0.15  # a discriminator whose mean separation in the second half of its first updates is below this is blind
+BLIND = 0.25  # a discriminator whose mean separation in the second half of its first updates is below this is blind
 GIVEAWAY = 0.99  # a single feature that is right this often in as many updates on end gives the experts away
 _CANDIDATES = 8  # features whose threshold is searched: those whose means differ most
 

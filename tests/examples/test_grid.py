@@ -28,16 +28,16 @@ def test_the_grid_is_a_parallel_env_that_its_experts_solve():
 
 def test_the_reward_falls_with_the_distance_only_where_observations_are_standardized():
     options = {"updates": 20, "seed": 0}
-    with pytest.warns(UserWarning, match=r"of red, green, blue still cannot tell"):
+    with pytest.warns(UserWarning, match="still cannot tell the experts"):
         blind, metrics = grid.reward_by_distance(**options)
     assert abs(blind[0] - blind[8]) < 0.15
-    assert metrics["separation/red"] < 0.15
+    assert metrics["separation/red"] < 0.4
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paid, metrics = grid.reward_by_distance(standardize=True, **options)
     assert paid[0] - paid[4] > 0.5
     assert paid[4] - paid[8] > 0.5
-    assert metrics["separation/red"] > 0.5
+    assert metrics["separation/red"] > 0.8
 
 
 def test_a_team_learns_on_standardized_observations_and_not_on_raw_ones():
