@@ -187,8 +187,8 @@ def test_it_learns_from_experts_alone_whichever_way_they_go(ray_session, mirrore
         dm2.rllib.DM2PPOConfig()
         .environment(LineEnv)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=8)
-        .training(train_batch_size_per_learner=192, minibatch_size=96, num_epochs=4, lr=1e-2)
-        .training(lambda_=0.9, entropy_coeff=0.03, use_kl_loss=False)
+        .training(train_batch_size_per_learner=192, minibatch_size=96, num_epochs=4, lr=5e-3)
+        .training(lambda_=0.9, entropy_coeff=0.1, use_kl_loss=False)
         .rl_module(model_config={"fcnet_hiddens": [16], "vf_share_layers": False})
         .debugging(seed=0, log_level="ERROR")
         .distribution_matching(lambda: dm2.DistributionMatcher(demos, **options), coefficient=1.0)
@@ -197,7 +197,7 @@ def test_it_learns_from_experts_alone_whichever_way_they_go(ray_session, mirrore
     left = 4 if mirrored else -4  # of 6 steps at most
     went = {}
     try:
-        for _ in range(24):
+        for _ in range(40):  # mostly four; more where an agent sets out the wrong way
             made.train()
             went = places(dm2.rllib.TeamPolicy(made).predict)
             if went["left"] / left >= 1 and went["right"] / -left >= 1:
