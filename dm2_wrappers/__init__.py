@@ -18,7 +18,7 @@ _NAMES = {
     "evaluate": "dm2_wrappers.evaluation",
     "vectorize": "dm2_wrappers.vector",
 }
-_MODULES = ("compatibility", "envs", "lockstep", "sb3", "tabular", "torchrl")
+_MODULES = ("compatibility", "envs", "lockstep", "sb3", "tabular", "testing", "torchrl")
 
 __all__ = ["__version__", *sorted(_NAMES), *_MODULES]
 

@@ -14,6 +14,7 @@ the team as it is then, to stopped.zip. examples/watch.py shows what a team does
 from __future__ import annotations
 
 import csv
+import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -217,11 +218,11 @@ def main(args: Args) -> Path:
             _runs.vector_env(args.env, args.learner.num_envs, **options) as venv,
             _runs.vector_env(args.env, test_envs, **options) as test_env,
         ):
-            train(args, run, demos, venv, test_env)
+            train_and_evaluate(args, run, demos, venv, test_env)
     return run
 
 
-def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_env) -> None:
+def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_env) -> None:
     """Train, evaluate and plot into the folder of the run."""
     if unknown := set(args.unmatched) - set(venv.possible_agents):
         agents = ", ".join(venv.possible_agents)
@@ -270,6 +271,39 @@ def train(args: Args, run: Path, demos: dm2.Demonstrations | None, venv, test_en
     plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos, logs=run / "agents")
     _runs.write_json(run / "final.json", {"step": team.num_timesteps, **final})  # last: the run is done
     (run / "stopped.zip").unlink(missing_ok=True)
+
+
+def train(make_env, make_matcher, *, coefficient, env_coefficient, steps, seed):
+    """The learner alone, for ``python -m dm2_wrappers.testing learner examples/ippo_sb3.py``.
+
+    Args:
+        make_env: Makes a ParallelEnv.
+        make_matcher: Makes the DistributionMatcher; called once.
+        coefficient: The paper's c.
+        env_coefficient: Factor on r_env.
+        steps: Environment steps, summed over sub-environments.
+        seed: Seed of learners and environments.
+
+    Returns:
+        The policy ``{agent: observation} -> {agent: action}``. Its attribute ``matcher_state`` saves the team, loads it and
+        returns the state of the matcher that came back.
+    """
+    learner = LearnerArgs(num_envs=16, n_steps=30, learning_rate=3e-3, gamma=0.9)
+    venv = dm2.vectorize(make_env, learner.num_envs)
+    matching = {"matcher": make_matcher(), "coefficient": coefficient, "env_coefficient": env_coefficient}
+    team = make_team(learner, venv, seed=seed, **matching)
+    team.learn(steps)
+
+    def policy(observations):
+        return team.predict(observations)
+
+    def matcher_state():
+        with tempfile.TemporaryDirectory() as folder:
+            team.save(Path(folder) / "team.zip")
+            return dm2.sb3.IndependentLearners.load(Path(folder) / "team.zip", venv).matcher.state_dict()
+
+    policy.matcher_state = matcher_state
+    return policy
 
 
 def plot(

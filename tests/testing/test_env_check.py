@@ -1,0 +1,163 @@
+"""Environments that keep the contract pass; each broken one is refused with a sentence of its own."""
+
+from __future__ import annotations
+
+import re
+
+import mpe2.simple_spread_v3 as spread
+import numpy as np
+import pytest
+
+import dm2_wrappers as dm2
+from dm2_wrappers.testing import check_dm2_env
+from dm2_wrappers.testing.bait_env import BaitEnv
+from tests.helpers.tiny_envs import TinyEnv
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        TinyEnv(),
+        TinyEnv(masks=True, actions=(3, 5), lifetimes=(None, 2), random_limit=True),
+        TinyEnv(masks=True, absorb=True, lifetimes=(2, None)),
+        TinyEnv(continuous=True, truncates=False),
+        BaitEnv(),
+        spread.parallel_env(max_cycles=5),
+        dm2.DM2ParallelEnv(
+            TinyEnv(), dm2.Demonstrations.record(TinyEnv(), lambda seen: dict.fromkeys(seen, 1), 2), coefficient=1
+        ),
+    ],
+    ids=("plain", "deaths", "dead stay", "continuous", "bait", "simple_spread", "wrapped"),
+)
+def test_an_environment_that_keeps_the_contract_passes(env, capsys):
+    assert check_dm2_env(env) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_smax_passes():
+    pytest.importorskip("jaxmarl")
+    check_dm2_env(dm2.envs.smax.parallel_env("3m", invalid_action="noop"), steps=30)
+
+
+class Changed(TinyEnv):
+    """A TinyEnv whose step results are changed by ``change(self, results)`` before they are returned."""
+
+    def __init__(self, change, **options):
+        super().__init__(**options)
+        self.change = change
+
+    def step(self, actions):
+        results = super().step(actions)
+        self.change(self, results)
+        return results
+
+
+def no_available_action(env, results):
+    for seen in results[0].values():
+        seen["action_mask"][:] = 0
+
+
+def short_mask(env, results):
+    for seen in results[0].values():
+        seen["action_mask"] = seen["action_mask"][:2]
+
+
+def more_info(env, results):
+    results[4]["agent_0"]["score"] = 1
+
+
+def alive_for_one(env, results):
+    results[4]["agent_0"].pop("alive", None)
+
+
+def back_to_life(env, results):
+    if env.t == 4:
+        results[4]["agent_0"]["alive"] = True
+
+
+def no_final_observation(env, results):
+    if results[2]["agent_1"]:
+        del results[0]["agent_1"]
+
+
+def stays_after_the_end(env, results):
+    env.agents = list(env.possible_agents)
+
+
+def leaves_without_a_word(env, results):
+    env.agents = ["agent_0"]
+
+
+def out_of_bounds(env, results):
+    results[0]["agent_0"][0] = 1000
+
+
+def other_dtype(env, results):
+    results[0]["agent_0"] = results[0]["agent_0"].astype(np.float64)
+
+
+def longer(env, results):
+    results[0]["agent_0"] = np.zeros(9, np.float32)
+
+
+def not_a_number(env, results):
+    results[1]["agent_0"] = float("nan")
+
+
+def unseeded(env, results):
+    results[1]["agent_0"] = float(np.random.random())
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "fault"),
+    [
+        (no_available_action, {"masks": True}, "without any available action"),
+        (short_mask, {"masks": True}, "expected 3 flags"),
+        (more_info, {}, "the info keys ['score'] of 'agent_0' from step(), but [] before"),
+        (alive_for_one, {"absorb": True}, "info keys [] of 'agent_0' from step(), but ['alive'] before"),
+        (back_to_life, {"absorb": True, "lifetimes": (2, None)}, "reports 'agent_0' as alive after it was dead"),
+        (no_final_observation, {"lifetimes": (None, 2)}, "returned no observations of 'agent_1', which acted in this step"),
+        (stays_after_the_end, {"lifetimes": (None, 2)}, "keeps 'agent_1' in agents after it was terminated"),
+        (leaves_without_a_word, {}, "took 'agent_1' out of agents without terminating or truncating it"),
+        (out_of_bounds, {}, "an observation of 'agent_0' that is not in its observation space"),
+        (other_dtype, {}, "got float64 of shape (3,)"),
+        (longer, {}, "agent_0"),
+        (not_a_number, {}, "expected one finite number"),
+        (unseeded, {}, "different episodes from the same seed and actions, from step 1 on"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_broken_environment_is_refused(change, options, fault):
+    with pytest.raises(AssertionError, match=re.escape(fault)) as refusal:
+        check_dm2_env(Changed(change, **options))
+    assert "\n" not in str(refusal.value)
+
+
+class AliveForOne(TinyEnv):
+    def _info(self, agent):
+        return {"alive": True} if agent == "agent_0" else {}
+
+
+class RandomStart(TinyEnv):
+    def reset(self, seed=None, options=None):
+        return super().reset()
+
+
+class NewSpaces(TinyEnv):
+    def observation_space(self, agent):
+        return self._observation_space(agent)
+
+
+@pytest.mark.parametrize(
+    ("env", "fault"),
+    [
+        (AliveForOne(), "reports infos[agent]['alive'] for some agents but not for 'agent_1'"),
+        (RandomStart(), "different episodes from the same seed and actions, from reset on"),
+        (NewSpaces(), "PettingZoo's parallel_api_test refuses NewSpaces: observation_space should return the exact same"),
+        (TinyEnv, "this is a class: make an instance of it"),
+        (dm2.vectorize(TinyEnv, 1), "a vector environment is already batched"),
+    ],
+)
+def test_other_faults(env, fault):
+    with pytest.raises(AssertionError, match=re.escape(fault)):
+        check_dm2_env(env)
