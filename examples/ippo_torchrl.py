@@ -141,9 +141,7 @@ def train(
         team(joint)
         return torch.cat([joint[agent, "action"] for agent in layout.agents], dim=1).numpy()
 
-    policy = _learners.dict_policy(layout, act)
-    policy.matcher_state = matching.state_dict
-    return policy
+    return _learners.dict_policy(layout, act)
 
 
 if __name__ == "__main__":

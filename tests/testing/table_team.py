@@ -122,7 +122,16 @@ class Online(Exact):
 
     def begin(self):
         options = {"coefficient": self.coefficient, "env_coefficient": self.env_coefficient}
-        self.env = dm2.DM2ParallelEnv(self.make_env(), self.make_matcher(), **options)
+        self.env = dm2.DM2VectorEnv(dm2.vectorize(self.make_env, EPISODES), self.make_matcher(), **options)
+        self.observations, self.infos = self.env.reset(seed=0)
+
+    def collect(self, actions):
+        rows = []
+        for joint in actions:
+            before, alive = self.observations, self.infos["alive"]
+            self.observations, rewards, _, _, self.infos = self.env.step(joint)
+            rows.append((before, alive, joint, rewards, self.infos["final_obs"]))
+        return Rollout(*map(np.stack, zip(*rows, strict=True)))
 
     def mixed(self, rollout):
         self.env.update()
