@@ -162,12 +162,12 @@ def test_dqn_learns_where_its_experts_went_from_rewards_paid_anew():
         learning_rate=1e-2,
         learning_starts=64,
         train_freq=4,
-        gradient_steps=4,
+        gradient_steps=3,
         target_update_interval=64,
         exploration_fraction=0.5,
         **SMALL,
     )
-    team.learn(1600)
+    team.learn(1200)
     played = dm2.Demonstrations.record(dm2.vectorize(Line, 1), team.policy(deterministic=True), 1, seed=1)
     assert played.observations("a")[:, 0].tolist() == [0, -2, -4, -4, -4, -4]
     assert played.observations("b")[:, 0].tolist() == [0, 2, 4, 4, 4, 4]

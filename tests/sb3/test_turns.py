@@ -63,19 +63,23 @@ class Payments(BaseCallback):
         alive = np.zeros(observations.shape[:3], bool)
         alive[:, :, k] = buffer.live
         gail = self.team.matcher.rewards(observations, alive)[:, :, k]
-        self.kept.append((self.agent, buffer.rewards - buffer.env_rewards, 0.5 * gail))
+        self.kept.append((self.agent, buffer.rewards - buffer.env_rewards, 0.5 * gail, buffer.dead_value))
 
 
 def test_the_agent_is_paid_by_its_updated_discriminator_and_the_others_are_not_paid():
     # Terminations, so SB3 adds no bootstrap.
     team, kept = team_of(env=venv(truncates=False)), []
     team.learn(3 * ROLLOUT, {agent: Payments(team, agent, kept) for agent in team.agents})
-    paid_agents = [agent for agent, paid, _ in kept if np.abs(paid).max() > 1e-6]
+    paid_agents = [agent for agent, paid, *_ in kept if np.abs(paid).max() > 1e-6]
     assert [agent for agent, *_ in kept] == ["agent_0", "agent_1"] * 3
     assert paid_agents == ["agent_0", "agent_1", "agent_0"]
-    for _, paid, expected in kept:
+    for _, paid, expected, _ in kept:
         if paid.any():
             np.testing.assert_allclose(paid, expected, atol=1e-5)
+    # Agent 1 dies in its episodes. What being dead is worth comes from its own turn, the second rollout, alone.
+    values = [value for agent, *_, value in kept if agent == "agent_1"]
+    assert values[0] == 0.0 != values[1]
+    assert values[2] == values[1]
 
 
 def test_a_run_is_deterministic_and_resumes_bit_for_bit_in_the_middle_of_a_sweep(tmp_path):
