@@ -85,7 +85,7 @@ def test_experts_that_differ_in_actions_alone_are_imitated(mode):
     team = dm2.sb3.IndependentLearners(
         PPO, dm2.vectorize(Buttons, 8), matcher=matcher, coefficient=1.0, mode=mode, update_every=96, **FAST
     )
-    team.learn(96 * 10)
+    team.learn(96 * 7)
     pressed = np.array([[*team.predict({a: np.ones(1, np.float32) for a in ("left", "right")}).values()] for _ in range(50)])
     assert pressed.mean(0)[0] < 0.1
     assert pressed.mean(0)[1] > 0.9
@@ -100,8 +100,8 @@ def test_a_team_that_imitates_its_best_episodes_keeps_a_rare_success():
         spaces = venv.action_spaces
         matcher = dm2.DistributionMatcher(source, inputs="state-action", action_spaces=spaces, **DISCRIMINATORS)
         team = dm2.sb3.IndependentLearners(PPO, venv, matcher=matcher, coefficient=coefficient, **{**FAST, "seed": 1})
-        team.learn(96 * 20)
+        team.learn(96 * 16)
         return np.mean([episode["r"] for episode in team.models["left"].ep_info_buffer]) / 10
 
-    assert shares_of_success(0.0) < 0.2
-    assert shares_of_success(1.0) > 0.5
+    assert shares_of_success(0.0) < 0.1
+    assert shares_of_success(1.0) > 0.3
