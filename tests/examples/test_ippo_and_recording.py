@@ -66,7 +66,7 @@ def steps(folder):
 
 
 def test_c_is_the_papers_where_it_has_one_and_falls_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setattr(ippo_sb3, "train", lambda *anything: None)
+    monkeypatch.setattr(ippo_sb3, "train_and_evaluate", lambda *anything: None)
     for scenario, c, falls in (("5m_vs_6m", 0.3, False), ("3s_vs_4z", 0.05, False), ("3m", 0.3, True)):
         ippo_sb3.main(ippo_sb3.Args(env=f"smax:{scenario}", run=tmp_path / scenario))
         config = json.loads((tmp_path / scenario / "config.json").read_text())
@@ -137,7 +137,7 @@ def test_ippo_sb3_refuses_a_folder_with_other_options(tmp_path, tiny_demos, run)
 
 
 def test_a_run_whose_c_falls_over_its_steps_keeps_their_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(ippo_sb3, "train", lambda args, run, *rest: (run / "checkpoint.zip").touch())
+    monkeypatch.setattr(ippo_sb3, "train_and_evaluate", lambda args, run, *rest: (run / "checkpoint.zip").touch())
     for anneal in (True, False):
         args = {"env": "smax:3m", "coefficient": 0.3, "anneal": anneal, "run": tmp_path / str(anneal)}
         ippo_sb3.main(ippo_sb3.Args(steps=128, **args))
