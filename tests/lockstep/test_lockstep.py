@@ -347,7 +347,7 @@ def test_a_second_run_inside_a_run_is_refused():
         env.reset()
         lockstep.run({})
 
-    with pytest.raises(RuntimeError, match="one run at a time"):
+    with pytest.raises(RuntimeError, match="already running"):
         lockstep.run(loops_of(lockstep, body))
     assert not lockstep.running
 
