@@ -29,6 +29,7 @@ class StackedMLPs:
         self._sizes = sizes
         self._weights = torch.zeros(len(sizes), sum(i * o for i, o in self._shapes), device=device)
         self._gradients = torch.zeros_like(self._weights)
+        self._prepared: tuple[Tensor, ...] | None = None  # the weights as `logits` needs them, until they change
         self._work: dict[tuple[int, int], list[Tensor]] = {}
         self._rows = list(self._weights)  # one tensor per agent, so that Adam can skip inactive agents
         # 1 at an agent's own inputs, 0 at its padding, whose weights stay 0 regardless of the padding's values. [K, D, 1]
@@ -49,6 +50,7 @@ class StackedMLPs:
 
     def tensors(self) -> list[dict[str, Tensor]]:
         """W1 without the padding's rows, b1, W2, b2, w3, b3 of each agent."""
+        self._prepared = None  # the caller may write to them
         w1, *others = self._split(self._weights)
         names = ("w1", "b1", "w2", "b2", "w3", "b3")
         stacks = [(w1[k, :size], *(tensor[k] for tensor in others)) for k, size in enumerate(self._sizes)]
@@ -56,7 +58,9 @@ class StackedMLPs:
 
     def logits(self, observations: Tensor) -> Tensor:
         """See `Networks`."""
-        w1, b1, w2, b2, w3, b3 = _sigmoids(*self._split(self._weights))
+        if self._prepared is None:
+            self._prepared = _sigmoids(*self._split(self._weights))
+        w1, b1, w2, b2, w3, b3 = self._prepared
         s1 = torch.baddbmm(b1, observations, w1).sigmoid_()
         return torch.baddbmm(b3, torch.baddbmm(b2, s1, w2).sigmoid_(), w3).squeeze(2)
 
@@ -69,6 +73,7 @@ class StackedMLPs:
         Walks the minibatch in tiles that stay in the cache, because the temporaries of all rows do not.
         """
         agents, batch, _ = expert.shape
+        self._prepared = None  # the optimizer changes the weights next
         self._gradients.zero_()
         out = expert.new_empty(3, agents, batch)  # logits of the experts and of the policy, norms
         # As many agents as fill a tile when batches are small; a part of one agent's rows when they are large.

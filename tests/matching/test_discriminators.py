@@ -403,3 +403,21 @@ def test_a_norm_of_the_gradient_that_is_no_number_names_the_first_such_agent():
     for was, now in zip(before, discriminators.state_dict()["weights"], strict=True):
         assert all(torch.equal(was[name], now[name]) for name in was)
     discriminators.update(expert, policy, alpha, [True, False])  # the one that cannot is left out
+
+
+def test_logits_follow_every_change_of_the_weights():
+    discriminators = Discriminators((6, 3), seed=0)
+    rows = torch.randn(5, 2, 6, generator=torch.Generator().manual_seed(1))
+    rows[:, 1, 3:] = 0
+    seen = [discriminators.logits(rows)]
+    saved = discriminators.state_dict()
+    for step in range(2):
+        discriminators.update(*batch((6, 3), seed=step))
+        seen.append(discriminators.logits(rows))
+    networks = plain_copies(discriminators)
+    by_hand = torch.stack([network(rows[:, k, : network[0].in_features])[:, 0] for k, network in enumerate(networks)], 1)
+    torch.testing.assert_close(seen[2], by_hand, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[1], seen[2])
+    discriminators.load_state_dict(saved)
+    assert torch.equal(discriminators.logits(rows), seen[0])
