@@ -43,13 +43,15 @@ class Grid(ParallelEnv):
     def __init__(self, scale: float = 1.0, cells: int = 7, limit: int = 30) -> None:
         self.scale, self.cells, self.limit = scale, cells, limit
         self.rng = np.random.default_rng()
-        self.observation_spaces = {agent: spaces.Box(0, scale, (4,), np.float32) for agent in AGENTS}
-        self.action_spaces = {agent: spaces.Discrete(len(MOVES)) for agent in AGENTS}
+        self.observation_spaces: dict[str, spaces.Space] = {
+            agent: spaces.Box(0, scale, (4,), np.float32) for agent in AGENTS
+        }
+        self.action_spaces: dict[str, spaces.Space] = {agent: spaces.Discrete(len(MOVES)) for agent in AGENTS}
 
-    def observation_space(self, agent: str) -> spaces.Box:
+    def observation_space(self, agent: str) -> spaces.Space:
         return self.observation_spaces[agent]
 
-    def action_space(self, agent: str) -> spaces.Discrete:
+    def action_space(self, agent: str) -> spaces.Space:
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
