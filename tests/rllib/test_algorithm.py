@@ -197,7 +197,7 @@ def test_it_learns_from_experts_alone_whichever_way_they_go(ray_session, mirrore
     left = 4 if mirrored else -4  # of 6 steps at most
     went = {}
     try:
-        for _ in range(40):  # mostly four; more where an agent sets out the wrong way
+        for _ in range(40):  # mostly four to twelve; more where an agent sets out the wrong way
             made.train()
             went = places(dm2.rllib.TeamPolicy(made).predict)
             if went["left"] / left >= 1 and went["right"] / -left >= 1:
