@@ -41,7 +41,7 @@ def train(
     env_coefficient: float = 1.0,
     steps: int,
     seed: int,
-    num_envs: int = 8,
+    num_envs: int = 16,
     num_steps: int = 32,
 ) -> _learners.Policy:
     # One row for each sub-environment and agent, with the agent's number after its observation.
@@ -51,7 +51,7 @@ def train(
         env,
         n_steps=num_steps,
         batch_size=num_envs * num_steps * len(env.agents) // 4,
-        n_epochs=4,
+        n_epochs=8,
         learning_rate=2.5e-3,
         gamma=0.95,
         ent_coef=0.01,
