@@ -90,6 +90,20 @@ def checked(coefficient: Coefficient, agents: Sequence[str]) -> Coefficient:
     return checked_numbers("coefficient", coefficient, agents)
 
 
+def checked_fixed(coefficient: Any, agents: Sequence[str], where: str) -> Numbers:
+    """A coefficient that does not change by itself, for integrations that cannot tell a schedule what happens.
+
+    Raises:
+        ValueError: A schedule, or not a number between 0 and 1e18 for each agent.
+    """
+    if isinstance(coefficient, Schedule):
+        raise ValueError(
+            f"{where} takes no schedule, got {type(coefficient).__name__}: pass a number, and assign another one to "
+            ".coefficient between rollouts"
+        )
+    return checked_numbers("coefficient", coefficient, agents)
+
+
 def checked_numbers(name: str, numbers: Numbers, agents: Sequence[str] | None = None) -> Numbers:
     """A float, or a dict of floats, one for each agent.
 

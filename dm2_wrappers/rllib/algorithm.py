@@ -90,7 +90,7 @@ class DistributionMatchingMixin:
 
     @coefficient.setter
     def coefficient(self, coefficient: coefficients.Coefficient) -> None:
-        self._coefficient = coefficients.checked(coefficient, self.matcher.agents)
+        self._coefficient = coefficients.checked_fixed(coefficient, self.matcher.agents, "dm2.rllib")
 
     def _match_and_update(self, *args: Any, episodes: Any = None, **kwargs: Any) -> Any:
         """Lines 8 to 12: in place of the learner group's ``update``."""

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, DistributionMatcher
-from dm2_wrappers.matching.coefficient import as_array, checked
+from dm2_wrappers.matching.coefficient import as_array, checked_fixed
 
 
 class DistributionMatching:
@@ -79,7 +79,7 @@ class DistributionMatching:
                 f"expected a DistributionMatcher, got {matcher!r}; make one: DistributionMatcher(demonstrations)"
             )
         self.matcher = matcher
-        self.coefficient = checked(coefficient, matcher.agents)
+        self.coefficient: Coefficient = checked_fixed(coefficient, matcher.agents, "dm2.torchrl")
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
         self.group_map = {group: list(agents) for group, agents in group_map.items()}
         agents = [agent for members in self.group_map.values() for agent in members]

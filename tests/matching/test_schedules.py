@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dm2_wrappers as dm2
-from dm2_wrappers.matching.coefficient import as_array, checked
+from dm2_wrappers.matching.coefficient import as_array, checked, checked_fixed
 from dm2_wrappers.matching.mixing import Mixing
 from dm2_wrappers.matching.schedules import BUILT_IN, Constant, LinearFall, Progress, ReturnGap, Schedule, VarianceShare
 
@@ -193,3 +193,9 @@ def test_a_state_of_another_schedule_is_refused():
         told_three.load_state_dict({**saved, "live_steps": [1]})
     assert Mixing(0.3, MATCHER).state_dict() is None
     Mixing(0.3, MATCHER).load_state_dict(saved)  # a number stays as it is
+
+
+def test_integrations_without_schedules_refuse_them():
+    with pytest.raises(ValueError, match=r"dm2.rllib takes no schedule, got LinearFall: pass a number"):
+        checked_fixed(LinearFall(0.3, steps=10), ["a"], "dm2.rllib")
+    assert checked_fixed({"a": 1}, ["a"], "dm2.rllib") == {"a": 1.0}
