@@ -71,7 +71,7 @@ def train(
     env_coefficient: float = 1.0,
     steps: int,
     seed: int,
-    num_envs: int = 8,
+    num_envs: int = 16,
     num_steps: int = 32,
     learning_rate: float = 2.5e-3,
     epochs: int = 4,

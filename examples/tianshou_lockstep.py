@@ -129,7 +129,7 @@ def train(
     env_coefficient: float = 1.0,
     steps: int,
     seed: int,
-    num_envs: int = 8,
+    num_envs: int = 16,
     num_steps: int = 32,
 ) -> _learners.Policy:
     venv = dm2.vectorize(make_env, num_envs)

@@ -122,8 +122,8 @@ def imported(nodes):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("dm2_wrappers", ("smax", "sb3", "rllib", "smac", "theory")),
-        ("examples", ("smax", "sb3", "rllib", "torchrl", "examples")),
+        ("dm2_wrappers", ("smax", "sb3", "rllib", "smac", "torchrl", "theory")),
+        ("examples", ("smax", "sb3", "supersuit", "rllib", "torchrl", "skrl", "tianshou", "examples")),
         ("experiments", ("smax", "sb3", "torchrl", "examples", "theory", "ray", "experiments")),
     ],
 )
@@ -131,8 +131,8 @@ def test_every_import_is_declared(folder, extras):
     declared = set(requirements(*extras))
     own = {"dm2_wrappers", "experiments", *(path.stem for path in (ROOT / "examples").glob("*.py"))}
     for path in (ROOT / folder).rglob("*.py"):
-        # SMAC itself is in requirements-smac.txt.
-        for module in {*imported(ast.walk(ast.parse(path.read_text())))} - own - {"smac"}:
+        # SMAC itself is in requirements-smac.txt, and BenchMARL in constraints-benchmarl.txt.
+        for module in {*imported(ast.walk(ast.parse(path.read_text())))} - own - {"smac", "benchmarl"}:
             assert distributions_of(module) & declared, f"{path} imports {module}, which pyproject.toml does not name"
 
 
@@ -165,8 +165,8 @@ def test_an_index_would_take_the_metadata():
 def test_the_extra_all_is_complete():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    # smac needs an environment of its own, Ray is large, and dev and docs are for those who work on this library.
-    assert Requirement(everything).extras == set(extras) - {"all", "smac", "ray", "dev", "docs"}
+    # smac and tianshou need environments of their own, Ray is large, and dev and docs are for those who work on this library.
+    assert Requirement(everything).extras == set(extras) - {"all", "smac", "tianshou", "ray", "dev", "docs"}
 
 
 def test_lowest_versions_are_those_that_are_declared():
@@ -181,9 +181,14 @@ def test_lowest_versions_are_those_that_are_declared():
 
 
 def test_constraints_meet_what_is_declared():
-    pins = re.findall(r"^(\S+)==(\S+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    extras = set(PROJECT["optional-dependencies"]) - {"smac", "ray", "tianshou"}
+    check_pins("constraints.txt", extras)
+    check_pins("constraints-tianshou.txt", {"sb3", "tianshou", "examples"})
+
+
+def check_pins(file, extras):
+    pins = re.findall(r"^(\S+)==(\S+)$", (ROOT / file).read_text(), flags=re.MULTILINE)
     pinned = {canonicalize_name(name): version for name, version in pins}
-    extras = set(PROJECT["optional-dependencies"]) - {"smac", "ray"}
     for name, requirement in requirements(*extras).items():
         if name != "dm2-wrappers":
             assert requirement.specifier.contains(pinned[name]), name
