@@ -163,7 +163,7 @@ def test_an_index_would_take_the_metadata():
 def test_the_extra_all_is_complete():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    # smac and tianshou need environments of their own, Ray is large, and dev and docs are for those who work on this library.
+    # smac and tianshou need environments of their own, Ray is large, and dev and docs are for work on this library.
     assert Requirement(everything).extras == set(extras) - {"all", "smac", "tianshou", "ray", "dev", "docs"}
 
 
