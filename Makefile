@@ -41,9 +41,10 @@ $(INSTALLED): pyproject.toml constraints.txt dm2_wrappers/__init__.py
 demo: install  ## train with and without DM2 on 5m_vs_6m: progress bars, a table and a learning curve
 	@$(RUN) examples/demo.py
 
-# By file, so that the tests of a file share the environments they compile.
+# By file, so that the tests of a file share the environments they compile. They compile many and take few steps in each,
+# so JAX spends little time on optimizing them.
 test: install  ## run the tests
-	@OMP_NUM_THREADS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
+	@OMP_NUM_THREADS=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -q -n $(JOBS) --dist loadfile
 
 test-python:  ## run the core tests on another Python, in an environment of its own: make test-python PYTHON=python3.12
 	@$(PYTHON) -m venv $(OTHER)

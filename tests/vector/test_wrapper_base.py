@@ -185,7 +185,7 @@ def test_a_subclass_may_replace_the_observation_spaces():
 
 
 def test_what_a_wrapper_does_not_have():
-    with pytest.raises(TypeError, match=r"Counting wraps a MultiAgentVectorEnv, such as vectorize\(.*got StateEnv"):
+    with pytest.raises(TypeError, match=r"Counting wraps a MultiAgentVectorEnv, for example vectorize\(.*got StateEnv"):
         Counting(StateEnv())
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = Counting(tiny()).no_such_thing
