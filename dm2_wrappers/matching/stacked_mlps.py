@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from dm2_wrappers.matching.networks import TINY
 
-# Rows per side in a tile: its temporaries then take about 1.5 MB.
-_TILE = 256
+# Rows per side in a tile: bounds the memory of its temporaries. Smaller tiles were not faster.
+_TILE = 2048
 
 
 class StackedMLPs:
@@ -70,13 +70,12 @@ class StackedMLPs:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Networks`.
 
-        Walks the minibatch in tiles that stay in the cache, because the temporaries of all rows do not.
+        Walks the minibatch in tiles: as many agents as fit into one, or a part of one agent's rows.
         """
         agents, batch, _ = expert.shape
         self._prepared = None  # the optimizer changes the weights next
         self._gradients.zero_()
         out = expert.new_empty(3, agents, batch)  # logits of the experts and of the policy, norms
-        # As many agents as fill a tile when batches are small; a part of one agent's rows when they are large.
         for some in torch.arange(agents).split(max(1, _TILE // batch)):
             block = slice(int(some[0]), int(some[-1]) + 1)
             tile = _Tile(self._split(self._weights[block]), self._split(self._gradients[block]), batch, gradient_penalty)

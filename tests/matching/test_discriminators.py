@@ -57,7 +57,7 @@ def plain_copies(discriminators, hidden=(64, 64)):
     return copies
 
 
-@pytest.mark.parametrize("rows", [1, 16, 100, 600])  # the last two: not all agents, or not all rows, in one tile
+@pytest.mark.parametrize("rows", [1, 16, 1000, 2500])  # the last two: not all agents, or not all rows, in one tile
 @pytest.mark.parametrize("hidden", [(64, 64), (5, 9), (9, 5)])
 def test_gradients_are_autograds(hidden, rows):
     sizes = (7, 4, 7)
