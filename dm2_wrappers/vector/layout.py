@@ -162,12 +162,12 @@ class Layout:
             return
         if set(self.agents) == set(other.agents) and self.agents != other.agents:
             raise ValueError(
-                f"make_env() must make identical environments, but the agents of sub-environment {index} are "
+                f"make_env() must make identical copies, but the agents of sub-environment {index} are "
                 f"{list(other.agents)} and those of sub-environment 0 are {list(self.agents)}; build possible_agents from a "
                 "list or a sorted set, because each process orders sets differently"
             )
         raise ValueError(
-            f"make_env() must make identical environments, but sub-environment {index} differs from sub-environment 0: "
+            f"make_env() must make identical copies, but sub-environment {index} differs from sub-environment 0: "
             f"{self._difference(other)}"
         )
 

@@ -30,7 +30,7 @@ HEAVY = ("torch", "gymnasium", "pettingzoo", "stable_baselines3", "sb3_contrib",
 ALSO = {
     "dm2_wrappers/matching": ["tests/test_wrapper.py"],
     "dm2_wrappers/vector": ["tests/test_wrapper.py", "tests/demonstrations/test_recording.py", "tests/test_evaluation.py"],
-    "dm2_wrappers/lockstep": ["tests/sb3/test_vec_env.py", "tests/sb3/test_buffers.py"],
+    "dm2_wrappers/lockstep": [f"tests/sb3/test_{name}.py" for name in ("vec_env", "buffers", "learners", "callbacks")],
     "dm2_wrappers/wrapper.py": ["tests/test_wrapper.py", "tests/vector/test_presence.py"],
     "dm2_wrappers/demonstrations": ["tests/test_episodes.py"],
 }

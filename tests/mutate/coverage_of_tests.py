@@ -9,7 +9,12 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-CONFIGURATION = "[run]\nsource = dm2_wrappers\ndynamic_context = test_function\ndata_file = {data}\n"
+CONFIGURATION = """[run]
+source = dm2_wrappers
+concurrency = greenlet,thread
+dynamic_context = test_function
+data_file = {data}
+"""
 
 
 class Durations:
