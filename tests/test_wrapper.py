@@ -466,3 +466,78 @@ def test_infos_have_the_same_keys_at_reset_and_after_each_step(masks):
     at_reset = set(venv.reset(seed=0)[1])
     after = [set(venv.step(np.zeros((2, 2), int))[4]) for _ in range(6)]
     assert all(keys == after[0] >= at_reset for keys in after)
+
+
+def test_a_reward_that_is_not_finite_names_agent_and_sub_environment():
+    class Sick(dm2.MultiAgentVectorWrapper):
+        def step(self, actions):
+            observations, rewards, *rest = super().step(actions)
+            rewards = rewards.copy()
+            rewards[1, 0], rewards[2, 1] = np.nan, np.inf
+            return observations, rewards, *rest
+
+    env = dm2.DM2VectorEnv(Sick(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 3)), matcher(), coefficient=1.0)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"agent 'agent_0' in sub-environment 1 got nan"):
+        env.step(np.zeros((3, 2), np.int64))
+
+
+@pytest.mark.parametrize("options", [{"start": 2}, {"continuous": True, "actions": (2, 1)}])
+def test_parallel_and_vector_pay_equally_for_actions(options):
+    demos = demonstrations(**options)
+    single = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS, **options), matcher(demos, inputs="state-action"), coefficient=1.0)
+    batched = dm2.vectorize(lambda: TinyEnv(**OPTIONS, **options), 1)
+    batched = dm2.DM2VectorEnv(batched, matcher(demos, inputs="state-action"), coefficient=1.0)
+    single.reset(seed=3)
+    batched.reset(seed=3)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        if "start" in options:
+            joint = rng.integers(3, size=(1, 2))
+            actions = {agent: 2 + int(joint[0, k]) for k, agent in enumerate(single.agents)}
+        else:
+            joint = rng.uniform(-1, 1, (1, 2, 2)).astype(np.float32)
+            actions = {"agent_0": joint[0, 0].copy(), "agent_1": joint[0, 1, :1].copy()}
+            joint[0, 1, 1] = 0  # padding
+        infos, arrays = single.step(actions)[4], batched.step(joint)[4]
+        paid = [infos[agent]["gail_reward"] for agent in single.possible_agents]
+        np.testing.assert_allclose(arrays["gail_reward"][0], paid, rtol=1e-5)
+        assert abs(paid[0]) > 1e-4
+    assert single.update() == pytest.approx(batched.update(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "vector"])
+def test_a_reset_starts_the_clock_of_absorbing_ends_and_the_schedules_returns_anew(kind):
+    options = {"ends": "absorbing", "max_steps": 9, "gamma": 0.9}
+    own = matcher(demonstrations(), **options)
+    told = []
+
+    class Listening(dm2.schedules.Constant):
+        def update(self, progress):
+            told.append(progress.returns.tolist())
+
+    def tiny():
+        return TinyEnv(**OPTIONS)
+
+    schedule = Listening(0.5)
+    if kind == "parallel":
+        env = dm2.DM2ParallelEnv(tiny(), own, coefficient=schedule)
+    else:
+        env = dm2.DM2VectorEnv(dm2.vectorize(tiny, 1), own, coefficient=schedule)
+
+    def step():
+        if kind == "vector":
+            return env.step(np.ones((1, 2), np.int64))[4]["gail_reward"][0]
+        infos = env.step(dict.fromkeys(env.agents, 1))[4]
+        return np.array([infos[agent]["gail_reward"] for agent in env.possible_agents])
+
+    env.reset(seed=1)
+    for _ in range(2):  # an unfinished episode
+        step()
+    env.reset(seed=1)
+    paid = [step() for _ in range(5)]
+    env.reset(seed=1)
+    again = [step() for _ in range(5)]
+    np.testing.assert_allclose(paid, again, rtol=1e-6)
+    env.update()
+    assert told == [[10.0, 10.0]]  # two agents, one reward point each, five steps: the mean over the agents
