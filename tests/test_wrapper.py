@@ -506,38 +506,49 @@ def test_parallel_and_vector_pay_equally_for_actions(options):
     assert single.update() == pytest.approx(batched.update(), rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["parallel", "vector"])
-def test_a_reset_starts_the_clock_of_absorbing_ends_and_the_schedules_returns_anew(kind):
-    options = {"ends": "absorbing", "max_steps": 9, "gamma": 0.9}
-    own = matcher(demonstrations(), **options)
-    told = []
+@pytest.mark.parametrize("truncates", [False, True])
+def test_a_reset_starts_the_clock_of_absorbing_ends_and_the_schedules_returns_anew(truncates):
+    demos, told = demonstrations(), []
 
     class Listening(dm2.schedules.Constant):
         def update(self, progress):
             told.append(progress.returns.tolist())
 
     def tiny():
-        return TinyEnv(**OPTIONS)
+        return TinyEnv(**OPTIONS, truncates=truncates)
 
-    schedule = Listening(0.5)
-    if kind == "parallel":
-        env = dm2.DM2ParallelEnv(tiny(), own, coefficient=schedule)
-    else:
-        env = dm2.DM2VectorEnv(dm2.vectorize(tiny, 1), own, coefficient=schedule)
+    def absorbing():
+        return matcher(demos, ends="absorbing", max_steps=9, gamma=0.9)
 
-    def step():
-        if kind == "vector":
+    single = dm2.DM2ParallelEnv(tiny(), absorbing(), coefficient=Listening(0.5))
+    batched = dm2.DM2VectorEnv(dm2.vectorize(tiny, 1), absorbing(), coefficient=Listening(0.5))
+
+    def step(env):
+        if env is batched:
             return env.step(np.ones((1, 2), np.int64))[4]["gail_reward"][0]
         infos = env.step(dict.fromkeys(env.agents, 1))[4]
         return np.array([infos[agent]["gail_reward"] for agent in env.possible_agents])
 
-    env.reset(seed=1)
-    for _ in range(2):  # an unfinished episode
-        step()
-    env.reset(seed=1)
-    paid = [step() for _ in range(5)]
-    env.reset(seed=1)
-    again = [step() for _ in range(5)]
-    np.testing.assert_allclose(paid, again, rtol=1e-6)
-    env.update()
-    assert told == [[10.0, 10.0]]  # two agents, one reward point each, five steps: the mean over the agents
+    def episode(env, steps):
+        env.reset(seed=1)
+        return [step(env) for _ in range(steps)]
+
+    paid = []
+    for env in (single, batched):
+        episode(env, 2)  # unfinished
+        paid += [episode(env, 5), episode(env, 5)]
+        env.update()
+    for each in paid[1:]:
+        np.testing.assert_allclose(each, paid[0], rtol=1e-5)
+    live = absorbing().rewards(before_the_last_step(["agent_0"], tiny))["agent_0"]
+    assert (paid[0][4][0] == pytest.approx(live, rel=1e-5)) == truncates  # a time limit is no absorbing end
+    assert told == [[10.0, 10.0]] * 2  # ten points for each agent: the mean over the agents
+
+
+def before_the_last_step(names, make):
+    """What these agents saw before the last step of the episode with seed 1, in which all acted with 1."""
+    env = make()
+    observations, _ = env.reset(seed=1)
+    for _ in range(4):
+        observations = env.step(dict.fromkeys(env.agents, 1))[0]
+    return {name: observations[name] for name in names}
