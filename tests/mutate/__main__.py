@@ -96,6 +96,13 @@ def start(tree: Path, tests: list[str]) -> int:
         os._exit(code)
 
 
+def tests_of(lines: dict[str, list[str]], number: int) -> list[str]:
+    """The tests that run a line; for one that runs only when it is imported, those that run any line of its file."""
+    if str(number) not in lines:
+        return []
+    return lines[str(number)] or sorted({test for tests in lines.values() for test in tests})
+
+
 def chosen(tests: list[str], seconds: dict[str, float], most: float) -> list[str]:
     """The fastest of these tests that fit into so many seconds together."""
     found, total = [], 0.0
@@ -147,7 +154,7 @@ def main() -> None:
             while waiting and trees:
                 change, tree = waiting.pop(), trees.pop()
                 (tree / change.path).write_text(change.apply((ROOT / change.path).read_text()))
-                covering = chosen(lines.get(change.path, {}).get(str(change.line), []), seconds, args.seconds)
+                covering = chosen(tests_of(lines.get(change.path, {}), change.line), seconds, args.seconds)
                 limit = 30 + 8 * sum(seconds.get(test, 0.0) for test in covering)
                 pid = start(tree, covering) if covering else None
                 running.append(Trial(change, tree, covering, pid, time.monotonic() + limit))

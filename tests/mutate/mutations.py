@@ -81,10 +81,13 @@ class Mutation:
 
 def mutations(root: Path, path: Path) -> Iterator[Mutation]:
     """All changes to a file but those in annotations, error messages, imports and module constants such as ``__all__``."""
-    tree, excluded = get_ast_from_path(path), _excluded(path.read_text())
+    text = path.read_text()
+    tree, excluded, source = get_ast_from_path(path), _excluded(text), text.splitlines()
     for name in ["DeleteStatement", *OPERATORS]:
         places = (at for node in ast_nodes(tree) for at in _operator(name).mutation_positions(node))
         for occurrence, (start, _) in enumerate(places):
+            if source[start[0] - 1][start[1] :].startswith("*,"):  # not a product: keyword-only arguments follow
+                continue
             if not any(first <= tuple(start) <= last for first, last in excluded):
                 yield Mutation(str(path.relative_to(root)), name, occurrence, start[0])
 
