@@ -84,6 +84,9 @@ def changed(name, index, value, dtype=None):
         (changed("alive", (0, 0), 2, int), "alive .* bool, but int64 values such as 2"),
         (changed("offsets", (0, 1), 1.5, float), "offsets .* int64, but float64 values such as 1.5"),
         ({"offsets": [[0, 2, 5, 9], [0, 3, 5, 9]]}, "same offsets for all agents.*'shuffled' or 'mixed'"),
+        ({"offsets": [[0, 2, 2, 9]] * 2}, "offsets must rise"),  # an episode without steps
+        ({"offsets": [[1, 2, 5, 9]] * 2}, "offsets must rise"),
+        ({"offsets": [[0, 2, 5, 10]] * 2}, "offsets must rise"),
         ({"offsets": [[0, 2**62, -(2**62), 9]] * 2}, "offsets must rise"),
         ({"offsets": [0, 9]}, r"offsets must be \[agents, episodes \+ 1\]"),
         ({"agents": (0, 1)}, r"names, each a string, got \[0, 1\]; convert ids with str\(id\)"),
