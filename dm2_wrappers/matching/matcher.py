@@ -467,6 +467,18 @@ class DistributionMatcher(OneProcess, Matcher):
         """Raise ``ValueError`` if `record` needs actions or what followed, and a caller has none."""
         self._reader.check_given(actions, after)
 
+    def check_needs_observations_only(self, where: str) -> None:
+        """Check that observations are enough for this matcher, for integrations that can give it nothing else.
+
+        Raises:
+            ValueError: It needs actions, what followed each step, or whole episodes.
+        """
+        if self.needs_actions or self.needs_after or self.self_imitation is not None:
+            raise ValueError(
+                f"{where} gives the discriminators observations only: make the matcher from demonstrations, with "
+                'inputs="state" and ends="live"'
+            )
+
     def use_time_limit_of(self, env: Any) -> None:
         """With ``ends="absorbing"`` and no ``max_steps``, take over the environment's.
 

@@ -136,7 +136,7 @@ def _checked_matcher(make_matcher: Any, spaces: dict[str, Any]) -> DistributionM
 
     Raises:
         TypeError: ``make_matcher`` returns something else.
-        ValueError: It is for other agents, or for observations of another size.
+        ValueError: It is for other agents or observations of another size, or needs more than observations.
     """
     matcher = make_matcher()
     if not isinstance(matcher, DistributionMatcher):
@@ -144,6 +144,7 @@ def _checked_matcher(make_matcher: Any, spaces: dict[str, Any]) -> DistributionM
             f"make_matcher must return a DistributionMatcher, got {type(matcher).__name__}; pass a function such as "
             "lambda: DistributionMatcher(demos)"
         )
+    matcher.check_needs_observations_only("dm2.rllib")
     if set(matcher.agents) != set(spaces):
         raise ValueError(
             f"the demonstrations have the agents {list(matcher.agents)}, but the environment has {list(spaces)}; use "

@@ -57,7 +57,7 @@ class DistributionMatching:
 
     Raises:
         TypeError: ``matcher`` is not a `DistributionMatcher`.
-        ValueError: An option out of range, or other agents than the matcher's.
+        ValueError: An option out of range, other agents than the matcher's, or a matcher that needs more than observations.
 
     Example:
         >>> matching = dm2.torchrl.DistributionMatching(matcher, coefficient=0.3, group_map=env.group_map)
@@ -78,6 +78,7 @@ class DistributionMatching:
             raise TypeError(
                 f"expected a DistributionMatcher, got {matcher!r}; make one: DistributionMatcher(demonstrations)"
             )
+        matcher.check_needs_observations_only("dm2.torchrl")
         self.matcher = matcher
         self.coefficient: Coefficient = checked_fixed(coefficient, matcher.agents, "dm2.torchrl")
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+import dm2_wrappers as dm2
 from dm2_wrappers.matching.matcher import DistributionMatcher
+from tests.helpers.sb3_teams import demonstrations
+from tests.helpers.tiny_envs import TinyEnv
 from tests.helpers.tiny_matchers import AGENTS, Experts, make, rollout, same
 
 
@@ -144,3 +147,13 @@ def test_raw_states_have_no_scale():
     assert "standardization" not in make().state_dict()["discriminators"]
     with pytest.raises(ValueError, match="standardize must be True or False"):
         make(standardize=1)
+
+
+def test_what_standardization_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match=r"standardize=True needs experts' demonstrations.*ends=\"absorbing\""):
+        DistributionMatcher(demonstrations(), standardize=True, ends="absorbing", max_steps=99)
+    alone = dm2.SelfImitation(env=TinyEnv())
+    with pytest.raises(ValueError, match=r"leave standardize out with SelfImitation alone"):
+        DistributionMatcher(alone, standardize=True)
+    both = dm2.SelfImitation(demonstrations())
+    assert DistributionMatcher(both, standardize=True).discriminators.standardization is not None

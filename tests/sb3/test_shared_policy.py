@@ -129,6 +129,46 @@ def test_a_rollout_is_paid_by_discriminators_that_have_learned_from_it(coefficie
     assert logged["dm2/trained"] == 1.0
 
 
+def test_a_schedule_is_told_of_each_rollout_and_sets_its_c():
+    class Rising(dm2.schedules.Constant):
+        heard: list = []
+
+        def coefficient(self):
+            return 0.5 * len(self.heard)
+
+        def update(self, progress):
+            self.heard.append((progress.steps, progress.live_steps.tolist(), progress.returns.tolist()))
+
+    schedule, own = Rising(0.0), matcher()
+    env = shared(lifetimes=None, limit=3, truncates=False)
+    callback = SharedPolicyDM2(own, coefficient=schedule)
+    buffer, _ = trained_buffer(env, callback, steps=2)
+    assert [steps for steps, _, _ in schedule.heard] == [12, 24]
+    assert [live for _, live, _ in schedule.heard] == [[12, 12], [12, 12]]
+    assert [len(returns) for _, _, returns in schedule.heard] == [4, 4]  # two sub-environments, two episodes each
+    gail = callback._rollout.gail_rewards().reshape(6, 4)
+    np.testing.assert_allclose(buffer.rewards, buffer.env_rewards + 1.0 * gail, rtol=1e-5)  # c after its second update
+
+
+def test_absorbing_ends_know_the_time_in_the_episode():
+    env = shared(lifetimes=None, limit=3, truncates=False)
+    own = matcher(ends="absorbing", max_steps=9, beyond_limit=False)
+    callback = SharedPolicyDM2(own, coefficient=1.0)
+    buffer, _ = trained_buffer(env, callback)
+    live = own.rewards(_joint(buffer), np.ones((6, 2, 2), bool)).reshape(6, 4)
+    more = buffer.rewards - buffer.env_rewards - live
+    row = own._pay.of(own._absorbing_row).detach().numpy()
+    worth = np.tile(row * sum(0.99**i for i in range(1, 7)), 2)  # six steps remain after the third of nine
+    np.testing.assert_allclose(more[[0, 1, 3, 4]], 0, atol=1e-5)
+    np.testing.assert_allclose(more[[2, 5]], [worth, worth], rtol=1e-4, atol=1e-5)
+    assert np.abs(worth).min() > 1e-3
+
+
+def _joint(buffer):
+    """The agents' observations [T, N, K, D] in a rollout buffer, without their numbers."""
+    return buffer.observations[..., :4].reshape(6, 2, 2, 4).astype(np.float32)
+
+
 def test_discriminators_do_not_see_the_agents_number_and_each_rollout_once():
     env, dm2_matcher = shared(), matcher()
     recorded = []

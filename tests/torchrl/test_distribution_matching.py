@@ -159,6 +159,11 @@ def test_mistakes_are_one_sentence():
         DistributionMatching("demos.npz", coefficient=1.0, group_map=GROUPS)
     with pytest.raises(ValueError, match=r"group_map has the agents \['a', 'c'\]"):
         DistributionMatching(matcher, coefficient=1.0, group_map={"all": ["a", "c"]})
+    with pytest.raises(ValueError, match=r"dm2.torchrl takes no schedule, got LinearFall"):
+        DistributionMatching(matcher, coefficient=dm2.schedules.LinearFall(1.0, steps=9), group_map=GROUPS)
+    needy = tiny_matchers.make(ends="absorbing", max_steps=9)
+    with pytest.raises(ValueError, match=r"dm2.torchrl gives the discriminators observations only: make the matcher"):
+        DistributionMatching(needy, coefficient=1.0, group_map=GROUPS)
     matching = DistributionMatching(matcher, coefficient=1.0, group_map=GROUPS)
     observations, alive = tiny_matchers.rollout(T, N)
     batch = batch_of(observations, alive)
