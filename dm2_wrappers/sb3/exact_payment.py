@@ -30,7 +30,6 @@ class ExactPayment:
         self.mixing = Mixing(coefficient, rollout.matcher)
         self._rollout, self._matcher, self._env_coefficient = rollout, rollout.matcher, env_coefficient
         self._steps: list[tuple[NDArray[np.float32], NDArray[np.bool_]]] = []  # r_env and who was alive, [N, K] each
-        self._paid: NDArray[np.float32] | None = None  # r_gail of the rollout that the schedule was told of
 
     def set_coefficient(self, coefficient: Coefficient | None) -> None:
         """Use another c from the next payment on."""
@@ -62,8 +61,7 @@ class ExactPayment:
     def gail_rewards(self) -> NDArray[np.float32]:
         """r_gail of the complete rollout, [T, N, K] (lines 8 to 10). Then `mixing` has the c to pay it with."""
         gail_rewards = self._rollout.gail_rewards()
-        if self._steps and gail_rewards is not self._paid:
-            self._paid = gail_rewards
+        if self._steps:  # the schedule has not been told of this rollout
             env_rewards, alive = map(np.stack, zip(*self._steps, strict=True))
             self._steps.clear()
             # A schedule that was given in mid-rollout knows only the rollout's later steps.

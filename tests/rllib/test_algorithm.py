@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -269,6 +270,12 @@ def test_what_is_missing_or_does_not_fit_is_one_sentence(ray_session):
         base().environment(LineEnv).distribution_matching(lambda: None, coefficient=1.0).build_algo()
     with pytest.raises(ValueError, match=r"the demonstrations have the agents \['left', 'right'\], but the environment has"):
         config(demos=experts()).build_algo()
+    needy = functools.partial(dm2.DistributionMatcher, experts(), ends="absorbing", max_steps=9)
+    with pytest.raises(ValueError, match=r"dm2\.rllib gives the discriminators observations only"):
+        base().environment(LineEnv).distribution_matching(needy, coefficient=1.0).build_algo()
+    schedule = dm2.schedules.LinearFall(1.0, steps=9)
+    with pytest.raises(ValueError, match="coefficient must be a finite number of at least 0"):
+        base().environment(LineEnv).distribution_matching(lambda: None, coefficient=schedule)
     with pytest.raises(ValueError, match="have 3 features of agent 'agent_0', but its observation has 5"):
         config(sizes=(5, 2)).build_algo()
     with pytest.raises(ValueError, match="the environment must be multi-agent, got"):

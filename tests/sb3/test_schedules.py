@@ -79,6 +79,22 @@ def test_a_schedule_is_told_once_per_update_and_its_c_is_paid(mode):
     assert learners.current_coefficient == pytest.approx({"agent_0": 2 / 3, "agent_1": 0.25})
 
 
+@pytest.mark.parametrize("mode", ["exact", "online"])
+def test_returns_of_episodes_that_a_reset_cut_short_are_not_told(mode):
+    schedule = Third()
+    env = venv(random_limit=False, lifetimes=None, wins=False)
+    options = {} if mode == "exact" else {"update_every": 18}
+    learners = team(schedule, mode, env=env, **options)
+    for _ in range(3):
+        learners.learn(ROLLOUT, reset_num_timesteps=False)  # 6 of the 7 steps of an episode
+        learners.restart_episodes()
+    assert [len(progress.returns) for progress in schedule.told] == [0, 0, 0]
+    learners.learn(2 * ROLLOUT, reset_num_timesteps=False)  # one whole episode in each sub-environment
+    told = np.concatenate([progress.returns for progress in schedule.told])
+    assert len(told) == 3
+    assert told.max() <= 7 * 4  # seven steps, two agents, actions of at most 2; with 18 steps before it could be more
+
+
 def test_an_exact_rollout_is_paid_with_the_c_after_its_own_update():
     schedule = Third()
     learners = team(schedule)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 
 import dm2_wrappers as dm2
@@ -162,6 +163,45 @@ def test_absorbing_ends_know_the_time_in_the_episode():
     np.testing.assert_allclose(more[[0, 1, 3, 4]], 0, atol=1e-5)
     np.testing.assert_allclose(more[[2, 5]], [worth, worth], rtol=1e-4, atol=1e-5)
     assert np.abs(worth).min() > 1e-3
+
+
+def test_a_reset_starts_the_time_in_the_episode_anew():
+    env = shared(lifetimes=None, limit=5)
+    for _ in range(2):  # the first episode is cut short
+        env.reset()
+        times = []
+        for _ in range(3):
+            env.step(np.zeros(4, int))
+            times.append(env.last_joint_step.time.tolist())
+        assert times == [[0, 0], [1, 1], [2, 2]]
+
+
+def test_absorbing_ends_take_the_environments_time_limit():
+    class Limited(TinyEnv):
+        max_steps = 9
+
+    demos = demonstrations(lifetimes=None)
+    limited = dm2.vectorize(lambda: Limited(sizes=(4, 3)), 2)
+    own = dm2.DistributionMatcher(demos, ends="absorbing", updates=2, batch_size=8, seed=0)
+    trained_buffer(SharedPolicyVecEnv(limited), SharedPolicyDM2(own, coefficient=1.0))
+    assert own.options["max_steps"] == 9
+    own = dm2.DistributionMatcher(demos, ends="absorbing", seed=0)
+    with pytest.raises(ValueError, match="needs the time limit of an episode in steps"):
+        trained_buffer(shared(lifetimes=None), SharedPolicyDM2(own, coefficient=1.0))
+
+
+def test_a_rollout_that_a_callback_stopped_is_discarded():
+    class Stop(BaseCallback):
+        def _on_step(self):
+            return self.num_timesteps < 3 * 4
+
+    own, env = matcher(), shared(lifetimes=None)
+    callback = SharedPolicyDM2(own, coefficient=1.0)
+    model = PPO("MlpPolicy", env, seed=0, **SMALL)
+    model.learn(24, callback=[Stop(), callback], log_interval=None)
+    assert own.metrics == {}
+    model.learn(24, callback=callback, log_interval=None)
+    assert own.metrics["transitions"] == 24  # of the second rollout only
 
 
 def _joint(buffer):
