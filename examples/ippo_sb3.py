@@ -89,6 +89,17 @@ class MatcherArgs:
     """subtract the mean over the newest rollout from r_gail"""
     keep_buffer: bool = True
     """train the discriminators on an agent's newest 32,768 transitions instead of the newest rollout only"""
+    inputs: Literal["state", "state-action", "transition"] = "state"
+    """what a discriminator sees of a step: the observation, or also the action, or also the next observation"""
+    standardize: bool = False
+    """let the discriminators see features in standard deviations of the experts' observations"""
+    ends: Literal["live", "absorbing"] = "live"
+    """live: only live steps are paid; absorbing: also the time from a death or an episode's end to the time limit"""
+
+    def options(self, gamma: float) -> dict:
+        """Arguments of the matcher for learners with this discount."""
+        # SB3 bootstraps at the time limit, so the absorbing state pays beyond it.
+        return asdict(self) | ({"gamma": gamma, "beyond_limit": True} if self.ends == "absorbing" else {})
 
 
 @dataclass
@@ -99,6 +110,9 @@ class Args:
     """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     demos: Path | None = None
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
+    experts: Literal["all", "won", "own", "all+own"] = "all"
+    """what the discriminators are shown: all demonstrations, those that were won, or the team's own best episodes
+    (self-imitation), alone or added to all demonstrations"""
     coefficient: float | None = None
     """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
     anneal: bool = False
@@ -203,6 +217,18 @@ def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, flo
     return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
 
 
+def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations | dm2.SelfImitation:
+    """What the discriminators are shown."""
+    if experts == "won":
+        try:
+            return demos.filter(won=True)
+        except ValueError as error:
+            raise SystemExit(f"--experts won: {error}") from None
+    if experts == "own":
+        return dm2.SelfImitation(env=venv)
+    return dm2.SelfImitation(demos) if experts == "all+own" else demos
+
+
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     args.learner = args.learner.settled(args.env)
@@ -235,7 +261,12 @@ def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, 
     matching = {}
     if demos is not None and args.algorithm == "dm2":
         matching = {
-            "matcher": dm2.DistributionMatcher(demos, seed=args.seed, device=args.learner.device, **asdict(args.matcher)),
+            "matcher": dm2.DistributionMatcher(
+                shown(demos, args.experts, venv),
+                seed=args.seed,
+                device=args.learner.device,
+                **args.matcher.options(args.learner.gamma),
+            ),
             "coefficient": coefficient(args, venv.possible_agents, step=0),
             "env_coefficient": args.env_coefficient,
             "order": args.order,

@@ -1,4 +1,4 @@
-"""Algorithm 2 and behavior cloning next to Algorithm 1 and IPPO, at equal environment steps."""
+"""Algorithm 2, behavior cloning, other discriminator inputs and self-imitation next to Algorithm 1 and IPPO."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DEMONSTRATIONS = {"3m": "win50", "5m_vs_6m": "win30"}
 
 def other_algorithms() -> Experiment:
     """The experiment "algorithms". The clones' own win rate is that of the curves "from clones" at step 0."""
-    return Experiment("Algorithm 1, Algorithm 2 and cloning", tuple(map(_panel, _STEPS)))
+    return Experiment("Algorithm 1, Algorithm 2, cloning, state-action and self-imitation", tuple(map(_panel, _STEPS)))
 
 
 def _panel(scenario: str) -> Panel:
@@ -24,6 +24,9 @@ def _panel(scenario: str) -> Panel:
         dm2(scenario, demos, "DM2, Algorithm 1", seeds=3),
         # As in the paper, a discriminator converges on the newest rollout alone.
         dm2(scenario, demos, "DM2, Algorithm 2 (turn by turn)", seeds=3, order="turn", keep_buffer=False),
+        dm2(scenario, demos, "DM2 with state-action discriminators", seeds=3, inputs="state-action"),
+        dm2(scenario, demos, "DM2 with the team's own best episodes added", seeds=3, experts="all+own"),
+        dm2(scenario, demos, "Self-imitation alone", seeds=3, experts="own"),
         dm2(scenario, demos, "DM2 from clones", seeds=3, pretrain=_CLONING),
         Curve("IPPO from clones", f"ippo-{demos}-pretrain={_CLONING}", ippo_from_clones, demos, seeds=3),
         replace(IPPO_ALONE, seeds=3),

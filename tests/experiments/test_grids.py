@@ -146,12 +146,19 @@ def test_reported_runs_never_use_tuning_seeds(tmp_path):
             assert (run.folder.parent in tuning) == (name == "baseline")
 
 
-def test_algorithm_2_and_cloning_run_next_to_algorithm_1_at_equal_steps(tmp_path):
+def test_other_algorithms_run_next_to_algorithm_1_at_equal_steps(tmp_path):
     grid = runs(EXPERIMENTS["algorithms"], tmp_path, seeds=3)
-    assert len(grid) == 2 * 5 * 3
+    assert len(grid) == 2 * 8 * 3
     assert {(run.env, run.options["steps"]) for run in grid} == {("smax:3m", 300_000), ("smax:5m_vs_6m", 1_000_000)}
     turns = [run for run in grid if run.options.get("order") == "turn"]
     assert [run.options["keep-buffer"] for run in turns] == [False] * 6
+    shown = [(run.options.get("inputs", "state"), run.options.get("experts", "all")) for run in grid]
+    assert {pair: shown.count(pair) for pair in set(shown)} == {
+        ("state", "all"): 2 * 5 * 3,
+        ("state-action", "all"): 6,
+        ("state", "all+own"): 6,
+        ("state", "own"): 6,
+    }
     clones = [run for run in grid if "pretrain" in run.options]
     assert {run.options.get("algorithm", "dm2") for run in clones} == {"dm2", "ippo"}
     assert all(run.options["demos"].is_file() for run in clones)
