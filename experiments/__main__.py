@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dm2_wrappers._extras import require
 from dm2_wrappers._files import replacing
+from experiments.default_setting import default_runs, write_default_runs
 from experiments.experts import DEFAULT_SCENARIOS, RECORDING_LEVELS, STYLE_SCENARIOS
 from experiments.grids import EXPERIMENTS
 from experiments.locks import LocksMissingError
@@ -205,7 +206,11 @@ def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: lis
     path = root / f"{name}{'' if args.env == 'smax' else f'_{args.env}'}{selection}"
     title = f"{experiment.title} ({args.env.upper()})"
     formats = ("png", "pdf") if args.pdf else ("png",)
-    print(*write_report(experiment, _results(name, experiment, grid), path, title=title, formats=formats))
+    results = _results(name, experiment, grid)
+    files = write_report(experiment, results, path, title=title, formats=formats)
+    if name == "default":  # other programs read which runs these are
+        files.append(write_default_runs(default_runs(results, root, args.env), path.with_suffix(".json")))
+    print(*files)
     return 0
 
 

@@ -33,7 +33,7 @@ def test_a_curve_has_the_same_seeds_in_all_figures():
                 assert seeds.setdefault((panel.scenario, curve.slug), own) == own
     assert seeds["5m_vs_6m", "ippo"] == (100, 10)
     assert seeds["3s_vs_4z", "ippo"] == (100, 5)
-    assert seeds["2s3z", "ippo"] == (100, 3)
+    assert seeds["2s3z", "ippo"] == (100, 5)
     assert seeds["2s3z", "tuning-ippo"] == (0, 3)
 
 
@@ -139,11 +139,11 @@ def test_the_baseline_changes_one_setting_at_a_time_on_tuning_seeds(tmp_path):
 
 
 def test_reported_runs_never_use_tuning_seeds(tmp_path):
-    tuning = {run.folder.parent for run in runs(EXPERIMENTS["baseline"], tmp_path)}
+    tuning = {run.folder.parent for name in ("baseline", "candidates") for run in runs(EXPERIMENTS[name], tmp_path)}
     for name, experiment in EXPERIMENTS.items():
         for run in runs(experiment, tmp_path):
-            assert (run.seed < 100) == (name == "baseline")
-            assert (run.folder.parent in tuning) == (name == "baseline")
+            assert (run.seed < 100) == (name in ("baseline", "candidates"))
+            assert (run.folder.parent in tuning) == (name in ("baseline", "candidates"))
 
 
 def test_other_algorithms_run_next_to_algorithm_1_at_equal_steps(tmp_path):

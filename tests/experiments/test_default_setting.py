@@ -1,0 +1,49 @@
+"""The default setting, its strongest baseline, and the candidates."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments.curves import CurveResults
+from experiments.default_setting import default_runs, write_default_runs
+from experiments.grids import EXPERIMENTS
+from experiments.plan import Curve, Panel, runs
+
+
+def results(curve, *win_rates):
+    """Runs whose win rate is the same at both evaluations."""
+    rates = np.repeat(np.array(win_rates)[:, None], 2, axis=1)
+    return CurveResults(curve, np.array([0.0, 100.0]), rates, rates, rates[:, 0], 1.0, None, ())
+
+
+def test_the_strongest_ippo_is_the_one_with_the_largest_area(tmp_path):
+    ours = Curve("DM2", "dm2-x")
+    weak, strong = (Curve(name, name, {"algorithm": "ippo"}) for name in ("weak", "strong"))
+    panels = [
+        (Panel("here", (ours, weak, strong)), [results(ours, 0.1), results(weak, 0.2, 0.3), results(strong, 0.3, 0.4)]),
+        (Panel("no runs of ours", (ours, weak)), [results(weak, 0.2)]),
+        (Panel("no baseline", (ours, weak)), [results(ours, 0.2)]),
+    ]
+    chosen = default_runs(panels, Path("results"))
+    assert chosen == {"here": {"dm2": "results/runs/smax_here/dm2-x", "ippo": "results/runs/smax_here/strong"}}
+    path = write_default_runs(chosen, tmp_path / "default.json")
+    assert json.loads(path.read_text()) == chosen
+
+
+def test_candidates_have_one_setting_for_all_scenarios(tmp_path):
+    by_scenario = {}
+    for run in runs(EXPERIMENTS["candidates"], tmp_path):
+        options = {key: value for key, value in run.options.items() if key not in ("env", "steps", "seed", "demos")}
+        by_scenario.setdefault(run.env, []).append((run.seed, sorted(options.items())))
+    assert {run.seed for run in runs(EXPERIMENTS["candidates"], tmp_path)} == {0, 1, 2}
+    first, *others = by_scenario.values()
+    assert len(first) == 5 * 3
+    assert all(other == first for other in others)
+
+
+def test_folders_in_the_repository_hold_the_runs():
+    root = Path(__file__).parents[2]
+    for both in json.loads((root / "results" / "default.json").read_text()).values():
+        for folder in both.values():
+            assert list((root / folder).glob("seed1*/evaluations.csv"))
