@@ -1,7 +1,7 @@
-"""Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's.
+"""Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's; Gymnasium's environments.
 
 ``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
-backend by the part before the colon.
+backend by the part before the colon. `from_gymnasium` adapts environments with Gymnasium's interface.
 
 A backend is a package in this folder, named in `BACKENDS`, with
 
@@ -16,6 +16,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dm2_wrappers.envs.gymnasium_envs import from_gymnasium
+
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 BACKENDS = ("smax", "smac")  # the first one is the default
 
-__all__ = ["BACKENDS", "default_num_envs", "parallel_env", "vector_env", *BACKENDS]
+__all__ = ["BACKENDS", "default_num_envs", "from_gymnasium", "parallel_env", "vector_env", *BACKENDS]
 
 
 def __getattr__(name: str) -> Any:
