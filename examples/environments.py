@@ -75,11 +75,9 @@ def run(name: str, steps: int | None = None, seed: int = 0) -> float:
     random = dm2.evaluate(random_team(venv, seed), venv, environment.evaluation_episodes, seed=seed + 10_000)
     trained = team.evaluate(venv, environment.evaluation_episodes, seed=seed + 10_000)
     share = (trained["return"] - random["return"]) / (demos.mean_return - random["return"])
-    print(
-        f"{name:<18} {len(demos.agents):>2} x {max(demos.sizes):<6} {random['return']:9.2f} {demos.mean_return:9.2f} "
-        f"{trained['return']:9.2f} +- {trained['return_se']:<6.2f} {steps:>8,} {time.process_time() - start:6.0f} s {share:6.0%}",
-        flush=True,
-    )
+    shape, spent = f"{len(demos.agents)} x {max(demos.sizes)}", time.process_time() - start
+    means = f"{random['return']:9.2f} {demos.mean_return:9.2f} {trained['return']:9.2f} +- {trained['return_se']:<6.2f}"
+    print(f"{name:<18} {shape:<9} {means} {steps:>8,} {spent:6.0f} s {share:6.0%}", flush=True)
     return float(share)
 
 
@@ -100,7 +98,7 @@ def main(args: Args) -> None:
     if unknown := set(names) - set(ENVIRONMENTS):
         raise SystemExit(f"--env must be all or one of {', '.join(ENVIRONMENTS)}, got {', '.join(unknown)}")
     print(
-        f"{'environment':<18} {'K x D':<11} {'random':>9} {'experts':>9} {'DM2':>9} {'':<9} {'steps':>8} {'time':>8} {'of the way':>6}"
+        f"{'environment':<18} {'K x D':<9} {'random':>9} {'experts':>9} {'DM2':>9} {'':<9} {'steps':>8} {'CPU':>8} {'way':>6}"
     )
     for name in names:
         run(name, args.steps, args.seed)

@@ -48,7 +48,7 @@ def record(
     if seed is not None:  # policies sample from the global streams: seed them, and restore them afterwards
         GlobalRNGState.seeded(derive_seed(seed, "recording")).restore()
     try:
-        kept = []
+        kept: list[Episode] = []
         for episode in stream:
             if not kept:
                 size = max(env.observation_sizes)

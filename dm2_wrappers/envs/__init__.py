@@ -1,4 +1,4 @@
-"""Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's; Gymnasium's environments.
+"""Environments: SMAX (JaxMARL), the embedded default, SMAC (StarCraft II), the paper's, and Gymnasium's.
 
 ``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
 backend by the part before the colon. `from_gymnasium` adapts environments with Gymnasium's interface.

@@ -76,12 +76,12 @@ class GymnasiumParallelEnv(ParallelEnv):
         if not self._multi_agent:
             return [observed], [done]
         tuples = isinstance(observed, spaces.Tuple) and isinstance(done, spaces.Tuple)
-        if not tuples or not len(observed.spaces) == len(done.spaces) > 0:
-            raise ValueError(
-                f"multi_agent=True needs spaces that are Tuple, with one part for each agent, but {self.env_id!r} has the "
-                f"observation space {observed} and the action space {done}"
-            )
-        return observed.spaces, done.spaces
+        if tuples and len(observed.spaces) == len(done.spaces) > 0:  # type: ignore[attr-defined]
+            return observed.spaces, done.spaces  # type: ignore[attr-defined]
+        raise ValueError(
+            f"multi_agent=True needs spaces that are Tuple, with one part for each agent, but {self.env_id!r} has the "
+            f"observation space {observed} and the action space {done}"
+        )
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         """The agent's part of the environment's space."""
