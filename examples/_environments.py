@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import wrap_any_env
+from pettingzoo import ParallelEnv
+from torch import nn
 
 import dm2_wrappers as dm2
 
@@ -188,14 +191,133 @@ def foraging_experts(env: Any) -> Experts:
     return policy
 
 
+def pistonball() -> Any:
+    """Five pistons must roll a ball to the left. Each sees 457 x 120 colored pixels, here made 46 x 12 gray ones.
+
+    Pistonball draws its images only if it has a render mode. SuperSuit's wrappers shrink them and scale them to [0, 1].
+    """
+    import supersuit
+    from pettingzoo.butterfly import pistonball_v6
+
+    env = pistonball_v6.parallel_env(n_pistons=5, continuous=False, max_cycles=40, render_mode="rgb_array")
+    env = supersuit.resize_v1(supersuit.color_reduction_v0(env, "R"), x_size=12, y_size=46)
+    return supersuit.normalize_obs_v0(supersuit.dtype_v0(env, np.float32), env_min=0, env_max=1)
+
+
+def pistonball_experts(env: Any) -> Experts:
+    """Pistons behind the ball go up, and those before it go down."""
+    game = env.unwrapped.aec_env.unwrapped
+    centers = {agent: 60 + 40 * k for k, agent in enumerate(env.possible_agents)}
+
+    def policy(observations: Observations) -> dict[str, int]:
+        return {agent: 2 if centers[agent] > game.ball.position[0] + 10 else 0 for agent in observations}
+
+    return policy
+
+
+class ImageDiscriminator(nn.Module):
+    """A small convolutional network for pistonball's images: [B, 46 * 12] -> [B, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(1, 8, kernel_size=4, stride=2), nn.Tanh()),
+            *(nn.Conv2d(8, 16, kernel_size=3, stride=2), nn.Tanh()),
+            *(nn.Flatten(), nn.Linear(16 * 10 * 2, 32), nn.Tanh(), nn.Linear(32, 1)),
+        )
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Logits of flat images."""
+        return self.layers(rows.unflatten(1, (1, 46, 12)))
+
+
+class RandomPrey(ParallelEnv):
+    """MAgent2's adversarial pursuit with the predators as agents. The prey walk at random."""
+
+    def __init__(self) -> None:
+        from magent2.environments import adversarial_pursuit_v4
+
+        self.env = adversarial_pursuit_v4.parallel_env(map_size=16, max_cycles=50)
+        self.metadata = self.env.metadata
+        self.possible_agents = [agent for agent in self.env.possible_agents if agent.startswith("predator")]
+        self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
+        self.agents: list[str] = []
+        self.rng = np.random.default_rng()
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        return self._of_predators(*self.env.reset(seed=seed))
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, ...]:
+        prey = {agent: int(self.rng.integers(9)) for agent in self.env.agents if agent not in self.possible_agents}
+        return self._of_predators(*self.env.step({**actions, **prey}))
+
+    def _of_predators(self, *results: dict) -> tuple[dict, ...]:
+        self.agents = [agent for agent in self.env.agents if agent in self.possible_agents]
+        return tuple({agent: each[agent] for agent in self.possible_agents if agent in each} for each in results)
+
+
+def predators(env: Any) -> Experts:
+    """Each tags prey beside its 2 x 2 body, or walks to the nearest prey that it sees."""
+    beside = [(-1, 0), (-1, 1), (0, -1), (0, 2), (1, -1), (1, 2), (2, 0), (2, 1)]  # actions 5 to 12, as (y, x)
+
+    def policy(observations: Observations) -> dict[str, int]:
+        actions = {}
+        for agent, seen in observations.items():
+            prey = [tuple(place) for place in np.argwhere(seen[:, :, 3] > 0) - 4]
+            tagged = [5 + number for number, place in enumerate(beside) if place in prey]
+            if tagged or not prey:
+                actions[agent] = tagged[0] if tagged else 2
+                continue
+            y, x = min(prey, key=lambda place: abs(place[0] - 0.5) + abs(place[1] - 0.5))
+            down, right = (4 if y > 0 else 0), (3 if x > 0 else 1)
+            actions[agent] = down if abs(y - 0.5) > abs(x - 0.5) else right
+        return actions
+
+    return policy
+
+
+def navigation() -> Any:
+    """VMAS's navigation: two agents must each reach their goal, with a force of [-1, 1] in x and y."""
+    import vmas
+
+    env = vmas.make_env("navigation", num_envs=1, wrapper="gymnasium", n_agents=2, max_steps=50, terminated_truncated=True)
+    return dm2.envs.from_gymnasium(env, multi_agent=True)
+
+
+def navigation_experts(env: Any) -> Experts:
+    """Each accelerates to its goal and brakes before it."""
+
+    def policy(observations: Observations) -> dict[str, np.ndarray]:
+        return {agent: np.clip(-2 * seen[4:6] - seen[2:4], -1, 1).astype(np.float32) for agent, seen in observations.items()}
+
+    return policy
+
+
+_ABSORBING = {"inputs": "state-action", "ends": "absorbing", "max_steps": 50}
+_IMAGES = {"module": lambda agent, size: ImageDiscriminator(), "updates": 10, "batch_size": 64, "buffer_size": 4096}
+
 ENVIRONMENTS = {
-    "spread": Environment(("mpe2",), simple_spread, spread_experts, steps=50_000),
-    "spread-continuous": Environment(("mpe2",), lambda: simple_spread(True), continuous_spread_experts, steps=50_000),
+    "spread": Environment(("mpe2",), simple_spread, spread_experts),
+    "spread-continuous": Environment(("mpe2",), lambda: simple_spread(True), continuous_spread_experts),
     "speaker-listener": Environment(
-        ("mpe2",), speaker_listener, speaker_listener_experts, matcher={"inputs": "state-action"}, steps=50_000
+        ("mpe2",), speaker_listener, speaker_listener_experts, matcher={"inputs": "state-action"}
     ),
     "cartpole": Environment(("gymnasium",), cart_pole, cart_pole_experts, matcher={"ends": "absorbing"}, demonstrations=20),
-    "pendulum": Environment(("gymnasium",), pendulum, pendulum_experts, steps=50_000, demonstrations=20),
+    "pendulum": Environment(("gymnasium",), pendulum, pendulum_experts, demonstrations=20),
     "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts),
-    "foraging": Environment(("lbforaging",), foraging, foraging_experts),
+    "pistonball": Environment(
+        ("pettingzoo[butterfly]", "supersuit"),
+        pistonball,
+        pistonball_experts,
+        matcher=_IMAGES,
+        demonstrations=20,
+        evaluation_episodes=20,
+        steps=4096,
+        learner={"n_steps": 64, "batch_size": 64},
+    ),
+    "foraging": Environment(("lbforaging",), foraging, foraging_experts, matcher=_ABSORBING),
+    "predators": Environment(("magent2",), RandomPrey, predators),
+    "navigation": Environment(("vmas", "shimmy"), navigation, navigation_experts, evaluation_episodes=24),
 }

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import tyro
 from _environments import ENVIRONMENTS, Environment
+from packaging.requirements import Requirement
 from stable_baselines3 import PPO
 
 import dm2_wrappers as dm2
@@ -26,7 +27,7 @@ import dm2_wrappers as dm2
 @dataclass
 class Args:
     env: str = "spread"
-    """spread, spread-continuous, speaker-listener, cartpole, pendulum, pursuit, foraging or all"""
+    """an environment of `_environments.py`, such as spread, cartpole or pistonball; all: those that are installed"""
     steps: int | None = None
     """joint environment steps of training; by default the environment's own number"""
     seed: int = 0
@@ -82,10 +83,13 @@ def run(name: str, steps: int | None = None, seed: int = 0) -> float:
 
 
 def installed(environment: Environment) -> bool:
-    """Whether its packages are there."""
+    """Whether its packages are there, with what their extras need."""
     try:
-        for package in environment.packages:
-            importlib.metadata.version(package.partition("[")[0])
+        for package in map(Requirement, environment.packages):
+            importlib.metadata.version(package.name)
+            for needed in map(Requirement, importlib.metadata.requires(package.name) or ()):
+                if needed.marker and any(needed.marker.evaluate({"extra": extra}) for extra in package.extras):
+                    importlib.metadata.version(needed.name)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
@@ -98,7 +102,7 @@ def main(args: Args) -> None:
     if unknown := set(names) - set(ENVIRONMENTS):
         raise SystemExit(f"--env must be all or one of {', '.join(ENVIRONMENTS)}, got {', '.join(unknown)}")
     print(
-        f"{'environment':<18} {'K x D':<9} {'random':>9} {'experts':>9} {'DM2':>9} {'':<9} {'steps':>8} {'CPU':>8} {'way':>6}"
+        f"{'environment':<18} {'K x D':9} {'random':>9} {'experts':>9} {'DM2':>9} {'':9} {'steps':>8} {'CPU':>8} {'way':>6}"
     )
     for name in names:
         run(name, args.steps, args.seed)
