@@ -41,11 +41,11 @@ class Environment:
     make: Callable[[], Any]
     experts: Callable[[Any], Experts]
     steps: int = 30_000
-    matcher: dict[str, Any] = field(default_factory=dict)
+    matcher: dict[str, Any] = field(default_factory=lambda: {"standardize": True})
     learner: dict[str, Any] = field(default_factory=dict)
     num_envs: int = 8
-    demonstrations: int = 50
-    evaluation_episodes: int = 50
+    demonstrations: int = 40
+    evaluation_episodes: int = 40
 
 
 def toward(offset: np.ndarray) -> int:
@@ -206,7 +206,7 @@ def pistonball() -> Any:
 
 def pistonball_experts(env: Any) -> Experts:
     """Pistons behind the ball go up, and those before it go down."""
-    game = env.unwrapped.aec_env.unwrapped
+    game = env.unwrapped
     centers = {agent: 60 + 40 * k for k, agent in enumerate(env.possible_agents)}
 
     def policy(observations: Observations) -> dict[str, int]:
@@ -295,15 +295,13 @@ def navigation_experts(env: Any) -> Experts:
     return policy
 
 
-_ABSORBING = {"inputs": "state-action", "ends": "absorbing", "max_steps": 50}
+_ACTIONS = {"inputs": "state-action", "standardize": True}  # for actions that the agent's own observations do not show
 _IMAGES = {"module": lambda agent, size: ImageDiscriminator(), "updates": 10, "batch_size": 64, "buffer_size": 4096}
 
 ENVIRONMENTS = {
     "spread": Environment(("mpe2",), simple_spread, spread_experts),
     "spread-continuous": Environment(("mpe2",), lambda: simple_spread(True), continuous_spread_experts),
-    "speaker-listener": Environment(
-        ("mpe2",), speaker_listener, speaker_listener_experts, matcher={"inputs": "state-action"}
-    ),
+    "speaker-listener": Environment(("mpe2",), speaker_listener, speaker_listener_experts, matcher=_ACTIONS),
     "cartpole": Environment(("gymnasium",), cart_pole, cart_pole_experts, matcher={"ends": "absorbing"}, demonstrations=20),
     "pendulum": Environment(("gymnasium",), pendulum, pendulum_experts, demonstrations=20),
     "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts),
@@ -317,7 +315,7 @@ ENVIRONMENTS = {
         steps=4096,
         learner={"n_steps": 64, "batch_size": 64},
     ),
-    "foraging": Environment(("lbforaging",), foraging, foraging_experts, matcher=_ABSORBING),
+    "foraging": Environment(("lbforaging",), foraging, foraging_experts, matcher=_ACTIONS),
     "predators": Environment(("magent2",), RandomPrey, predators),
     "navigation": Environment(("vmas", "shimmy"), navigation, navigation_experts, evaluation_episodes=24),
 }
