@@ -40,12 +40,12 @@ class Environment:
     packages: tuple[str, ...]
     make: Callable[[], Any]
     experts: Callable[[Any], Experts]
-    steps: int = 30_000
-    matcher: dict[str, Any] = field(default_factory=lambda: {"standardize": True})
+    steps: int = 15_000
+    matcher: dict[str, Any] = field(default_factory=lambda: {"updates": 10, "standardize": True})
     learner: dict[str, Any] = field(default_factory=dict)
     num_envs: int = 8
-    demonstrations: int = 40
-    evaluation_episodes: int = 40
+    demonstrations: int = 50
+    evaluation_episodes: int = 24
 
 
 def toward(offset: np.ndarray) -> int:
@@ -142,11 +142,19 @@ def pendulum_experts(env: Any) -> Experts:
 
 
 def pursuit() -> Any:
-    """Two pursuers must catch four evaders, which walk at random; they see 7 x 7 cells around them."""
+    """Two pursuers must catch three evaders, which walk at random; they see 5 x 5 cells around them."""
     from pettingzoo.sisl import pursuit_v5
 
     return pursuit_v5.parallel_env(
-        n_pursuers=2, n_evaders=4, x_size=8, y_size=8, surround=False, n_catch=1, max_cycles=50, catch_reward=1.0
+        n_pursuers=2,
+        n_evaders=3,
+        x_size=6,
+        y_size=6,
+        obs_range=5,
+        surround=False,
+        n_catch=1,
+        max_cycles=50,
+        catch_reward=1.0,
     )
 
 
@@ -156,7 +164,7 @@ def pursuit_experts(env: Any) -> Experts:
     def policy(observations: Observations) -> dict[str, int]:
         actions = {}
         for agent, seen in observations.items():
-            places = np.argwhere(seen[:, :, 2] > 0) - 3
+            places = np.argwhere(seen[:, :, 2] > 0) - 2
             y, x = places[np.abs(places).sum(1).argmin()] if len(places) else (0, 1)
             across = abs(x) >= abs(y)
             actions[agent] = 4 if x == y == 0 else (1 if x > 0 else 0) if across else (2 if y > 0 else 3)
@@ -295,16 +303,28 @@ def navigation_experts(env: Any) -> Experts:
     return policy
 
 
-_ACTIONS = {"inputs": "state-action", "standardize": True}  # for actions that the agent's own observations do not show
+_ACTIONS = {
+    "inputs": "state-action",
+    "updates": 10,
+    "standardize": True,
+}  # for actions that the agent's own observations do not show
 _IMAGES = {"module": lambda agent, size: ImageDiscriminator(), "updates": 10, "batch_size": 64, "buffer_size": 4096}
 
 ENVIRONMENTS = {
     "spread": Environment(("mpe2",), simple_spread, spread_experts),
     "spread-continuous": Environment(("mpe2",), lambda: simple_spread(True), continuous_spread_experts),
     "speaker-listener": Environment(("mpe2",), speaker_listener, speaker_listener_experts, matcher=_ACTIONS),
-    "cartpole": Environment(("gymnasium",), cart_pole, cart_pole_experts, matcher={"ends": "absorbing"}, demonstrations=20),
+    "cartpole": Environment(
+        ("gymnasium",),
+        cart_pole,
+        cart_pole_experts,
+        matcher={"ends": "absorbing"},
+        learner={"n_steps": 64, "n_epochs": 4, "gamma": 0.99},
+        demonstrations=20,
+        steps=10_000,
+    ),
     "pendulum": Environment(("gymnasium",), pendulum, pendulum_experts, demonstrations=20),
-    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts),
+    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=10_000),
     "pistonball": Environment(
         ("pettingzoo[butterfly]", "supersuit"),
         pistonball,
@@ -312,10 +332,10 @@ ENVIRONMENTS = {
         matcher=_IMAGES,
         demonstrations=20,
         evaluation_episodes=20,
-        steps=4096,
-        learner={"n_steps": 64, "batch_size": 64},
+        steps=2560,
+        learner={"n_steps": 16, "batch_size": 64},
     ),
     "foraging": Environment(("lbforaging",), foraging, foraging_experts, matcher=_ACTIONS),
-    "predators": Environment(("magent2",), RandomPrey, predators),
+    "predators": Environment(("magent2",), RandomPrey, predators, matcher=_ACTIONS, steps=10_000),
     "navigation": Environment(("vmas", "shimmy"), navigation, navigation_experts, evaluation_episodes=24),
 }

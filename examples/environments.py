@@ -51,7 +51,7 @@ def random_team(env: dm2.MultiAgentVectorEnv, seed: int) -> Any:
 
 def train(environment: Environment, demos: dm2.Demonstrations, steps: int, seed: int) -> dm2.sb3.IndependentLearners:
     """One PPO for each agent, paid r_gail alone."""
-    options = {"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": 1e-3, "ent_coef": 0.01}
+    options = {"n_steps": 32, "batch_size": 128, "n_epochs": 8, "learning_rate": 3e-3, "gamma": 0.9, "ent_coef": 0.01}
     team = dm2.sb3.IndependentLearners(
         PPO,
         dm2.vectorize(environment.make, environment.num_envs),
