@@ -117,30 +117,6 @@ def cart_pole_experts(env: Any) -> Experts:
     return lambda observations: {agent: int(seen @ weights > 0) for agent, seen in observations.items()}
 
 
-def pendulum() -> Any:
-    """One agent must swing up a pendulum and hold it, with a torque of [-2, 2]."""
-    import gymnasium
-
-    return dm2.envs.from_gymnasium(gymnasium.make("Pendulum-v1"))
-
-
-def pendulum_experts(env: Any) -> Experts:
-    """Pump energy into the pendulum, then balance it."""
-
-    def policy(observations: Observations) -> dict[str, np.ndarray]:
-        actions = {}
-        for agent, (cosine, sine, speed) in observations.items():
-            if cosine > 0.8:
-                torque = -10 * np.arctan2(sine, cosine) - 2 * speed
-            else:
-                missing = 15 * (1 - cosine) - speed**2 / 2
-                torque = np.sign(speed or 1.0) * 2 * np.sign(missing)
-            actions[agent] = np.clip([torque], -2, 2).astype(np.float32)
-        return actions
-
-    return policy
-
-
 def pursuit() -> Any:
     """Two pursuers must catch three evaders, which walk at random; they see 5 x 5 cells around them."""
     from pettingzoo.sisl import pursuit_v5
@@ -323,7 +299,6 @@ ENVIRONMENTS = {
         demonstrations=20,
         steps=10_000,
     ),
-    "pendulum": Environment(("gymnasium",), pendulum, pendulum_experts, demonstrations=20),
     "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=10_000),
     "pistonball": Environment(
         ("pettingzoo[butterfly]", "supersuit"),
