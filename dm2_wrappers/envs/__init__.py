@@ -16,11 +16,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dm2_wrappers.envs.gymnasium_envs import from_gymnasium
-
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
 
+    from dm2_wrappers.envs.gymnasium_envs import from_gymnasium
     from dm2_wrappers.vector import MultiAgentVectorEnv
 
 BACKENDS = ("smax", "smac")  # the first one is the default
@@ -31,6 +30,8 @@ __all__ = ["BACKENDS", "default_num_envs", "from_gymnasium", "parallel_env", "ve
 def __getattr__(name: str) -> Any:
     if name in BACKENDS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "from_gymnasium":
+        return importlib.import_module(f"{__name__}.gymnasium_envs").from_gymnasium
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
