@@ -23,10 +23,10 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-python test-lowest test-smac check-benchmarl check-tianshou mutate lint docs dist benchmark clean
+.PHONY: help install demo test test-python test-lowest test-smac check-benchmarl check-tianshou check-environments mutate lint docs dist benchmark clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## set up .venv with every extra, in the versions of constraints.txt
 
@@ -66,6 +66,12 @@ check-benchmarl:  ## test the BenchMARL callback, in an environment of its own
 	@$(PYTHON) -m venv .venv-benchmarl
 	@.venv-benchmarl/bin/python -m pip install --quiet -c constraints-benchmarl.txt -e . benchmarl mpe2 pytest
 	@OMP_NUM_THREADS=1 .venv-benchmarl/bin/python -m pytest -q tests/torchrl/test_benchmarl.py
+
+check-environments:  ## test on environments of other packages (minutes), in an environment of its own
+	@$(PYTHON) -m venv .venv-environments
+	@.venv-environments/bin/python -m pip install --quiet -c constraints.txt -e '.[sb3,supersuit,examples]' pytest \
+		-r requirements-environments.txt
+	@OMP_NUM_THREADS=1 SDL_VIDEODRIVER=dummy .venv-environments/bin/python -m pytest -q tests/envs/test_other_packages.py
 
 # SMAC_PYTHON: a Python with smac and this project's extra sb3; .venv's if not given. SC2PATH: where StarCraft II is.
 test-smac: $(if $(SMAC_PYTHON),,install)  ## test on genuine SMAC and StarCraft II (EPISODES=200 STEPS=20000 for the long run)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers import _checks
+from dm2_wrappers import _checks, _memory
 from dm2_wrappers._extras import require
 from dm2_wrappers.demonstrations.validation import agent_names, plain_metadata
 from dm2_wrappers.episodes import Episode, play
@@ -48,7 +48,15 @@ def record(
     if seed is not None:  # policies sample from the global streams: seed them, and restore them afterwards
         GlobalRNGState.seeded(derive_seed(seed, "recording")).restore()
     try:
-        kept = list(stream)
+        kept: list[Episode] = []
+        for episode in stream:
+            if not kept:
+                size = max(env.observation_sizes)
+                count = episodes * episode.length
+                _memory.warn_if_large(
+                    f"recording {episodes:,} episodes", count, env.num_agents, size, "record fewer", stacklevel=3
+                )
+            kept.append(episode)
     finally:
         if seed is not None:
             outer.restore()

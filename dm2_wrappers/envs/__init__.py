@@ -1,7 +1,7 @@
-"""Environments by name: SMAX (JaxMARL), the embedded default, and SMAC (StarCraft II), the paper's.
+"""Environments: SMAX (JaxMARL), the embedded default, SMAC (StarCraft II), the paper's, and Gymnasium's.
 
 ``parallel_env("smax:5m_vs_6m")``, ``parallel_env("smac:5m_vs_6m")`` and ``vector_env("smax:5m_vs_6m", 64)`` find the
-backend by the part before the colon.
+backend by the part before the colon. `from_gymnasium` adapts environments with Gymnasium's interface.
 
 A backend is a package in this folder, named in `BACKENDS`, with
 
@@ -19,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pettingzoo import ParallelEnv
 
+    from dm2_wrappers.envs.gymnasium_envs import from_gymnasium
     from dm2_wrappers.vector import MultiAgentVectorEnv
 
 BACKENDS = ("smax", "smac")  # the first one is the default
 
-__all__ = ["BACKENDS", "default_num_envs", "parallel_env", "vector_env", *BACKENDS]
+__all__ = ["BACKENDS", "default_num_envs", "from_gymnasium", "parallel_env", "vector_env", *BACKENDS]
 
 
 def __getattr__(name: str) -> Any:
     if name in BACKENDS:
         return importlib.import_module(f"{__name__}.{name}")
+    if name == "from_gymnasium":
+        return importlib.import_module(f"{__name__}.gymnasium_envs").from_gymnasium
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from dm2_wrappers import _checks
+from dm2_wrappers import _checks, _memory
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
 from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in, share
@@ -101,6 +101,9 @@ class DistributionMatcher(OneProcess, Matcher):
         TypeError: ``demonstrations`` is not a `Demonstrations`, or ``module`` does not make networks.
         ValueError: An option is out of range, options exclude each other, an agent has no live observation in the
             demonstrations, or the discriminators need actions and the demonstrations have none.
+
+    Warns:
+        UserWarning: A full buffer will take more than 8 GiB, as with images as observations.
     """
 
     # The options that older checkpoints lack, as they were without them.
@@ -183,6 +186,14 @@ class DistributionMatcher(OneProcess, Matcher):
         coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in KINDS[kind] else None
         rows = InputRows(kind, self.sizes, None if coding is None else coding.sizes, absorbs)
         self._input_sizes = rows.sizes
+        _memory.warn_if_large(
+            "the policy's transitions that this DistributionMatcher keeps",
+            self.buffer_size,
+            self.num_agents,
+            max(rows.sizes),
+            "lower buffer_size",
+            stacklevel=3,
+        )
         self.discriminators = Discriminators(
             rows.sizes,
             hidden=hidden,

@@ -34,7 +34,7 @@ def check_parallel_env(env: Any, what: str) -> None:
     elif isinstance(env, MultiAgentVectorEnv):
         convert = "a vector environment is already batched: use it as it is, or wrap it in DM2VectorEnv"
     elif isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
-        convert = "write a ParallelEnv with one agent around a single-agent environment"
+        convert = "dm2_wrappers.envs.from_gymnasium(env) makes one of a gymnasium.Env"
     elif any(base.__name__ == "MultiAgentEnv" for base in type(env).__mro__):
         convert = "write a ParallelEnv around RLlib's MultiAgentEnv"
     elif isinstance(env, type):

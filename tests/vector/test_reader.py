@@ -290,8 +290,8 @@ class RllibEnv(MultiAgentEnv):
 
 WRONG = {
     "AEC": (simple_spread_v3.env, "aec_to_parallel"),
-    "Gymnasium": (lambda: gymnasium.make("CartPole-v1"), "ParallelEnv with one agent"),
-    "Gymnasium, vector": (lambda: gymnasium.make_vec("CartPole-v1", 2), "ParallelEnv with one agent"),
+    "Gymnasium": (lambda: gymnasium.make("CartPole-v1"), "from_gymnasium"),
+    "Gymnasium, vector": (lambda: gymnasium.make_vec("CartPole-v1", 2), "from_gymnasium"),
     "RLlib": (RllibEnv, "around RLlib's MultiAgentEnv"),
     "class": (lambda: TinyEnv, "make an instance"),
     "function": (lambda: lambda: TinyEnv(), "pass an environment with reset, step"),
