@@ -3,8 +3,9 @@
     python benchmarks/wrapper_step.py [--agents 5 27] [--features 140]
 
 The inner environment does almost nothing: its observations, rewards and infos are prepared. It is stepped bare and wrapped
-in turns, and the table has the smallest CPU time of these turns, because other load on the machine only adds to it. Agents have plain ``Box`` observations, or dicts with an action
-mask as in SMAC. The wrapper records each step and pays r_gail with the default discriminators; updates are not counted.
+in turns, and the table has the smallest CPU time of these turns, because other load on the machine only adds to it. Agents
+have plain ``Box`` observations, or dicts with an action mask as in SMAC. The wrapper records each step and pays r_gail with
+the default discriminators; updates are not counted.
 """
 
 from __future__ import annotations
@@ -28,9 +29,8 @@ _ACTIONS = 11
 class PreparedEnv(ParallelEnv):
     """K agents and endless episodes; every step returns one of a few prepared results."""
 
-    metadata = {"name": "prepared"}
-
     def __init__(self, agents: int, features: int, *, masks: bool) -> None:
+        self.metadata = {"name": "prepared"}
         self.possible_agents = [f"agent_{k}" for k in range(agents)]
         self.agents: list[str] = []
         own: Any = spaces.Box(-10, 10, (features,), np.float32)

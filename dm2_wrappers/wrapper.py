@@ -27,7 +27,8 @@ from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
 from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.reader import ParallelReader, Seen
+from dm2_wrappers.vector.outcome import Seen
+from dm2_wrappers.vector.reader import ParallelReader
 
 
 def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
@@ -261,10 +262,12 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         seen, alive = before.observations[None], before.alive[None]
         gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
         rewards, infos = dict(env_rewards), dict(env_infos or {})
-        for k, agent in enumerate(self.possible_agents):
+        each = zip(
+            self.possible_agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
+        )
+        for agent, env_reward, gail_reward, coefficient in each:
             if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
-                env_reward, gail_reward = float(outcome.rewards[k]), float(gail_rewards[k])
-                rewards[agent] = self.env_coefficient * env_reward + float(self._mixing.array[k]) * gail_reward
+                rewards[agent] = self.env_coefficient * env_reward + coefficient * gail_reward
                 # A new dict, because the environment may keep its own from step to step.
                 infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
         own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards

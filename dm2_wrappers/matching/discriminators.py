@@ -117,13 +117,18 @@ class Discriminators:
         if observations.shape[-2:] != expected:
             raise ValueError(f"expected observations [..., {expected[0]}, {expected[1]}], got {tuple(observations.shape)}")
         rows = observations.to(self.device, torch.float32).reshape(-1, len(self.sizes), max(self.sizes))
-        logits = rows.new_empty(rows.shape[:2])
-        for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
-            inputs = some.transpose(0, 1)
-            if self.standardization is not None:
-                inputs = self.standardization(inputs)
-            out.copy_(self._networks.logits(inputs).T)
+        if len(rows) <= _ROWS:
+            logits = self._logits(rows).T.contiguous()
+        else:
+            logits = rows.new_empty(rows.shape[:2])
+            for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
+                out.copy_(self._logits(some).T)
         return logits.view(observations.shape[:-1])
+
+    def _logits(self, rows: Tensor) -> Tensor:
+        """[M, K, D] -> [K, M]."""
+        inputs = rows.transpose(0, 1)
+        return self._networks.logits(inputs if self.standardization is None else self.standardization(inputs))
 
     @standard_modes
     def update(

@@ -59,10 +59,11 @@ class AgentInputs:
             live = self._flags("alive", alive, rows.shape[:-1])
         if broken is not None:
             live = live & ~self._flags("broken", broken, rows.shape[:-2]).unsqueeze(-1)
-        wrong = live & ~(rows.abs().amax(-1) <= _LARGEST)
-        if wrong.any():
-            place = tuple(wrong.nonzero()[0].tolist())
-            self._refuse(self._agents[place[-1]], rows[place].cpu().numpy(), "what the environment returns")
+        if not _within_limits(rows):  # of anybody, dead or alive
+            wrong = live & ~(rows.abs().amax(-1) <= _LARGEST)
+            if wrong.any():
+                place = tuple(wrong.nonzero()[0].tolist())
+                self._refuse(self._agents[place[-1]], rows[place].cpu().numpy(), "what the environment returns")
         return rows, live
 
     def by_name(self, observations: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -185,6 +186,13 @@ class AgentInputs:
         if array.shape != shape:
             raise ValueError(f"expected {name} of shape {tuple(shape)}, got {tuple(array.shape)}; give one flag each")
         return torch.as_tensor(array, dtype=torch.bool, device=self._device)
+
+
+def _within_limits(rows: Tensor) -> bool:
+    if not rows.numel():
+        return True
+    low, high = torch.aminmax(rows)
+    return low.item() >= -_LARGEST and high.item() <= _LARGEST  # false with a NaN, which is then both
 
 
 def _float32(observations: Any) -> NDArray[np.float32]:
