@@ -54,8 +54,9 @@ class AgentInputs:
                 f"expected observations [..., {expected[0]}, {expected[1]}] (agents, features of the widest), "
                 f"got {tuple(rows.shape)}; pad narrower agents with 0"
             )
-        live = torch.ones(rows.shape[:-1], dtype=torch.bool, device=self._device)
-        if alive is not None:
+        if alive is None:
+            live = torch.ones(rows.shape[:-1], dtype=torch.bool, device=self._device)
+        else:
             live = self._flags("alive", alive, rows.shape[:-1])
         if broken is not None:
             live = live & ~self._flags("broken", broken, rows.shape[:-2]).unsqueeze(-1)
@@ -179,7 +180,10 @@ class AgentInputs:
         if isinstance(observations, Tensor):
             return observations.detach().to(self._device, torch.float32)
         # Writable, because torch warns about arrays that are not (JAX's), although nothing is written here.
-        return torch.from_numpy(np.require(_float32(observations), None, ["C", "W"])).to(self._device)
+        array = _float32(observations)
+        if not array.flags.carray:
+            array = np.require(array, None, ["C", "W", "A"])
+        return torch.from_numpy(array).to(self._device)
 
     def _flags(self, name: str, flags: ArrayLike | Tensor, shape: tuple[int, ...]) -> Tensor:
         array = flags if isinstance(flags, Tensor) else np.array(flags, dtype=bool)
@@ -189,16 +193,16 @@ class AgentInputs:
 
 
 def _within_limits(rows: Tensor) -> bool:
-    if not rows.numel():
-        return True
-    low, high = torch.aminmax(rows)
-    return low.item() >= -_LARGEST and high.item() <= _LARGEST  # false with a NaN, which is then both
+    """Whether all numbers together, and so each of them, are at most `_LARGEST` in size; False if any is not a number."""
+    return torch.linalg.vector_norm(rows).item() <= _LARGEST
 
 
 def _float32(observations: Any) -> NDArray[np.float32]:
     """As float32; numbers beyond its range become infinite, whatever ``np.seterr`` says, and are refused later."""
     if isinstance(observations, Tensor):
         observations = observations.detach().cpu()
+    if isinstance(observations, np.ndarray) and observations.dtype == np.float32:
+        return observations
     try:
         with np.errstate(all="ignore"):
             return np.asarray(observations, dtype=np.float32)
