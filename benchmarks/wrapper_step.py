@@ -36,7 +36,8 @@ class PreparedEnv(ParallelEnv):
         own: Any = spaces.Box(-10, 10, (features,), np.float32)
         if masks:
             own = spaces.Dict({"observation": own, "action_mask": spaces.Box(0, 1, (_ACTIONS,), np.int8)})
-        self._spaces, self._actions = own, spaces.Discrete(_ACTIONS)
+        self._spaces = own
+        self._actions: spaces.Space[Any] = spaces.Discrete(_ACTIONS)
         rng = np.random.default_rng(0)
         self._results = []
         for _ in range(16):

@@ -38,6 +38,8 @@ class GailReward:
         self._discriminators = discriminators
         self._function = FUNCTIONS[reward]
         self.offsets = torch.zeros(len(discriminators.agents), dtype=torch.float64)
+        self._offsets_read: Tensor | None = None  # the offsets that `_offset_array` was made from
+        self._offset_array: NDArray[np.float32]
 
     def of(self, observations: Tensor) -> Tensor:
         """Each agent's reward: [..., K, D] -> [..., K]."""
@@ -55,13 +57,18 @@ class GailReward:
         Returns:
             [K]; None if only `of` can compute it, or if a number is not finite or beyond 1e18.
         """
-        flat = observations.ravel()
-        if self._function is not FUNCTIONS["logit"] or not flat.dot(flat) <= _LARGEST_SQUARE:
+        if self._function is not FUNCTIONS["logit"]:
             return None
-        logits = self._discriminators.logits_of_step(observations)
+        flat = observations.ravel()
+        with np.errstate(all="ignore"):  # whatever the caller's settings are
+            if not flat.dot(flat) <= _LARGEST_SQUARE:
+                return None
+            logits = self._discriminators.logits_of_step(observations)
         if logits is None:
             return None
-        paid = np.where(alive, logits - self.offsets.numpy().astype(np.float32), np.float32(0))
+        if self._offsets_read is not self.offsets:
+            self._offsets_read, self._offset_array = self.offsets, self.offsets.numpy().astype(np.float32)
+        paid = np.where(alive, logits - self._offset_array, np.float32(0))
         return paid if np.isfinite(paid).all() else None
 
     def moments(self, buffer: TransitionBuffer, new: Tensor) -> tuple[Tensor, Tensor]:

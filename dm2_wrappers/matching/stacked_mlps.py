@@ -68,7 +68,7 @@ class StackedMLPs:
         return torch.baddbmm(b3, torch.baddbmm(b2, s1, w2).sigmoid_(), w3).squeeze(2)
 
     def logits_of_step(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits of one joint observation, [K, D] -> [K]. With NumPy, because PyTorch's calls take longer than so little work."""
+        """Logits of one joint observation with NumPy, whose calls take less time than PyTorch's: [K, D] -> [K]."""
         if self._arrays is None:
             w1, b1, w2, b2, w3, b3 = (tensor.numpy() for tensor in self._split(self._weights))
             self._arrays = w1, b1[:, 0], w2, b2[:, 0], w3[..., 0], b3[:, 0, 0]  # views, which follow the training
