@@ -6,7 +6,6 @@ Any other step is left to `ParallelReader`, which reads agent by agent and knows
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -177,7 +176,7 @@ class OrdinaryStep:
         if not _NUMBERS.issuperset(types := set(map(type, values))):
             raise _UnusualError
         numbers = self._of_all(values, np.float64)
-        if not math.isfinite(numbers.sum()) or (int in types and np.abs(numbers).max() >= _LARGEST_INTEGER):
+        if not np.isfinite(numbers).all() or (int in types and np.abs(numbers).max() >= _LARGEST_INTEGER):
             raise _UnusualError
         return numbers
 
