@@ -15,7 +15,7 @@ from pathlib import Path
 from dm2_wrappers._extras import require
 
 # JAX's own limit of 1 s would leave out many programs, which take most of the time together.
-_SHORTEST_COMPILATION = 0.1
+_SHORTEST_COMPILATION = 0.0
 
 
 def keep() -> None:
