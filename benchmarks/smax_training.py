@@ -1,10 +1,10 @@
-"""Environment steps per second on SMAX: a bare JaxMARL loop, vector_env, IPPO and DM2; and how long a program takes to start.
+"""Environment steps per second on SMAX: a bare JaxMARL loop, vector_env, IPPO and DM2. Also: how long a start takes.
 
     python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64] [--parts training paper start]
 
-"training": the bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks; its arrays are copied to
-the host. Both loops play random available actions. IPPO and DM2 use the settings of examples/ippo_sb3.py. Torch and XLA use
-one thread each. The parts take turns for several rounds; the table shows medians and their ratios.
+"training": the bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks; its arrays are copied
+to the host. Both loops play random available actions. IPPO and DM2 use the settings of examples/ippo_sb3.py. Torch and XLA
+use one thread each. The parts take turns for several rounds; the table shows medians and their ratios.
 
 "paper": the same learners with the paper's discriminators (120 minibatches of 64 episodes per update), in the same rounds.
 
@@ -162,7 +162,9 @@ def compare_speeds(args: argparse.Namespace) -> None:
     if "training" in args.parts:
         teams["DM2"] = team(dm2.DistributionMatcher(demos, seed=0))
     if "paper" in args.parts:
-        teams["DM2, paper's budget"] = team(dm2.DistributionMatcher.paper(demos, args.scenario, seed=0))
+        teams["DM2, paper's budget"] = team(
+            dm2.DistributionMatcher.paper(demos, args.scenario, max_steps=venv.max_steps, seed=0)
+        )
     rollouts = args.rollouts * 64 * args.num_envs
     parts = {
         "bare JaxMARL loop": (lambda: bare.run(args.steps), args.steps * args.num_envs),
