@@ -43,12 +43,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}, one thread; {args.features} features, ",
-        end="",
+        f"{platform.machine()}, {os.cpu_count()} CPUs, torch {torch.__version__}, one thread; {args.features} features, "
+        f"{args.batch} transitions per side\n"
     )
-    print(
-        f"{args.batch} transitions per side\n\n| agents | one update | per agent | relative to the first |\n|---|---|---|---|"
-    )
+    print("| agents | one update | per agent | relative to the first |\n|---|---|---|---|")
     torch.manual_seed(0)
     runs = {agents: updates(agents, args.features, args.batch) for agents in args.agents}
     for run in runs.values():
