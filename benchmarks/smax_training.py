@@ -1,10 +1,17 @@
-"""Environment steps per second on SMAX: a bare JaxMARL loop, vector_env, IPPO and DM2.
+"""Environment steps per second on SMAX: a bare JaxMARL loop, vector_env, IPPO and DM2. Also: how long a start takes.
 
-    python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64]
+    python benchmarks/smax_training.py [--scenario 5m_vs_6m] [--num-envs 64] [--parts training paper start]
 
-The bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks; its arrays are copied to the host.
-Both loops play random available actions. IPPO and DM2 use the settings of examples/ippo_sb3.py. Torch and XLA use one thread
-each. The parts take turns for several rounds; the table shows medians and their ratios.
+"training": the bare loop is JaxMARL's own jitted, batched ``step`` with auto-reset and action masks; its arrays are copied
+to the host. Both loops play random available actions. IPPO and DM2 use the settings of examples/ippo_sb3.py. Torch and XLA
+use one thread each. The parts take turns for several rounds; the table shows medians and their ratios.
+
+"paper": the same learners with the paper's discriminators (120 minibatches of 64 episodes per update), in the same rounds.
+
+"start": seconds from the start of examples/ippo_sb3.py until its first environment step is done, once without anything
+compiled and once with what the first start has kept.
+
+CPU times are printed, too: on a machine that does other work at the same time, only these mean something.
 """
 
 from __future__ import annotations
@@ -12,7 +19,11 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
+from pathlib import Path
 
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
 
@@ -21,6 +32,25 @@ import torch
 from sb3_contrib import MaskablePPO
 
 import dm2_wrappers as dm2
+
+PARTS = ("training", "paper", "start")
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ippo_sb3.py"
+# Runs the example as a user does, and ends the process after the first step of any SMAX environment.
+UNTIL_FIRST_STEP = """
+import os, runpy, sys
+from dm2_wrappers.envs.smax.vectorized import SMAXVectorEnv
+
+step = SMAXVectorEnv.step
+
+def step_once(*args):
+    step(*args)
+    os._exit(0)
+
+SMAXVectorEnv.step = step_once
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 class BareLoop:
@@ -59,6 +89,21 @@ def random_available(rng, masks):
     return (rng.random(masks.shape, dtype=np.float32) * masks).argmax(axis=-1)
 
 
+def seconds_to_first_step(scenario: str) -> list[tuple[float, float]]:
+    """Time and CPU time of examples/ippo_sb3.py: without anything compiled, and with what that start has kept."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        # A new folder for users' caches, so the default of dm2_wrappers.envs.smax.compiled is measured.
+        env = {**os.environ, "XDG_CACHE_HOME": folder}
+        env.pop("JAX_COMPILATION_CACHE_DIR", None)
+        for number in range(2):
+            options = ["--env", f"smax:{scenario}", "--run", f"{folder}/run_{number}"]
+            start, used = time.perf_counter(), sum(os.times()[2:4])
+            subprocess.run([sys.executable, "-c", UNTIL_FIRST_STEP, str(EXAMPLE), *options], check=True, env=env)
+            seconds.append((time.perf_counter() - start, sum(os.times()[2:4]) - used))
+    return seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenario", default="5m_vs_6m")
@@ -66,9 +111,25 @@ def main() -> None:
     parser.add_argument("--demos", default="demos_data/smax_{scenario}_win30.npz")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400, help="joint steps of the two loops in each round")
+    parser.add_argument("--rollouts", type=int, default=3, help="rollouts of each team in each round")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, torch "
+        f"{torch.__version__}, {args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds, "
+        f"load {os.getloadavg()[0]:.1f} at the start\n",
+        flush=True,
+    )
+    if set(args.parts) - {"start"}:
+        compare_speeds(args)
+    if "start" in args.parts:
+        for what, (seconds, used) in zip(("nothing", "all"), seconds_to_first_step(args.scenario), strict=True):
+            print(f"examples/ippo_sb3.py takes {seconds:.1f} s ({used:.1f} s CPU) to its first step if {what} is compiled")
 
+
+def compare_speeds(args: argparse.Namespace) -> None:
+    """Print the table of steps per second, and how many times as long as IPPO the teams with discriminators take."""
     bare = BareLoop(args.scenario, args.num_envs)
     venv = dm2.envs.smax.vector_env(args.scenario, args.num_envs, seed=0)
     _, infos = venv.reset()
@@ -98,36 +159,47 @@ def main() -> None:
             device="cpu",
         )
 
-    teams = {"IPPO": team(None), "DM2": team(dm2.DistributionMatcher(demos, seed=0))}
-    rollout = 64 * args.num_envs
+    teams = {"IPPO": team(None)}
+    if "training" in args.parts:
+        teams["DM2"] = team(dm2.DistributionMatcher(demos, seed=0))
+    if "paper" in args.parts:
+        teams["DM2, paper's budget"] = team(
+            dm2.DistributionMatcher.paper(demos, args.scenario, max_steps=venv.max_steps, seed=0)
+        )
+    rollouts = args.rollouts * 64 * args.num_envs
     parts = {
         "bare JaxMARL loop": (lambda: bare.run(args.steps), args.steps * args.num_envs),
         "vector_env": (lambda: play(args.steps), args.steps * args.num_envs),
         **{
-            name: (lambda each=each: each.learn(3 * rollout, reset_num_timesteps=False), 3 * rollout)
+            name: (lambda each=each: each.learn(rollouts, reset_num_timesteps=False), rollouts)
             for name, each in teams.items()
         },
     }
     for run, _ in parts.values():
         run()  # compile, fill caches and buffers
     speeds: dict[str, list[float]] = {name: [] for name in parts}
+    used: dict[str, list[float]] = {name: [] for name in parts}
     for _ in range(args.rounds):
         for name, (run, steps) in parts.items():
-            start = time.perf_counter()
+            start, cpu = time.perf_counter(), time.process_time()
             run()
             speeds[name].append(steps / (time.perf_counter() - start))
+            used[name].append((time.process_time() - cpu) / steps)
 
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, ", end=""
-    )
-    print(f"torch {torch.__version__}, {args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds\n")
-    print("| part | environment steps/s (median) | range | relative to the bare loop |\n|---|---|---|---|")
+    print("| part | environment steps/s (median) | range | relative to the bare loop | the same in CPU time |")
+    print("|---|---|---|---|---|")
     medians = {name: float(np.median(values)) for name, values in speeds.items()}
     for name, values in speeds.items():
         share = np.median(np.array(values) / np.array(speeds["bare JaxMARL loop"]))
-        print(f"| {name} | {medians[name]:,.0f} | {min(values):,.0f} - {max(values):,.0f} | {share:.2f} |")
-    ratio = np.median(np.array(speeds["IPPO"]) / np.array(speeds["DM2"]))
-    print(f"\nDM2 takes {ratio:.2f} times as long as IPPO")
+        of_cpu = np.median(np.array(used["bare JaxMARL loop"]) / np.array(used[name]))
+        extremes = f"{min(values):,.0f} - {max(values):,.0f}"
+        print(f"| {name} | {medians[name]:,.0f} | {extremes} | {share:.2f} | {of_cpu:.2f} |")
+    print()
+    for name in list(teams)[1:]:
+        ratio = np.median(np.array(speeds["IPPO"]) / np.array(speeds[name]))
+        of_cpu = np.median(np.array(used[name]) / np.array(used["IPPO"]))
+        print(f"{name} takes {ratio:.2f} times as long as IPPO ({of_cpu:.2f} times in CPU time)")
+    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
 from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.reader import ParallelReader, Seen
+from dm2_wrappers.vector.outcome import Seen
+from dm2_wrappers.vector.reader import ParallelReader
 
 
 def matcher_of(demos_or_matcher: Any) -> DistributionMatcher:
@@ -241,7 +242,7 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         infos = dict(env_infos or {})
         for agent in observations:
             # The same keys as after a step, because some learners take the keys of infos from the first reset.
-            infos[agent] = _with_rewards(infos.get(agent), 0.0, 0.0)
+            infos[agent] = {**(infos.get(agent) or {}), "env_reward": 0.0, "gail_reward": 0.0}
         return observations, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
@@ -261,12 +262,14 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
         seen, alive = before.observations[None], before.alive[None]
         gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
         rewards, infos = dict(env_rewards), dict(env_infos or {})
-        for k, agent in enumerate(self.possible_agents):
+        each = zip(
+            self.possible_agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
+        )
+        for agent, env_reward, gail_reward, coefficient in each:
             if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
-                env_reward, gail_reward = float(outcome.rewards[k]), float(gail_rewards[k])
-                rewards[agent] = self.env_coefficient * env_reward + float(self._mixing.array[k]) * gail_reward
+                rewards[agent] = self.env_coefficient * env_reward + coefficient * gail_reward
                 # A new dict, because the environment may keep its own from step to step.
-                infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
+                infos[agent] = {**(infos.get(agent) or {}), "env_reward": env_reward, "gail_reward": gail_reward}
         own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards
         rewards_seen = (own[None], outcome.rewards[None], gail_rewards[None])
         self._saw(seen, alive, ended, np.array([outcome.broken]), done, after, time, before.present[None], rewards_seen)
@@ -281,10 +284,6 @@ class DM2ParallelEnv(_RewardMixer, BaseParallelWrapper):
             action = layout.array_action(k, actions[layout.agents[k]])
             joint[0, k, ...] = action if layout.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
         return joint
-
-
-def _with_rewards(info: Mapping[str, Any] | None, env_reward: float, gail_reward: float) -> dict[str, Any]:
-    return {**(info or {}), "env_reward": env_reward, "gail_reward": gail_reward}
 
 
 class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):

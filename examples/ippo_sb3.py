@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import _profile
 import _runs
 import torch
 import tyro
@@ -143,6 +144,8 @@ class Args:
     """folder of the run; default: runs/<algorithm>_<env>_seed<seed>"""
     bar_position: int = 0
     """line of the progress bar when several runs share a terminal"""
+    profile: bool = False
+    """print at the end where the run's time went"""
 
 
 class Rollouts(BaseCallback):
@@ -236,7 +239,7 @@ def main(args: Args) -> Path:
         papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
         args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
     run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
-    free, why = ("steps", "run", "bar_position"), ""
+    free, why = ("steps", "run", "bar_position", "profile"), ""
     if args.anneal:
         free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
     with _runs.running(run):
@@ -272,6 +275,11 @@ def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, 
             "order": args.order,
         }
     team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
+    with _profile.printed(args.profile, team, venv, test_env):
+        _train_and_evaluate(args, run, demos, team, test_env)
+
+
+def _train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, team, test_env) -> None:
     checkpoint, curve, rows = run / "checkpoint.zip", run / "evaluations.csv", []
     if checkpoint.exists():
         restore(team, checkpoint)
@@ -301,7 +309,7 @@ def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, 
             evaluate()
         while team.num_timesteps < args.steps:
             before = team.num_timesteps
-            if matching:
+            if team.matcher is not None:
                 team.coefficient = coefficient(args, team.agents, step=before)
             learn(team, min(args.eval_every, args.steps - before), bar, run)
             evaluate()

@@ -54,15 +54,17 @@ class AgentInputs:
                 f"expected observations [..., {expected[0]}, {expected[1]}] (agents, features of the widest), "
                 f"got {tuple(rows.shape)}; pad narrower agents with 0"
             )
-        live = torch.ones(rows.shape[:-1], dtype=torch.bool, device=self._device)
-        if alive is not None:
+        if alive is None:
+            live = torch.ones(rows.shape[:-1], dtype=torch.bool, device=self._device)
+        else:
             live = self._flags("alive", alive, rows.shape[:-1])
         if broken is not None:
             live = live & ~self._flags("broken", broken, rows.shape[:-2]).unsqueeze(-1)
-        wrong = live & ~(rows.abs().amax(-1) <= _LARGEST)
-        if wrong.any():
-            place = tuple(wrong.nonzero()[0].tolist())
-            self._refuse(self._agents[place[-1]], rows[place].cpu().numpy(), "what the environment returns")
+        if not _within_limits(rows):  # of anybody, dead or alive
+            wrong = live & ~(rows.abs().amax(-1) <= _LARGEST)
+            if wrong.any():
+                place = tuple(wrong.nonzero()[0].tolist())
+                self._refuse(self._agents[place[-1]], rows[place].cpu().numpy(), "what the environment returns")
         return rows, live
 
     def by_name(self, observations: Mapping[str, Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -178,7 +180,10 @@ class AgentInputs:
         if isinstance(observations, Tensor):
             return observations.detach().to(self._device, torch.float32)
         # Writable, because torch warns about arrays that are not (JAX's), although nothing is written here.
-        return torch.from_numpy(np.require(_float32(observations), None, ["C", "W"])).to(self._device)
+        array = _float32(observations)
+        if not array.flags.carray:
+            array = np.require(array, None, ["C", "W", "A"])
+        return torch.from_numpy(array).to(self._device)
 
     def _flags(self, name: str, flags: ArrayLike | Tensor, shape: tuple[int, ...]) -> Tensor:
         array = flags if isinstance(flags, Tensor) else np.array(flags, dtype=bool)
@@ -187,10 +192,17 @@ class AgentInputs:
         return torch.as_tensor(array, dtype=torch.bool, device=self._device)
 
 
+def _within_limits(rows: Tensor) -> bool:
+    """Whether all numbers together, and so each of them, are at most `_LARGEST` in size; False if any is not a number."""
+    return torch.linalg.vector_norm(rows).item() <= _LARGEST
+
+
 def _float32(observations: Any) -> NDArray[np.float32]:
     """As float32; numbers beyond its range become infinite, whatever ``np.seterr`` says, and are refused later."""
     if isinstance(observations, Tensor):
         observations = observations.detach().cpu()
+    if isinstance(observations, np.ndarray) and observations.dtype == np.float32:
+        return observations
     try:
         with np.errstate(all="ignore"):
             return np.asarray(observations, dtype=np.float32)

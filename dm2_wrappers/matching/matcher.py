@@ -215,6 +215,8 @@ class DistributionMatcher(OneProcess, Matcher):
         self._minibatches = Minibatches(self._experts.rows, self._experts.counts, self.agents, seed)
         self._buffer, self._remaining = self._empty_buffer(), self._empty_buffer(1)
         self._pay = GailReward(self.discriminators, reward)
+        self._step_shape = (1, len(self.agents), max(self.sizes))
+        self._observations_are_all = kind == "state" and not absorbs and self._device.type == "cpu"
         self._diagnosis = Diagnosis(self.agents, self._input_sizes, self.options["standardize"])
         self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
         self.metrics: dict[str, float] = {}
@@ -340,7 +342,6 @@ class DistributionMatcher(OneProcess, Matcher):
         actions: ArrayLike | None = None,
         after: AfterStep | None = None,
     ) -> NDArray[np.float32]: ...
-    @standard_modes
     def rewards(
         self, observations: Any, alive: Any = None, *, actions: Any = None, after: Any = None
     ) -> dict[str, float] | NDArray[np.float32]:
@@ -366,9 +367,18 @@ class DistributionMatcher(OneProcess, Matcher):
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
+        if self._is_plain_step(observations, alive):
+            of_step = self._pay.of_step(observations[0], alive[0])
+            if of_step is not None:
+                return of_step[None]
+        return self._rewards(observations, alive, actions, after)
+
+    @standard_modes
+    def _rewards(self, observations: Any, alive: Any, actions: Any, after: Any) -> Any:
+        """`rewards` in general."""
         if isinstance(observations, Mapping):
             joint, given, actions, after = self._reader.by_name(observations, actions, after)
-            of_all = self.rewards(joint, given, actions=actions, after=after)
+            of_all = self._rewards(joint, given, actions, after)
             return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
         steps = self._reader.read(observations, alive, None, actions, after)
         paid = torch.where(steps.paid, self._pay.of(steps.rows), 0.0)
@@ -500,6 +510,19 @@ class DistributionMatcher(OneProcess, Matcher):
             found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
             self._absorbing.max_steps = None if found is None else int(found)
             self.options["max_steps"] = self._absorbing.limit()
+
+    def _is_plain_step(self, observations: Any, alive: Any) -> bool:
+        """Whether this is one joint step [1, K, D], as the wrappers pay it, and observations are all that counts."""
+        return (
+            self._observations_are_all
+            and type(observations) is np.ndarray
+            and type(alive) is np.ndarray
+            and observations.dtype == np.float32
+            and alive.dtype == np.bool_
+            and observations.shape == self._step_shape
+            and alive.shape == self._step_shape[:2]
+            and all(self._experts.counts)
+        )
 
     def _empty_buffer(self, width: int | None = None) -> TransitionBuffer:
         return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._input_sizes), self._device)

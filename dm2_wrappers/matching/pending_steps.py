@@ -67,7 +67,7 @@ class PendingSteps:
         ended, ended_broken = np.stack(self._ended), np.stack(self._broken)
         broken = np.zeros_like(ended)
         discard = np.zeros(ended.shape[1], dtype=bool)
-        for t in reversed(range(len(ended))):
+        for t in reversed(range(len(ended)) if ended_broken.any() else range(0)):
             # If an episode broke, all its steps are discarded. One that has not ended yet is kept.
             discard = np.where(ended[t], ended_broken[t], discard)
             broken[t] = discard

@@ -23,6 +23,8 @@ def standard_modes(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
     @functools.wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if _are_standard():
+            return function(*args, **kwargs)
         dtype, gradients = torch.get_default_dtype(), torch.is_grad_enabled()
         with ExitStack() as modes:
             if dtype != torch.float32:
@@ -39,3 +41,14 @@ def standard_modes(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def _are_standard() -> bool:
+    """Whether the caller's modes are the standard ones; asked at every step, and cheaper than to ask for each mode."""
+    made_by_default = torch.empty(0)
+    return (
+        made_by_default.dtype == torch.float32
+        and made_by_default.device.type == "cpu"
+        and not made_by_default.is_inference()
+        and not any(map(torch.is_autocast_enabled, _AUTOCAST))
+    )

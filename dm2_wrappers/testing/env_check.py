@@ -17,7 +17,8 @@ from dm2_wrappers import _checks
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.testing.faults import names, require
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.reader import Outcome, ParallelReader, Seen
+from dm2_wrappers.vector.outcome import Outcome, Seen
+from dm2_wrappers.vector.reader import ParallelReader
 
 _PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
 

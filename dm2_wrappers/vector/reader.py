@@ -10,44 +10,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.vector.layout import Layout
+from dm2_wrappers.vector.ordinary_step import OrdinaryStep
+from dm2_wrappers.vector.outcome import Outcome, Seen, episode_news
 from dm2_wrappers.vector.spaces import action_mask, flatten, shown
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The agents' observations before their next actions, in one environment. Rows of absent agents are 0."""
-
-    observations: NDArray[np.float32]  # [K, D]
-    present: NDArray[np.bool_]  # [K]
-    alive: NDArray[np.bool_]  # [K]
-    action_mask: NDArray[np.bool_] | None  # [K, A]; None where actions are continuous
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The results of one joint step, before any reset."""
-
-    seen: Seen
-    final_observations: NDArray[np.float32]  # [K, D], also of agents whose episode ended
-    final_alive: NDArray[np.bool_]  # [K]
-    rewards: NDArray[np.float64]  # [K]; those of agents that acted or have just joined
-    env_rewards: NDArray[np.float64] | None  # [K], where a wrapper that shapes rewards says in infos what they were
-    terminations: NDArray[np.bool_]  # [K], also true for absent agents
-    truncations: NDArray[np.bool_]  # [K]
-    broken: bool
-    won: bool | None  # None where the environment does not report wins
-
-    @property
-    def over(self) -> bool:
-        """Whether the joint episode ended with this step."""
-        return not self.seen.present.any()
 
 
 class ParallelReader:
@@ -69,6 +40,7 @@ class ParallelReader:
         self._shape = (len(layout.agents), max(layout.sizes))
         self._ended = np.zeros(self._shape[0], dtype=bool)  # by the newest report about each agent in env.agents
         self.present = np.zeros(self._shape[0], dtype=bool)
+        self._ordinary: OrdinaryStep | None = None  # of the agents that are present now
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> list[Any]:
         """Reset the environment and return its raw observations and infos. ``options`` is passed only if given."""
@@ -109,6 +81,10 @@ class ParallelReader:
         Raises:
             ValueError: An answer that does not fit the agent's spaces; the message names environment and agent.
         """
+        if self._ordinary is not None and self._ordinary.goes_on(getattr(self.env, "agents", None)):
+            outcome = self._ordinary.read(observations, rewards, terminations, truncations, infos)
+            if outcome is not None:
+                return outcome
         acted = self.present
         observations, rewards = self._mapping("observations", observations), self._mapping("rewards", rewards)
         terminations = self._mapping("terminations", terminations)
@@ -140,8 +116,7 @@ class ParallelReader:
                 self._put(final, k, observations[agent])
                 final_alive[k] = self._flag("alive in infos", agent, info.get("alive", not flags[0, k]))
         self._check_finite(final)
-        everybody = [info for info in infos.values() if isinstance(info, Mapping)]
-        wins = [bool(info["battle_won"]) for info in everybody if "battle_won" in info]
+        broken, won = episode_news(infos.values())
         return Outcome(
             seen=seen,
             final_observations=final,
@@ -150,8 +125,8 @@ class ParallelReader:
             env_rewards=np.array([env_paid.get(k, paid[k]) for k in range(len(paid))]) if env_paid else None,
             terminations=flags[0],
             truncations=flags[1],
-            broken=any(bool(info.get("broken", False)) for info in everybody),
-            won=any(wins) if wins else None,
+            broken=broken,
+            won=won,
         )
 
     def _find_present(self) -> None:
@@ -168,6 +143,8 @@ class ParallelReader:
             listed[self._index[agent]] = True
         self.present = listed & ~self._ended
         self._ended &= listed  # an agent that has left may come back
+        if self._ordinary is None or not self._ordinary.of(agents, self.present):
+            self._ordinary = OrdinaryStep.possible(self.layout, agents, self.present)
 
     def _seen(self, observations: Mapping[str, Any], infos: Mapping[str, Any]) -> Seen:
         layout, present = self.layout, self.present

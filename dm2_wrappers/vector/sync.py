@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector.base import Infos, MultiAgentVectorEnv, StepResult
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.reader import Outcome, ParallelReader, Seen
+from dm2_wrappers.vector.outcome import Outcome, Seen
+from dm2_wrappers.vector.reader import ParallelReader
 
 
 def sub_env_seeds(seed: int | Sequence[int] | None, num_envs: int) -> list[int | None]:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dm2_wrappers._extras import require
+from dm2_wrappers.envs.smax import compiled
 from dm2_wrappers.envs.smax.modes import default_modes
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def jaxmarl(module: str) -> ModuleType:
     """JaxMARL's module of SMAX with that name, imported without its noise."""
     # When first imported, JaxMARL prints two lines about other environments to ``sys.__stdout__``, and
     # leaves ``sys.stdout`` and ``sys.stderr`` set to the original streams, whatever they were.
-    require("jax", "smax")
+    compiled.keep()
     original, quiet = sys.__stdout__, io.StringIO()
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(sys.stderr), default_modes():
         try:
