@@ -310,7 +310,7 @@ class Demonstrations:
 
         Args:
             dataset_id: The name of the new data set, such as "team/experts-v0". Minari keeps it in ``~/.minari/datasets``,
-                or in the folder that the environment variable ``MINARI_DATASETS_PATH`` names.
+                or in the folder that the environment variable ``MINARI_DATASETS_PATH`` names (an absolute path).
             env: The ``ParallelEnv`` of the episodes, whose action spaces are written. Without it, an agent's number of
                 actions is the highest that was recorded plus 1, and continuous actions have no bounds.
             options: More arguments of ``minari.create_dataset_from_buffers``, such as ``author``, ``algorithm_name`` and
