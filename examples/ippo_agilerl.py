@@ -77,7 +77,6 @@ class DM2IPPO(IPPO):
         """AgileRL calls this with the rollout and its advantages; the steps of dead agents are left out."""
         return tuple(each[self.rows] for each in super().to_device(*experiences))
 
-
     @torch.no_grad()
     def final_values(self, observations: np.ndarray) -> np.ndarray:
         """What the critics expect after a step, [N, K], of observations [N, K, D]: at a time limit, it stands for the rest."""
