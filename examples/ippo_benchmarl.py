@@ -1,4 +1,4 @@
-"""DM2 with BenchMARL: an experiment with its IPPO, one policy per agent, and the callback of `dm2_wrappers.torchrl.benchmarl`.
+"""DM2 with BenchMARL: its IPPO, one policy per agent, and the callback of `dm2_wrappers.torchrl.benchmarl`.
 
     python examples/ippo_benchmarl.py
     python examples/ippo_benchmarl.py --env smax:3m --coefficient 0.3
