@@ -23,7 +23,7 @@ export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.5
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-python test-lowest test-smac check-benchmarl check-tianshou check-environments mutate lint docs dist benchmark clean
+.PHONY: help install demo test test-python test-lowest test-smac check-agilerl check-benchmarl check-environments check-tianshou mutate lint docs dist benchmark clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,10 +62,15 @@ check-tianshou:  ## test the Tianshou example, in an environment of its own
 	@.venv-tianshou/bin/python -m pip install --quiet -c constraints-tianshou.txt -e '.[sb3,tianshou,examples]' pytest
 	@OMP_NUM_THREADS=1 .venv-tianshou/bin/python -m pytest -q tests/examples/test_learners.py -k tianshou
 
-check-benchmarl:  ## test the BenchMARL callback, in an environment of its own
+check-agilerl:  ## test the AgileRL example, in an environment of its own
+	@$(PYTHON) -m venv .venv-agilerl
+	@.venv-agilerl/bin/python -m pip install --quiet -c constraints-agilerl.txt -e '.[agilerl,examples]' pytest
+	@OMP_NUM_THREADS=1 .venv-agilerl/bin/python -m pytest -q tests/examples/test_learners.py tests/examples/test_agilerl.py -k agilerl
+
+check-benchmarl:  ## test the BenchMARL callback and example, in an environment of its own
 	@$(PYTHON) -m venv .venv-benchmarl
-	@.venv-benchmarl/bin/python -m pip install --quiet -c constraints-benchmarl.txt -e . benchmarl mpe2 pytest
-	@OMP_NUM_THREADS=1 .venv-benchmarl/bin/python -m pytest -q tests/torchrl/test_benchmarl.py
+	@.venv-benchmarl/bin/python -m pip install --quiet -c constraints-benchmarl.txt -e '.[examples]' benchmarl pytest
+	@OMP_NUM_THREADS=1 .venv-benchmarl/bin/python -m pytest -q tests/torchrl/test_benchmarl.py tests/examples/test_learners.py -k benchmarl
 
 check-environments:  ## test on environments of other packages (minutes), in an environment of its own
 	@$(PYTHON) -m venv .venv-environments

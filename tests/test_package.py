@@ -122,8 +122,8 @@ def imported(nodes):
 @pytest.mark.parametrize(
     ("folder", "extras"),
     [
-        ("dm2_wrappers", ("smax", "sb3", "rllib", "smac", "torchrl", "theory")),
-        ("examples", ("smax", "sb3", "supersuit", "rllib", "torchrl", "skrl", "tianshou", "examples")),
+        ("dm2_wrappers", ("smax", "sb3", "rllib", "smac", "torchrl", "minari", "theory")),
+        ("examples", ("smax", "sb3", "supersuit", "rllib", "torchrl", "skrl", "tianshou", "agilerl", "examples")),
         ("experiments", ("smax", "sb3", "torchrl", "examples", "theory", "ray", "experiments")),
     ],
 )
@@ -167,8 +167,8 @@ def test_an_index_would_take_the_metadata():
 def test_the_extra_all_is_complete():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    # smac and tianshou need separate environments, Ray is for clusters, and dev and docs are for work on this library.
-    assert Requirement(everything).extras == set(extras) - {"all", "smac", "tianshou", "ray", "dev", "docs"}
+    # smac, tianshou and agilerl need separate environments, Ray is for clusters, and dev and docs are for work on this library.
+    assert Requirement(everything).extras == set(extras) - {"all", "smac", "tianshou", "agilerl", "ray", "dev", "docs"}
 
 
 def test_lowest_versions_are_those_that_are_declared():
@@ -183,9 +183,10 @@ def test_lowest_versions_are_those_that_are_declared():
 
 
 def test_constraints_meet_what_is_declared():
-    extras = set(PROJECT["optional-dependencies"]) - {"smac", "ray", "tianshou"}
+    extras = set(PROJECT["optional-dependencies"]) - {"smac", "ray", "tianshou", "agilerl"}
     check_pins("constraints.txt", extras)
     check_pins("constraints-tianshou.txt", {"sb3", "tianshou", "examples"})
+    check_pins("constraints-agilerl.txt", {"agilerl", "examples"})
 
 
 def check_pins(file, extras):

@@ -1,4 +1,7 @@
-"""``python -m dm2_wrappers.demonstrations import|info|check|filter|compatible``: demonstrations on the command line."""
+"""``python -m dm2_wrappers.demonstrations COMMAND``: demonstrations on the command line.
+
+The commands are import, info, check, filter, compatible, to-minari and from-minari.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m dm2_wrappers.demonstrations", description="Import, inspect, check and filter demonstration files."
+        prog="python -m dm2_wrappers.demonstrations",
+        description="Import, inspect, check, filter and convert demonstration files.",
     )
     commands = parser.add_subparsers(required=True)
 
@@ -71,6 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     compatible = commands.add_parser("compatible", help="test whether the agents' recordings can come from one team")
     _add_file(compatible)
     compatible.set_defaults(command=_compatible)
+
+    to_minari = commands.add_parser("to-minari", help="write a Minari data set from a demonstrations file")
+    _add_file(to_minari)
+    to_minari.add_argument("dataset_id", help="the name of the new data set, such as team/experts-v0")
+    to_minari.add_argument("--env", metavar="ENV_ID", help="the environment, whose action spaces are written")
+    to_minari.set_defaults(command=_to_minari)
+
+    from_minari = commands.add_parser("from-minari", help="write a demonstrations file from a Minari data set")
+    from_minari.add_argument("dataset_id", help="the name of a data set on this machine (see: minari list local)")
+    from_minari.add_argument("file", type=Path, help="the .npz file to write")
+    from_minari.add_argument("--agents", nargs="+", metavar="NAME", help="the agents in the environment's order")
+    from_minari.add_argument("--env-id", help="the environment that the episodes fit, such as smax:5m_vs_6m")
+    from_minari.set_defaults(command=_from_minari)
     return parser
 
 
@@ -143,6 +160,21 @@ def _print_next(command: str) -> None:
 
 def _compatible(options: argparse.Namespace) -> None:
     print(compatibility.report(Demonstrations.load(options.file, max_bytes=options.max_bytes)))
+
+
+def _to_minari(options: argparse.Namespace) -> None:
+    demos = Demonstrations.load(options.file, max_bytes=options.max_bytes)
+    env = None if options.env is None else envs.parallel_env(options.env)
+    dataset = demos.to_minari(options.dataset_id, env=env)
+    print(f"{dataset.id}: {len(dataset)} episodes, {dataset.total_steps} steps")
+    print(f"next: minari show {dataset.id}")
+
+
+def _from_minari(options: argparse.Namespace) -> None:
+    demos = Demonstrations.from_minari(options.dataset_id, agents=options.agents, env_id=options.env_id)
+    demos.save(options.file)
+    print(f"{options.file}: {len(demos)} episodes of {len(demos.agents)} agents")
+    _print_next(f"info {shlex.quote(str(options.file))}")
 
 
 def _check(options: argparse.Namespace) -> None:

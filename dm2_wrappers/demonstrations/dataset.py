@@ -5,7 +5,8 @@ episode e is rows ``offsets[k, e]`` to ``offsets[k, e + 1]`` of column k. In con
 the same offsets. In shuffled or mixed ones each agent has its own, and rows after an agent's last episode are padding.
 
 ``validation.py`` checks the constructor's arguments, ``recording.py`` plays episodes, ``from_episodes.py`` takes your own
-arrays, ``selection.py`` chooses episodes, ``npz.py`` is the file format, and ``pymarl/`` reads the paper's recordings.
+arrays, ``selection.py`` chooses episodes, ``npz.py`` is the file format, ``minari.py`` writes and reads Minari data sets,
+and ``pymarl/`` reads the paper's recordings.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers import _checks
-from dm2_wrappers.demonstrations import npz, recording, selection, validation
+from dm2_wrappers.demonstrations import minari, npz, recording, selection, validation
 from dm2_wrappers.demonstrations.from_episodes import from_episodes
 from dm2_wrappers.demonstrations.pymarl import reader
 
@@ -297,6 +298,59 @@ class Demonstrations:
             return cls(**arguments)
         except ValueError as error:
             raise npz.not_usable(path, error) from None
+
+    def to_minari(self, dataset_id: str, *, env: Any = None, **options: Any) -> Any:
+        """Write a data set of Minari, the Farama Foundation's offline format (needs the extra ``minari``).
+
+        Each joint episode is one Minari episode, with dicts of agents as observations and actions. Minari wants what was
+        observed after the last step, and how the episode ended, and demonstrations hold neither: the last observation is
+        repeated, and the last step is marked as a termination, so that learners do not use the repeated observation.
+        ``rewards`` is the mean over agents. Each agent's own, ``alive`` and ``won`` are in the infos, and the provenance in
+        the data set's metadata. :meth:`from_minari` reads all of it back exactly.
+
+        Args:
+            dataset_id: The name of the new data set, such as "team/experts-v0". Minari keeps it in ``~/.minari/datasets``,
+                or in the folder that the environment variable ``MINARI_DATASETS_PATH`` names (an absolute path).
+            env: The ``ParallelEnv`` of the episodes, whose action spaces are written. Without it, an agent's number of
+                actions is the highest that was recorded plus 1, and continuous actions have no bounds.
+            options: More arguments of ``minari.create_dataset_from_buffers``, such as ``author``, ``algorithm_name`` and
+                ``description``.
+
+        Returns:
+            The ``minari.MinariDataset``.
+
+        Raises:
+            ImportError: Minari is not installed.
+            ValueError: The demonstrations are not concurrent, the name is malformed or taken, HDF5 cannot have an agent's
+                name, or the environment has other agents, sizes or kinds of actions.
+        """
+        return minari.write(self, dataset_id, env, options)
+
+    @classmethod
+    def from_minari(cls, dataset: Any, *, agents: Sequence[str] | None = None, env_id: str | None = None) -> Demonstrations:
+        """Read a data set of Minari (needs the extra ``minari``).
+
+        If :meth:`to_minari` wrote it, all comes back exactly. Other data sets can be read if
+
+        - their observation and action spaces are dicts with the same keys, the agents; or
+        - they have a single agent: any other spaces, of which observations flatten to a vector of fixed length. Then K = 1.
+
+        In both cases observations are flattened as the library flattens those of an environment, the one after an episode's
+        last step is left out, every agent gets the episode's rewards and counts as alive, and no outcome is reported.
+
+        Args:
+            dataset: A ``minari.MinariDataset`` or the name of one on this machine.
+            agents: The agents' order, which Minari does not keep: by default as written, or alphabetical. Or the name of a
+                single agent, by default "agent_0".
+            env_id: The environment that the episodes fit. If None: as written, or not checked.
+
+        Raises:
+            ImportError: Minari is not installed.
+            FileNotFoundError: There is no such data set on this machine.
+            TypeError: ``dataset`` is neither a data set nor a name.
+            ValueError: The data set has other spaces or other agents, or it is empty.
+        """
+        return cls(**minari.read(dataset, agents=agents, env_id=env_id))
 
     @classmethod
     def import_pymarl(

@@ -18,6 +18,8 @@ EXAMPLES = {
     "shared_policy_supersuit": ("sb3_contrib", "supersuit"),
     "ippo_skrl": ("skrl",),
     "tianshou_lockstep": ("tianshou",),
+    "ippo_agilerl": ("agilerl",),
+    "ippo_benchmarl": ("benchmarl",),
 }
 
 
