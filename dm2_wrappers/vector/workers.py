@@ -97,19 +97,61 @@ class Workers:
         messages = [_packed((command, dict(each))) for each in arguments]
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
-            if not self._pipes:
-                raise RuntimeError("this vector environment is closed; make a new one")
+            self._check_open()
             try:
                 for worker, message in enumerate(messages):
-                    self._busy.add(worker)
-                    try:
-                        self._pipes[worker].send_bytes(message)
-                    except OSError:
-                        raise self._death(worker) from None
+                    self._send(worker, message)
                 return [self._answer(worker, command, deadline, timeout) for worker in watch(range(len(messages)))]
             except BaseException:  # Ctrl-C too: an answer left in a pipe would be taken for the next one's
                 self._finalizer()
                 raise
+
+    def send(self, worker: int, command: str, arguments: Mapping[str, Any]) -> None:
+        """Have one worker call a method, without waiting; `answer` gets what it returns. On any failure all workers end.
+
+        Raises:
+            RuntimeError: The workers were closed, or this one has ended.
+        """
+        message = _packed((command, dict(arguments)))
+        with self._lock:
+            self._check_open()
+            try:
+                self._send(worker, message)
+            except BaseException:
+                self._finalizer()
+                raise
+
+    def answer(self, worker: int, command: str) -> Any:
+        """Wait for what one worker was asked with `send`. On any failure all workers end.
+
+        Ctrl-C while the worker has not answered yet leaves the workers as they are: call this again.
+
+        Raises:
+            RuntimeError: The workers were closed, or this one failed.
+        """
+        with self._lock:
+            self._check_open()
+            try:
+                self._wait(worker, command, None, None)
+            except Exception:
+                self._finalizer()
+                raise
+            try:
+                return self._received(worker, command)
+            except BaseException:
+                self._finalizer()
+                raise
+
+    def _check_open(self) -> None:
+        if not self._pipes:
+            raise RuntimeError("this vector environment is closed; make a new one")
+
+    def _send(self, worker: int, message: bytes) -> None:
+        self._busy.add(worker)
+        try:
+            self._pipes[worker].send_bytes(message)
+        except OSError:
+            raise self._death(worker) from None
 
     def close(self) -> None:
         """End all workers; safe to call twice, and while another thread waits for an answer."""
@@ -125,6 +167,9 @@ class Workers:
 
     def _answer(self, worker: int, command: str, deadline: float | None, timeout: float | None) -> Any:
         self._wait(worker, command, deadline, timeout)
+        return self._received(worker, command)
+
+    def _received(self, worker: int, command: str) -> Any:
         try:
             kind, reply = pickle.loads(self._pipes[worker].recv_bytes())
         except (EOFError, OSError):
