@@ -26,6 +26,9 @@ from dm2_wrappers.sb3.in_worker import DONE, PAYMENT, Job, LearnersInWorker, Mes
 from dm2_wrappers.sb3.training import run_loops
 from dm2_wrappers.vector.workers import Workers
 
+# torch imports the second one when it first trains, which takes two seconds.
+_PRELOAD = (LearnersInWorker.__module__, "torch._dynamo")
+
 
 def shares(agents: Sequence[str], workers: int) -> list[list[str]]:
     """The agents of this process, which gets the fewest, and those of each worker; none is left without agents."""
@@ -222,7 +225,7 @@ class SpreadLearners:
     def _begin(self, jobs: Sequence[Job], lockstep: Lockstep) -> None:
         if self._processes is None:
             names = [f"worker {w} (agents {', '.join(worker.agents)})" for w, worker in enumerate(self._workers)]
-            self._processes = Workers([LearnersInWorker] * len(names), names)
+            self._processes = Workers([LearnersInWorker] * len(names), names, preload=_PRELOAD)
         self._resets = lockstep.resets
         for w, (worker, job) in enumerate(zip(self._workers, jobs, strict=True)):
             for agent in worker.agents:

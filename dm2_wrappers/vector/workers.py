@@ -35,6 +35,8 @@ class Workers:
     Args:
         makers: For each worker a function that makes its object. It is called in the worker, at the first command.
         names: For each worker its name in error messages.
+        preload: Modules that all workers need and that start no threads. One process imports them, and the workers are
+            forked from that one where the system allows it, so they start at once and share the modules' memory.
 
     Attributes:
         processes: The running processes.
@@ -43,7 +45,9 @@ class Workers:
         TypeError: A maker that does not pickle.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], names: Sequence[str]) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], Any]], names: Sequence[str], *, preload: Sequence[str] | None = None
+    ) -> None:
         self.processes: list[Any] = []
         self._names = list(names)
         self._pipes: list[pipes.Connection] = []
@@ -57,8 +61,11 @@ class Workers:
                 f"make_env must pickle to reach a worker process, but does not: {_line(error)}; make what does not pickle "
                 "inside make_env, or use workers=0"
             ) from error
-        # "spawn": a forked process inherits locks held by other threads (torch's, JAX's) and may hang.
-        context = multiprocessing.get_context("spawn")
+        # Never forked from this process: they would inherit locks held by other threads (torch's, JAX's) and might hang.
+        context: Any = multiprocessing.get_context("spawn")
+        if preload is not None and "forkserver" in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(list(preload))  # without the program's main module, which may start threads
         self._woken, self._wake = context.Pipe(duplex=False)
         # multiprocessing waits for its processes when the interpreter exits. This ends them before that, or as soon as
         # nobody uses this object any more.
@@ -316,8 +323,10 @@ def _end_with_parent() -> None:
     """Wait for the parent's end, then end this process, too, even if an environment hangs."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # The process number tells more than the pipe to the parent, which processes that the parent forked keep open.
-    while parent.is_alive() and os.getppid() == parent.pid:
+    # The process number tells more than the pipe to the parent, which processes that the parent forked keep open. It may
+    # be that of the process from which this one was forked, which ends with the parent.
+    started_by = os.getppid()
+    while parent.is_alive() and os.getppid() == started_by != 1:
         parent.join(WATCH_SECONDS)
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # type: ignore[arg-type]
