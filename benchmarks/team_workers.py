@@ -85,8 +85,9 @@ def main() -> None:
             rows.append(f"| {name} | {workers} | {np.median(speeds[workers]):,.0f} | {shown} | {equal} |")
             team.close()
 
-    versions = ", ".join(f"{each} {importlib.metadata.version(each)}" for each in ("torch", "stable-baselines3", "jax"))
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}")
+    packages = ("torch", "stable-baselines3", "jax")
+    versions = [f"Python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in packages)]
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {', '.join(versions)}")
     print(f"{args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds of {steps:,} steps\n")
     print("| learners | workers | environment steps/s (median) | times one process (median, range) | same weights |")
     print("|---|---|---|---|---|", *rows, sep="\n")

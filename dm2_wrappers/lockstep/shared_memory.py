@@ -52,8 +52,9 @@ class Blackboard:
             _release(self._blocks)
             self._blocks.append(SharedMemory(create=True, size=max(1, 2 * end)))
         block = self._blocks[0]
+        memory: Any = block.buf
         for (begin, end), content in zip(spans, contents, strict=True):
-            block.buf[begin:end] = content
+            memory[begin:end] = content
         return Note(block.name, pickled, tuple(spans))
 
 
@@ -69,7 +70,8 @@ class BlackboardReader:
             self.close()
             self._blocks.append(SharedMemory(note.block))
         size = max((end for _, end in note.spans), default=0)
-        copied = np.frombuffer(self._blocks[0].buf, np.uint8, size).copy()
+        memory: Any = self._blocks[0].buf
+        copied = np.frombuffer(memory, np.uint8, size).copy()
         return pickle.loads(note.pickled, buffers=[copied[begin:end] for begin, end in note.spans])
 
     def close(self) -> None:

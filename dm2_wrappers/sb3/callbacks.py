@@ -134,9 +134,7 @@ class PauseWithoutSteps(BaseCallback):
         self._parameters = self._gradient_steps = None
 
 
-def agent_callbacks(
-    of_mode: BaseCallback | None, env: AgentVecEnv, of_user: Sequence[BaseCallback]
-) -> list[BaseCallback]:
+def agent_callbacks(of_mode: BaseCallback | None, env: AgentVecEnv, of_user: Sequence[BaseCallback]) -> list[BaseCallback]:
     """One agent's callbacks: ours first, so that the user's see the mixed rewards.
 
     Args:

@@ -6,6 +6,7 @@ import pickle
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -221,7 +222,8 @@ class LearnersInWorker:
         all_callbacks = {}
         for agent, model in models.items():
             k = job.outline.possible_agents.index(agent)
-            pays = MixRewards(rollout, k, agent, lambda k=k: rollout.coefficient(k)) if job.paid else None  # type: ignore[arg-type]
+            mixes: Any = MixRewards  # it takes any rollout that pays
+            pays = mixes(rollout, k, agent, partial(rollout.coefficient, k)) if job.paid else None
             all_callbacks[agent] = agent_callbacks(pays, shipping.view_of(model), callbacks[agent])
         ended, error = False, None
         try:

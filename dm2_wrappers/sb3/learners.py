@@ -342,6 +342,14 @@ class IndependentLearners(PlayingTeam):
         """End the worker processes, if there are any; safe to call twice. The environment is yours to close."""
         self._spread.close()
 
+    def _refuse_stale_learners(self, what: str) -> None:
+        """Within ``learn``, the learners of workers are here as they were before it."""
+        if self._spread.agents and self._lockstep.running:
+            raise RuntimeError(
+                f"{what} was called while learn() is under way, and the learners of {', '.join(self._spread.agents)} are in "
+                "worker processes then: call it between two calls of learn(), or use workers=0"
+            )
+
     def _refuse_while_learning(self, what: str) -> None:
         if self._lockstep.running:
             raise RuntimeError(f"{what} was called while learn() is under way: call it between two calls of learn()")
@@ -398,7 +406,11 @@ class IndependentLearners(PlayingTeam):
 
         The previous file is kept until the new one is complete. If a callback saves a checkpoint in the middle of a
         rollout, some agents may have learned from the rollout already. A run that loads it begins new episodes.
+
+        Raises:
+            RuntimeError: Called by a callback while `learn` is under way with ``workers``.
         """
+        self._refuse_stale_learners("save()")
         self._matching.flush()  # what was seen since the last update belongs to the matcher's state
         checkpoint.write(team_state.collect(self), path)
 

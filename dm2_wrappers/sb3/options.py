@@ -187,7 +187,9 @@ def checked_policy(agent: str, algorithm: Any, policy: Any) -> Any:
     return policy
 
 
-def check_workers(workers: int, models: Mapping[str, Any], matcher: DistributionMatcher | None, mode: str, order: str) -> None:
+def check_workers(
+    workers: int, models: Mapping[str, Any], matcher: DistributionMatcher | None, mode: str, order: str
+) -> None:
     """Check that these learners can be spread over processes, if that is wanted.
 
     Raises:
@@ -197,7 +199,9 @@ def check_workers(workers: int, models: Mapping[str, Any], matcher: Distribution
         return
     off_policy = sorted({type(m).__name__ for m in models.values() if not isinstance(m, OnPolicyAlgorithm)})
     if off_policy:
-        raise ValueError(f"workers={workers} needs on-policy algorithms, such as PPO, and {off_policy} are not: use workers=0")
+        raise ValueError(
+            f"workers={workers} needs on-policy algorithms, such as PPO, and {off_policy} are not: use workers=0"
+        )
     if order == "turn":
         raise ValueError(f"with order='turn' one agent learns at a time, so workers={workers} gains nothing: use workers=0")
     if matcher is not None and mode == "online":

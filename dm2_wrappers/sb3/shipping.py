@@ -61,7 +61,7 @@ class _Pickler(cloudpickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, BaseCallback):
-            return object.__new__, (type(value),), {**vars(value), **dict.fromkeys(_OF_LOOP, {})}
+            return object.__new__, (type(value),), {**vars(value), **{name: {} for name in _OF_LOOP}}
         return super().reducer_override(value)
 
 

@@ -9,7 +9,7 @@ discriminators pay. All numbers are the same as in one process: each agent has i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,12 +78,13 @@ class SpreadLearners:
 
     def __init__(self, agents: Sequence[str], workers: int) -> None:
         self.own, *others = shares(agents, workers)
-        self.agents = [agent for share in others for agent in share]
+        self.agents: Collection[str] = [agent for share in others for agent in share]
         self._workers = [_Worker(share) for share in others]
         self._processes: Workers | None = None
         self._blackboard = Blackboard()
         self._models: Mapping[str, BaseAlgorithm] = {}
         self._payment: Callable[[], tuple[Any, Any, Any]] | None = None
+        self._resets = 0  # of the environment, when the workers last heard of it
 
     def learn(
         self,
@@ -191,7 +192,7 @@ class SpreadLearners:
         except Exception as error:  # whatever the user's objects raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(
-                f"agent {agent!r} learns in a worker process, so its callbacks must pickle, but they do not ({reason}): give "
+                f"agent {agent!r} learns in a worker process, so its callbacks must pickle, but do not ({reason}): give "
                 f"them to {' or '.join(map(repr, self.own))}, which learns in this process, or use workers=0"
             ) from error
 
@@ -229,7 +230,8 @@ class SpreadLearners:
         self._resets = lockstep.resets
         for w, (worker, job) in enumerate(zip(self._workers, jobs, strict=True)):
             for agent in worker.agents:
-                shipping.set_logged(self._models[agent].logger, dict.fromkeys(job.logged[agent], {}))  # the worker has it
+                logger = self._models[agent].logger
+                shipping.set_logged(logger, {name: {} for name in job.logged[agent]})  # the worker has it now
             worker.training, worker.message = True, None
             self._processes.send(w, "begin", {"job": pickle.dumps(job)})
 
