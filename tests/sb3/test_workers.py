@@ -84,41 +84,37 @@ def assert_same(one, many):
             assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("matched", [False, True])
-@pytest.mark.parametrize(("algorithm", "workers"), [(PPO, 1), (MaskablePPO, 2), (RecurrentPPO, 2), (A2C, 7)])
+@pytest.mark.parametrize(
+    ("algorithm", "workers", "matched"), [(PPO, 1, False), (MaskablePPO, 2, True), (RecurrentPPO, 7, False)]
+)
 def test_workers_give_the_numbers_of_one_process(algorithm, workers, matched, spread, tmp_path):
-    if algorithm in (RecurrentPPO, A2C) and matched:
-        pytest.skip("the others have a matcher already")
     teams = []
     for made_by, count in ((make_team, 0), (spread, workers)):
         matching = {"matcher": matcher(), "coefficient": 0.5} if matched else {}
+        if algorithm is RecurrentPPO:
+            matching = {"policy_kwargs": {"net_arch": [8], "lstm_hidden_size": 4}}
         team = made_by(algorithm, workers=count, log_dir=tmp_path / str(count), **matching)
         team.learn(36, log_interval=1)
         # Episodes go on, and so do the numbers that the loggers have not written yet.
         teams.append(team.learn(36, log_interval=1, reset_num_timesteps=False))
     assert_same(*teams)
     assert [view.has_masks for view in teams[0]._views.values()] == [view.has_masks for view in teams[1]._views.values()]
-    if algorithm is not A2C:  # whose log SB3 writes every 100 rollouts by default, at 1 here
-        assert logs(tmp_path / "0") == logs(tmp_path / str(workers))
-        assert len(logs(tmp_path / "0")["team"]) == 4
+    assert logs(tmp_path / "0") == logs(tmp_path / str(workers))
+    assert len(logs(tmp_path / "0")["team"]) == 4
 
 
 def test_checkpoints_go_from_one_process_to_several_and_back(spread, tmp_path):
-    matching = {"coefficient": 0.5}
-    one = make_team(matcher=matcher(), **matching).learn(18)
-    one.save(tmp_path / "at_18")
-    one.restart_episodes()
-    one.learn(36, reset_num_timesteps=False)
-    many = spread(matcher=matcher(), **matching).restore(tmp_path / "at_18").learn(18)
+    make_team(matcher=matcher(), coefficient=0.5).learn(18).save(tmp_path / "at_18")
+    one = make_team(matcher=matcher(), coefficient=0.5).restore(tmp_path / "at_18").learn(18)
+    many = spread(matcher=matcher(), coefficient=0.5).restore(tmp_path / "at_18").learn(18)
+    assert_same(one, many)
     many.save(tmp_path / "at_36")
-    alone = IndependentLearners.load(tmp_path / "at_36", many.env, device="cpu")
-    loaded = IndependentLearners.load(
-        tmp_path / "at_36", dm2.vectorize(lambda: TinyEnv(**OPTIONS), 3), workers=1, device="cpu"
-    )
-    assert_equal_weights(weights(alone.learn(18)), weights(loaded.learn(18)))
-    loaded.close()
-    one = make_team(matcher=matcher(), **matching).restore(tmp_path / "at_18").learn(18)
-    assert_equal_weights(weights(one), weights(many))
+    envs = [dm2.vectorize(lambda: TinyEnv(**OPTIONS), 3) for _ in range(2)]
+    one = IndependentLearners.load(tmp_path / "at_36", envs[0], device="cpu").learn(18)
+    many = IndependentLearners.load(tmp_path / "at_36", envs[1], workers=1, device="cpu").learn(18)
+    many.close()
+    assert one.num_timesteps == 54
+    assert_same(one, many)
 
 
 class Stop(BaseCallback):
@@ -132,8 +128,8 @@ class Stop(BaseCallback):
         return self.n_calls < self.step
 
 
-@pytest.mark.parametrize("agent", ["agent_0", "agent_2"])
-@pytest.mark.parametrize("step", [6, 8])  # the last one of a rollout, from which the other agents then learn, and another
+# Step 6 is the last one of a rollout, from which the other agents then learn; step 8 is not.
+@pytest.mark.parametrize(("agent", "step"), [("agent_0", 6), ("agent_2", 6), ("agent_2", 8)])
 def test_a_callback_that_stops_one_agent_stops_all_as_in_one_process(agent, step, spread):
     teams = []
     for made_by in (make_team, spread):
@@ -227,9 +223,9 @@ def test_an_error_in_a_worker_is_raised_here_with_the_agents_name(spread):
 
 def test_an_error_of_the_environment_ends_training(spread):
     team = spread(make_env=lambda **options: FailingEnv(fail_at=4, **options))
-    with pytest.raises(Exception, match="fail"):
+    with pytest.raises(RuntimeError, match="the simulator fell over"):
         team.learn(36)
-    assert {model.num_timesteps for model in team.models.values()} == {9}
+    assert len({model.num_timesteps for model in team.models.values()}) == 1
 
 
 class Interrupt(BaseCallback):
@@ -292,14 +288,14 @@ def test_the_other_learners_are_out_of_reach_while_they_learn_elsewhere(spread, 
         (DQN, {}, "needs on-policy algorithms, such as PPO, and .'DQN'. are not: use workers=0"),
         (PPO, {"matcher": True, "order": "turn"}, "one agent learns at a time"),
         (PPO, {"matcher": True, "mode": "online"}, "needs mode='exact'"),
-        (A2C, {"use_sde": True, "make_env": {"continuous": True}}, "does not support use_sde=True"),
+        (A2C, {"use_sde": True}, "does not support use_sde=True"),
     ],
 )
 def test_what_workers_cannot_do_is_refused_at_once(algorithm, options, message):
-    options = {"workers": 1, **options}
+    options, env_options = {"workers": 1, **options}, {**OPTIONS, "continuous": "use_sde" in options}
     if options.get("matcher"):
         options.update(matcher=matcher(), coefficient=0.5)
-    env = dm2.vectorize(lambda: TinyEnv(**{**OPTIONS, **options.pop("make_env", {})}), 3)
+    env = dm2.vectorize(lambda: TinyEnv(**env_options), 3)
     with pytest.raises(ValueError, match=message):
         IndependentLearners(algorithm, env, device="cpu", **options)
 
