@@ -204,11 +204,6 @@ class Raise(BaseCallback):
         return True
 
 
-class UnpicklableError(Exception):
-    def __init__(self, one, two):
-        super().__init__(one)
-
-
 def test_an_error_in_a_worker_is_raised_here_with_the_agents_name(spread):
     team = spread()
     with pytest.raises(KeyError, match="lost") as caught:
@@ -223,7 +218,7 @@ def test_an_error_in_a_worker_is_raised_here_with_the_agents_name(spread):
 
 def test_an_error_of_the_environment_ends_training(spread):
     team = spread(make_env=lambda **options: FailingEnv(fail_at=4, **options))
-    with pytest.raises(RuntimeError, match="the simulator fell over"):
+    with pytest.raises(ZeroDivisionError, match="the simulator fell over"):
         team.learn(36)
     assert len({model.num_timesteps for model in team.models.values()}) == 1
 
@@ -240,8 +235,13 @@ class Interrupt(BaseCallback):
 
 def test_ctrl_c_keeps_what_was_learned_so_far(spread):
     team = spread()
-    with pytest.raises(KeyboardInterrupt):
-        team.learn(90, {"agent_2": Interrupt()})
+    # A shell has processes in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            team.learn(90, {"agent_2": Interrupt()})
+    finally:
+        signal.signal(signal.SIGINT, before)
     reference = make_team().learn(18)
     assert_equal_weights(weights(reference), weights(team))  # the first rollout
     assert {model.num_timesteps for model in team.models.values()} == {24}
