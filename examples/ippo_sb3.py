@@ -14,6 +14,7 @@ the current team to stopped.zip. examples/watch.py makes an animation of a team'
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
@@ -64,6 +65,8 @@ class LearnerArgs:
     """how rewards after an agent's death are credited; docs/guide.md explains the choices"""
     device: str = "cpu"
     """device of the networks; small networks are fastest on the CPU"""
+    workers: int = 0
+    """further processes over which the agents are spread; the numbers do not depend on it"""
 
     def settled(self, env: str) -> LearnerArgs:
         """The same options, with the environment's defaults filled in."""
@@ -187,6 +190,7 @@ def make_team(args: LearnerArgs, venv, *, seed: int, **options) -> dm2.sb3.Indep
         policy_kwargs=policy_kwargs,
         max_grad_norm=args.max_grad_norm,
         device=args.device,
+        workers=args.workers,
         **options,
     )
 
@@ -234,12 +238,14 @@ def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations |
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    if args.profile and args.learner.workers:
+        raise SystemExit("--profile measures this process only: leave --workers out")
     args.learner = args.learner.settled(args.env)
     if args.algorithm == "dm2" and args.coefficient is None:
         papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
         args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
     run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
-    free, why = ("steps", "run", "bar_position", "profile"), ""
+    free, why = ("steps", "run", "bar_position", "profile", "learner.workers"), ""
     if args.anneal:
         free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
     with _runs.running(run):
@@ -275,11 +281,12 @@ def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, 
             "order": args.order,
         }
     team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
-    with _profile.printed(args.profile, team, venv, test_env):
-        _train_and_evaluate(args, run, demos, team, test_env)
+    with contextlib.closing(team), _profile.printed(args.profile, team, venv, test_env):
+        train_team(args, run, team, demos, test_env)
 
 
-def _train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, team, test_env) -> None:
+def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: dm2.Demonstrations | None, test_env) -> None:
+    """Train the team from its checkpoint, if there is one, to the end."""
     checkpoint, curve, rows = run / "checkpoint.zip", run / "evaluations.csv", []
     if checkpoint.exists():
         restore(team, checkpoint)

@@ -10,10 +10,10 @@ swapped whenever the loops take turns. A run is therefore reproducible, and no a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,13 +46,31 @@ class JointStep:
 
 
 @dataclass(frozen=True)
-class _Reset:
-    pass
+class Reset:
+    """A loop's request: reset the environment."""
 
 
 @dataclass(frozen=True)
-class _Act:
+class Act:
+    """A loop's request: step the environment with its agent's actions, [N] or [N, A]."""
+
     actions: NDArray[Any] = field(repr=False)
+
+
+class Elsewhere(Protocol):
+    """The loops of some agents of a lockstep that run in other processes.
+
+    Attributes:
+        agents: These agents.
+    """
+
+    agents: Collection[str]
+
+    def requests(self) -> Mapping[str, Reset | Act] | None:
+        """Wait until each of these loops asks for something; None if one of them has ended."""
+
+    def answer(self, lockstep: Lockstep) -> None:
+        """The joint environment was reset or has stepped as all loops asked: let these loops continue."""
 
 
 class Lockstep:
@@ -63,6 +81,7 @@ class Lockstep:
         seed: Seeds every agent's streams, each differently, and the environment at the first reset. None: random.
 
     Attributes:
+        agents: The agents whose loops take turns.
         streams: Each agent's random streams, as they are between two of its turns.
         listeners: Functions that are called with the `JointStep` after each joint step, before any loop continues.
         resets: How often the joint environment was reset.
@@ -70,6 +89,7 @@ class Lockstep:
 
     def __init__(self, env: MultiAgentVectorEnv, *, seed: int | None = None) -> None:
         self.env = env
+        self.agents = env.possible_agents
         self.streams = {agent: GlobalRNGState.seeded(derive_seed(seed, "agent", agent)) for agent in env.possible_agents}
         self.env_stream = GlobalRNGState.seeded(derive_seed(seed, "environment"))
         self.listeners: list[Callable[[JointStep], None]] = []
@@ -100,11 +120,12 @@ class Lockstep:
             self.streams[agent] = GlobalRNGState.capture()
             outer.restore()
 
-    def run(self, loops: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    def run(self, loops: Mapping[str, Callable[[], Any]], elsewhere: Elsewhere | None = None) -> dict[str, Any]:
         """Run every agent's loop until the first one ends. `LoopStopped` is then raised in the others.
 
         Args:
             loops: One function per agent, which uses only that agent's view of the environment.
+            elsewhere: The agents whose loops run in other processes at the same time; ``loops`` has the others.
 
         Returns:
             What each loop returned (None if `LoopStopped` ended it).
@@ -117,7 +138,7 @@ class Lockstep:
         """
         if self.running:
             raise RuntimeError("this Lockstep is already running: call run() after the current run has ended")
-        agents = self.env.possible_agents
+        agents = [agent for agent in self.agents if elsewhere is None or agent not in elsewhere.agents]
         if set(loops) != set(agents):
             raise ValueError(f"expected one loop for each of {list(agents)}, got loops for {list(loops)}")
         outer = GlobalRNGState.capture()
@@ -127,7 +148,7 @@ class Lockstep:
         try:
             try:
                 self._hub = self._greenlet.getcurrent()
-                self._take_turns(workers, results)
+                self._take_turns(workers, results, elsewhere)
                 ended = True
             finally:
                 self._end(workers, outer, raises=ended)
@@ -146,7 +167,7 @@ class Lockstep:
         now = {} if self._turn is None else {self._turn: GlobalRNGState.capture()}
         return {**self.streams, **now}
 
-    def _take_turns(self, workers: Mapping[str, Any], results: dict[str, Any]) -> None:
+    def _take_turns(self, workers: Mapping[str, Any], results: dict[str, Any], elsewhere: Elsewhere | None) -> None:
         """Let the loops take turns until one ends, then stop the others."""
         replies: dict[str, Any] = dict.fromkeys(workers)
         started: set[str] = set()
@@ -161,9 +182,12 @@ class Lockstep:
                     results[agent] = message
                 else:
                     requests[agent] = message
-            if len(requests) < len(workers):
+            others = {} if elsewhere is None else elsewhere.requests()
+            if len(requests) < len(workers) or others is None:
                 break  # a loop has ended: the others must not step without it
-            replies = self._answer(requests)
+            replies = self._answer({**requests, **others})
+            if elsewhere is not None:
+                elsewhere.answer(self)
         for agent in requests:
             results[agent] = self._stop(agent, workers[agent])
 
@@ -188,13 +212,13 @@ class Lockstep:
 
     def request_reset(self, agent: str) -> JointStep | None:
         """Called by a view inside its loop: wait until all agents reset."""
-        return self._wait(agent, _Reset())
+        return self._wait(agent, Reset())
 
     def request_step(self, agent: str, actions: NDArray[Any]) -> JointStep:
         """Called by a view inside its loop: hand in the agent's actions [N] or [N, A], wait for all the others'."""
-        return self._wait(agent, _Act(actions))
+        return self._wait(agent, Act(actions))
 
-    def _wait(self, agent: str, request: _Reset | _Act) -> Any:
+    def _wait(self, agent: str, request: Reset | Act) -> Any:
         if self._hub is None or self._greenlet.getcurrent() is self._hub:
             raise RuntimeError(
                 f"the environment of agent {agent!r} steps only together with the others': call it inside Lockstep.run()"
@@ -223,9 +247,9 @@ class Lockstep:
             result = self._resume(agent, worker.throw, LoopStopped())
         return result
 
-    def _answer(self, requests: Mapping[str, _Reset | _Act]) -> dict[str, Any]:
+    def _answer(self, requests: Mapping[str, Reset | Act]) -> dict[str, Any]:
         """Reset or step the joint environment, as all agents ask for."""
-        resetting = [agent for agent, request in requests.items() if isinstance(request, _Reset)]
+        resetting = [agent for agent, request in requests.items() if isinstance(request, Reset)]
         if resetting and len(resetting) < len(requests):
             stepping = [agent for agent in requests if agent not in resetting]
             raise RuntimeError(

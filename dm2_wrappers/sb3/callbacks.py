@@ -134,6 +134,17 @@ class PauseWithoutSteps(BaseCallback):
         self._parameters = self._gradient_steps = None
 
 
+def agent_callbacks(of_mode: BaseCallback | None, env: AgentVecEnv, of_user: Sequence[BaseCallback]) -> list[BaseCallback]:
+    """One agent's callbacks: ours first, so that the user's see the mixed rewards.
+
+    Args:
+        of_mode: The one that mixes them; None without a matcher.
+        env: The agent's environment.
+        of_user: The user's.
+    """
+    return [*([] if of_mode is None else [of_mode]), PauseWithoutSteps(), CountWins(env), *of_user]
+
+
 def _copied(value: Any) -> Any:
     """State dicts whose tensors are copies; training changes the originals in place."""
     if isinstance(value, Mapping):

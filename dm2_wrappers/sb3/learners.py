@@ -9,7 +9,7 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
+from stable_baselines3.common.callbacks import ProgressBarCallback
 
 from dm2_wrappers import _checks, evaluation
 from dm2_wrappers._extras import require
@@ -18,11 +18,12 @@ from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
 from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
-from dm2_wrappers.sb3.callbacks import Callbacks, CountWins, PauseWithoutSteps, user_callbacks
+from dm2_wrappers.sb3.callbacks import Callbacks, agent_callbacks, user_callbacks
 from dm2_wrappers.sb3.logs import TeamLogs
 from dm2_wrappers.sb3.options import (
     check_relabel,
     check_train_freq,
+    check_workers,
     checked_algorithm,
     checked_coefficient,
     checked_order,
@@ -34,6 +35,7 @@ from dm2_wrappers.sb3.options import (
 )
 from dm2_wrappers.sb3.playing import PlayingTeam
 from dm2_wrappers.sb3.replay_buffer import LiveReplayBuffer
+from dm2_wrappers.sb3.spread import SpreadLearners
 from dm2_wrappers.sb3.training import run_loops
 from dm2_wrappers.sb3.turns import TurnMode
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
@@ -78,6 +80,11 @@ class IndependentLearners(PlayingTeam):
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team to
             ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents. Use it
             instead of ``tensorboard_log``.
+        workers: How many processes to start, over which the agents are spread as evenly as possible; this one takes part,
+            too. The results are the same as in one process that uses one torch thread (``torch.set_num_threads(1)``), as
+            each worker does. For on-policy algorithms on the CPU. Your program must start under
+            ``if __name__ == "__main__":``. The first agents learn in this process, with any callbacks; those of other agents
+            must pickle. 0: no further process.
         **algorithm_kwargs: Passed to every algorithm: ``n_steps``, ``learning_rate``, ``device``, ``tensorboard_log``
             (each agent gets a folder below it), ...
 
@@ -108,6 +115,7 @@ class IndependentLearners(PlayingTeam):
         relabel: bool = False,
         seed: int | None = None,
         log_dir: str | os.PathLike[str] | None = None,
+        workers: int = 0,
         **algorithm_kwargs: Any,
     ) -> None:
         env, matcher, coefficient, env_coefficient, update_every = take_over(
@@ -126,6 +134,7 @@ class IndependentLearners(PlayingTeam):
             relabel=relabel,
             seed=seed,
             log_dir=log_dir,
+            workers=workers,
         )
         agents = self.env.possible_agents
         algorithms = per_agent(default_algorithm(algorithm, order), agents, "algorithm")
@@ -161,6 +170,7 @@ class IndependentLearners(PlayingTeam):
         relabel: bool,
         seed: int | None,
         log_dir: str | os.PathLike[str] | None,
+        workers: int,
     ) -> None:
         """Everything but the learners."""
         self.mode = _checks.choice("mode", mode, ("auto", "exact", "online"))
@@ -176,6 +186,8 @@ class IndependentLearners(PlayingTeam):
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
         self.matcher, self.log_dir = matcher, log_dir
+        self.workers = _checks.integer("workers", workers, least=0)
+        self._spread = SpreadLearners(self.env.possible_agents, self.workers)
         self.models: dict[str, Any] = {}
         self.after_death = after_death
         self._logs = TeamLogs(log_dir)
@@ -196,6 +208,7 @@ class IndependentLearners(PlayingTeam):
             check_train_freq(agent, model)
         self.mode = modes.chosen(self.mode, self.models, self.matcher, self.order)
         check_relabel(self.relabel, self.models, self.matcher, self.mode)
+        check_workers(self.workers, self.models, self.matcher, self.mode, self.order)
         if self.matcher is not None and self.coefficient is not None:
             if self.convergence is not None:
                 payment = (self.matcher, self.coefficient, self.env_coefficient)
@@ -296,7 +309,11 @@ class IndependentLearners(PlayingTeam):
         if reset_num_timesteps is None:
             reset_num_timesteps = not self._goes_on
         warn_of_idle_learners(self.models, total_timesteps)
-        callbacks = self._callbacks(user_callbacks(callback, self.agents), progress_bar)
+        of_user = user_callbacks(callback, self.agents)
+        if progress_bar:
+            of_user[self.agents[0]].append(ProgressBarCallback())
+        of_mode = {agent: self._matching.callback(agent) for agent in self.agents}
+        callbacks = {agent: agent_callbacks(of_mode[agent], self._views[agent], of_user[agent]) for agent in self.agents}
         for agent, model in self.models.items():
             reconnect(agent, model, self._views[agent], self._matching.present_pay(agent))
             self._views[agent].allow_reset()
@@ -309,22 +326,29 @@ class IndependentLearners(PlayingTeam):
         learn_kwargs["reset_num_timesteps"] = reset_num_timesteps
         try:
             # False: some learners stopped in the middle of a rollout, and their last observations are of different steps.
-            self._in_step = run_loops(self._lockstep, self.models, callbacks, total_timesteps, **learn_kwargs)
+            if self._spread.agents:
+                payment = self._matching.payment if isinstance(self._matching, modes.ExactMode) else None
+                self._in_step = self._spread.learn(
+                    self._lockstep, self.models, callbacks, of_user, payment, total_timesteps, **learn_kwargs
+                )
+            else:
+                self._in_step = run_loops(self._lockstep, self.models, callbacks, total_timesteps, **learn_kwargs)
         finally:
             if not self._in_step:
                 self._forget_episodes()
         return self
 
-    def _callbacks(self, of_user: Mapping[str, list[BaseCallback]], progress_bar: bool) -> dict[str, list[BaseCallback]]:
-        """Each agent's callbacks: ours first, so that the user's see the mixed rewards."""
-        callbacks: dict[str, list[BaseCallback]] = {}
-        for agent in self.agents:
-            of_mode = self._matching.callback(agent)
-            callbacks[agent] = [] if of_mode is None else [of_mode]
-            callbacks[agent] += [PauseWithoutSteps(), CountWins(self._views[agent]), *of_user[agent]]
-        if progress_bar:
-            callbacks[self.agents[0]].append(ProgressBarCallback())
-        return callbacks
+    def close(self) -> None:
+        """End the worker processes, if there are any; safe to call twice. The environment is yours to close."""
+        self._spread.close()
+
+    def _refuse_stale_learners(self, what: str) -> None:
+        """Within ``learn``, the learners of workers are here as they were before it."""
+        if self._spread.agents and self._lockstep.running:
+            raise RuntimeError(
+                f"{what} was called while learn() is under way, and the learners of {', '.join(self._spread.agents)} are in "
+                "worker processes then: call it between two calls of learn(), or use workers=0"
+            )
 
     def _refuse_while_learning(self, what: str) -> None:
         if self._lockstep.running:
@@ -382,7 +406,11 @@ class IndependentLearners(PlayingTeam):
 
         The previous file is kept until the new one is complete. If a callback saves a checkpoint in the middle of a
         rollout, some agents may have learned from the rollout already. A run that loads it begins new episodes.
+
+        Raises:
+            RuntimeError: Called by a callback while `learn` is under way with ``workers``.
         """
+        self._refuse_stale_learners("save()")
         self._matching.flush()  # what was seen since the last update belongs to the matcher's state
         checkpoint.write(team_state.collect(self), path)
 
@@ -396,6 +424,7 @@ class IndependentLearners(PlayingTeam):
         coefficient: Coefficient | None = None,
         device: str = "auto",
         log_dir: str | os.PathLike[str] | None = None,
+        workers: int = 0,
     ) -> IndependentLearners:
         """Make a team from a checkpoint. ``learn`` then continues from its step.
 
@@ -411,6 +440,7 @@ class IndependentLearners(PlayingTeam):
                 the checkpoint.
             device: Where networks go.
             log_dir: As in the constructor.
+            workers: As in the constructor; the results do not depend on it.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -433,7 +463,7 @@ class IndependentLearners(PlayingTeam):
         team = cls.__new__(cls)
         with checkpoint.naming(path):
             matcher = team_state.matcher_of(state, matcher, device)
-            team._prepare(venv, matcher, log_dir=log_dir, **options)
+            team._prepare(venv, matcher, log_dir=log_dir, workers=workers, **options)
             for i, agent in enumerate(team.agents):
                 with team._lockstep.as_agent(agent):
                     view, name = team._views[agent], state.facts["algorithms"][i]

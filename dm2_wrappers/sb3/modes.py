@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -99,6 +101,11 @@ class ExactMode(NoMatcher):
     def begin(self) -> None:
         """``learn`` begins: forget an unfinished rollout."""
         self._payment.clear()
+
+    def payment(self) -> tuple[NDArray[np.float32], NDArray[Any], dict[str, float]]:
+        """What the complete rollout pays: r_gail [T, N, K], the agents' c [K], and the metrics of the discriminators."""
+        gail_rewards = self._payment.gail_rewards()
+        return gail_rewards, self._payment.mixing.array, self._rollout.metrics
 
     def _append(self, step: JointStep) -> None:
         if self._resets != self._lockstep.resets:

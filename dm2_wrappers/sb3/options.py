@@ -187,6 +187,35 @@ def checked_policy(agent: str, algorithm: Any, policy: Any) -> Any:
     return policy
 
 
+def check_workers(
+    workers: int, models: Mapping[str, Any], matcher: DistributionMatcher | None, mode: str, order: str
+) -> None:
+    """Check that these learners can be spread over processes, if that is wanted.
+
+    Raises:
+        ValueError: They are off-policy, take turns, are paid online, explore with gSDE, or are not on the CPU.
+    """
+    if workers == 0:
+        return
+    off_policy = sorted({type(m).__name__ for m in models.values() if not isinstance(m, OnPolicyAlgorithm)})
+    if off_policy:
+        raise ValueError(
+            f"workers={workers} needs on-policy algorithms, such as PPO, and {off_policy} are not: use workers=0"
+        )
+    if order == "turn":
+        raise ValueError(f"with order='turn' one agent learns at a time, so workers={workers} gains nothing: use workers=0")
+    if matcher is not None and mode == "online":
+        raise ValueError(f"workers={workers} needs mode='exact', got mode='online': use workers=0")
+    for agent, model in models.items():
+        if model.device.type != "cpu":
+            raise ValueError(
+                f"workers={workers} needs learners on the CPU, but that of agent {agent!r} is on {model.device}: pass "
+                "device='cpu', or use workers=0"
+            )
+        if model.use_sde:
+            raise ValueError(f"workers={workers} does not support use_sde=True (agent {agent!r}): use workers=0")
+
+
 def check_train_freq(agent: str, model: Any) -> None:
     """Check that a learner which trains after episodes has one sub-environment.
 

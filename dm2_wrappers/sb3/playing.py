@@ -19,8 +19,16 @@ class PlayingTeam:
     _known_masks: set[str]
 
     def policy(self, *, deterministic: bool = False) -> TeamPolicy:
-        """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``."""
+        """The team as a joint policy on batched arrays, e.g. for ``Demonstrations.record``.
+
+        Raises:
+            RuntimeError: Called by a callback while `learn` is under way with ``workers``.
+        """
+        self._refuse_stale_learners("policy(), predict() or evaluate()")
         return TeamPolicy(self.models, deterministic=deterministic, masked=self._masked_agents())
+
+    def _refuse_stale_learners(self, what: str) -> None:
+        raise NotImplementedError
 
     def _masked_agents(self) -> set[str]:
         """The agents whose environment is known to have action masks."""

@@ -10,6 +10,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
 from dm2_wrappers.lockstep import Lockstep, LoopStopped
+from dm2_wrappers.lockstep.scheduler import Elsewhere
 from dm2_wrappers.sb3.callbacks import AgentCallbacks
 
 
@@ -18,6 +19,8 @@ def run_loops(
     models: Mapping[str, BaseAlgorithm],
     callbacks: Mapping[str, Sequence[BaseCallback]],
     total_timesteps: int,
+    *,
+    elsewhere: Elsewhere | None = None,
     **learn_kwargs: Any,
 ) -> bool:
     """Train all agents until the first loop ends.
@@ -27,6 +30,7 @@ def run_loops(
         models: The learners.
         callbacks: Each agent's callbacks.
         total_timesteps: Passed to every ``model.learn``.
+        elsewhere: The other agents' loops, in other processes.
         **learn_kwargs: Passed to every ``model.learn``.
 
     Returns:
@@ -39,7 +43,7 @@ def run_loops(
     loops = {
         agent: partial(_learn_one, model, lists[agent], total_timesteps, learn_kwargs) for agent, model in models.items()
     }
-    ended = lockstep.run(loops)
+    ended = lockstep.run(loops, elsewhere)
     return all(ended.values()) and not any(each.stopped for each in lists.values())
 
 

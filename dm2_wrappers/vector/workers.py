@@ -35,6 +35,8 @@ class Workers:
     Args:
         makers: For each worker a function that makes its object. It is called in the worker, at the first command.
         names: For each worker its name in error messages.
+        preload: Modules that all workers need and that start no threads. One process imports them, and the workers are
+            forked from that one where the system allows it, so they start at once and share the modules' memory.
 
     Attributes:
         processes: The running processes.
@@ -43,7 +45,9 @@ class Workers:
         TypeError: A maker that does not pickle.
     """
 
-    def __init__(self, makers: Sequence[Callable[[], Any]], names: Sequence[str]) -> None:
+    def __init__(
+        self, makers: Sequence[Callable[[], Any]], names: Sequence[str], *, preload: Sequence[str] | None = None
+    ) -> None:
         self.processes: list[Any] = []
         self._names = list(names)
         self._pipes: list[pipes.Connection] = []
@@ -57,8 +61,11 @@ class Workers:
                 f"make_env must pickle to reach a worker process, but does not: {_line(error)}; make what does not pickle "
                 "inside make_env, or use workers=0"
             ) from error
-        # "spawn": a forked process inherits locks held by other threads (torch's, JAX's) and may hang.
-        context = multiprocessing.get_context("spawn")
+        # Never forked from this process: they would inherit locks held by other threads (torch's, JAX's) and might hang.
+        context: Any = multiprocessing.get_context("spawn")
+        if preload is not None and "forkserver" in multiprocessing.get_all_start_methods():
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload(list(preload))  # without the program's main module, which may start threads
         self._woken, self._wake = context.Pipe(duplex=False)
         # multiprocessing waits for its processes when the interpreter exits. This ends them before that, or as soon as
         # nobody uses this object any more.
@@ -97,19 +104,61 @@ class Workers:
         messages = [_packed((command, dict(each))) for each in arguments]
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._lock:
-            if not self._pipes:
-                raise RuntimeError("this vector environment is closed; make a new one")
+            self._check_open()
             try:
                 for worker, message in enumerate(messages):
-                    self._busy.add(worker)
-                    try:
-                        self._pipes[worker].send_bytes(message)
-                    except OSError:
-                        raise self._death(worker) from None
+                    self._send(worker, message)
                 return [self._answer(worker, command, deadline, timeout) for worker in watch(range(len(messages)))]
             except BaseException:  # Ctrl-C too: an answer left in a pipe would be taken for the next one's
                 self._finalizer()
                 raise
+
+    def send(self, worker: int, command: str, arguments: Mapping[str, Any]) -> None:
+        """Have one worker call a method, without waiting; `answer` gets what it returns. On any failure all workers end.
+
+        Raises:
+            RuntimeError: The workers were closed, or this one has ended.
+        """
+        message = _packed((command, dict(arguments)))
+        with self._lock:
+            self._check_open()
+            try:
+                self._send(worker, message)
+            except BaseException:
+                self._finalizer()
+                raise
+
+    def answer(self, worker: int, command: str) -> Any:
+        """Wait for what one worker was asked with `send`. On any failure all workers end.
+
+        Ctrl-C while the worker has not answered yet leaves the workers as they are: call this again.
+
+        Raises:
+            RuntimeError: The workers were closed, or this one failed.
+        """
+        with self._lock:
+            self._check_open()
+            try:
+                self._wait(worker, command, None, None)
+            except Exception:
+                self._finalizer()
+                raise
+            try:
+                return self._received(worker, command)
+            except BaseException:
+                self._finalizer()
+                raise
+
+    def _check_open(self) -> None:
+        if not self._pipes:
+            raise RuntimeError("this vector environment is closed; make a new one")
+
+    def _send(self, worker: int, message: bytes) -> None:
+        self._busy.add(worker)
+        try:
+            self._pipes[worker].send_bytes(message)
+        except OSError:
+            raise self._death(worker) from None
 
     def close(self) -> None:
         """End all workers; safe to call twice, and while another thread waits for an answer."""
@@ -125,6 +174,9 @@ class Workers:
 
     def _answer(self, worker: int, command: str, deadline: float | None, timeout: float | None) -> Any:
         self._wait(worker, command, deadline, timeout)
+        return self._received(worker, command)
+
+    def _received(self, worker: int, command: str) -> Any:
         try:
             kind, reply = pickle.loads(self._pipes[worker].recv_bytes())
         except (EOFError, OSError):
@@ -271,8 +323,10 @@ def _end_with_parent() -> None:
     """Wait for the parent's end, then end this process, too, even if an environment hangs."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # The process number tells more than the pipe to the parent, which processes that the parent forked keep open.
-    while parent.is_alive() and os.getppid() == parent.pid:
+    # The process number tells more than the pipe to the parent, which processes that the parent forked keep open. It may
+    # be that of the process from which this one was forked, which ends with the parent.
+    started_by = os.getppid()
+    while parent.is_alive() and os.getppid() == started_by != 1:
         parent.join(WATCH_SECONDS)
     if hasattr(signal, "pthread_kill"):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # type: ignore[arg-type]

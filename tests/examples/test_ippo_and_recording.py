@@ -115,6 +115,15 @@ def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_pat
     assert steps(folder) == [0, 64, 128, 192]
 
 
+def test_ippo_sb3_with_workers_writes_the_curve_of_one_process_and_goes_on_without(tmp_path, tiny_demos, run):
+    fixed = ["ippo_sb3.py", "--env", TINY, *FEW, "--demos", tiny_demos, "--coefficient", 0.3]
+    run(*fixed, "--steps", 64, "--run", tmp_path / "one")
+    run(*fixed, "--steps", 64, "--run", tmp_path / "many", "--workers", 1)
+    assert (tmp_path / "one" / "evaluations.csv").read_text() == (tmp_path / "many" / "evaluations.csv").read_text()
+    run(*fixed, "--steps", 128, "--run", tmp_path / "many")
+    assert steps(tmp_path / "many") == [0, 64, 128]
+
+
 def test_ippo_sb3_refuses_a_folder_with_other_options(tmp_path, tiny_demos, run):
     fixed = ["ippo_sb3.py", "--env", TINY, *FEW, "--steps", 64]
     dm2_run = [*fixed, "--demos", tiny_demos, "--run", tmp_path / "dm2"]

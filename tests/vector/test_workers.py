@@ -264,6 +264,42 @@ def test_workers_do_not_outlive_a_killed_program_even_while_they_hang(tmp_path):
     program.stdout.close()
 
 
+class Sleeper:
+    """What a worker serves: it never answers."""
+
+    def hang(self):
+        time.sleep(60)
+
+    def pid(self):
+        return os.getpid()
+
+    def close(self):
+        pass
+
+
+def test_workers_that_are_forked_from_a_prepared_process_end_with_a_killed_program(tmp_path):
+    program = run(
+        tmp_path,
+        """
+        import time
+        from dm2_wrappers.vector.workers import Workers
+        from tests.vector.test_workers import Sleeper
+
+        if __name__ == "__main__":
+            workers = Workers([Sleeper, Sleeper], ["one", "two"], preload=["tests.vector.test_workers"])
+            print(*workers.ask("pid", [{}, {}]), flush=True)
+            workers.send(1, "hang", {})
+            time.sleep(60)
+        """,
+    )
+    pids = [int(pid) for pid in program.stdout.readline().split()]
+    assert len(pids) == 2
+    program.kill()
+    program.wait()
+    assert all(gone(pid, seconds=5.0) for pid in pids)
+    program.stdout.close()
+
+
 def test_a_wrong_space_is_told_once_for_all_processes():
     class Unlike(TinyEnv):
         def action_space(self, agent):
