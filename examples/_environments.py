@@ -299,7 +299,7 @@ ENVIRONMENTS = {
         demonstrations=20,
         steps=10_000,
     ),
-    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=10_000),
+    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=30_000),
     "pistonball": Environment(
         ("pettingzoo[butterfly]", "supersuit"),
         pistonball,
