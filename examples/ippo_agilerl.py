@@ -3,10 +3,10 @@
     python examples/ippo_agilerl.py
     python examples/ippo_agilerl.py --env smax:3m --coefficient 0.3
 
-AgileRL's IPPO learns from a rollout in ``learn``. There `DM2IPPO` lets the discriminators learn and pay first, so the order is
-exactly Algorithm 1's. The rollouts come from `dm2.vectorize`: AgileRL's own ``AsyncPettingZooVecEnv`` forks, and discriminators
-in a forked process would never be trained. AgileRL needs older packages than the other learners: install it in an environment
-of its own, with ``constraints-agilerl.txt`` (``make check-agilerl``).
+AgileRL's IPPO learns from a rollout in ``learn``. There `DM2IPPO` lets the discriminators learn and pay first, so the order
+is exactly Algorithm 1's. The rollouts come from `dm2.vectorize`: AgileRL's own ``AsyncPettingZooVecEnv`` forks, and
+discriminators in a forked process would never be trained. AgileRL needs older packages than the other learners: install it
+in an environment of its own, with ``constraints-agilerl.txt`` (``make check-agilerl``).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class DM2IPPO(IPPO):
 
     @torch.no_grad()
     def final_values(self, observations: np.ndarray) -> np.ndarray:
-        """The critics' values [N, K] of observations [N, K, D]; at a time limit they stand for the rewards that would follow."""
+        """The critics' values [N, K] of observations [N, K, D]; at a time limit they stand for what would follow."""
         values = [self.critics[agent](torch.as_tensor(observations[:, k])) for agent, k in self.columns.items()]
         return torch.cat(values, dim=1).numpy()
 

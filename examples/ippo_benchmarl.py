@@ -34,6 +34,15 @@ from dm2_wrappers.vector.layout import Layout
 warnings.filterwarnings("ignore", message="PettingZoo in TorchRL is tested using version")
 
 
+class TorchRLEnv(PettingZooWrapper):
+    """TorchRL's wrapper, which in this version fails where environments have action masks and agents leave."""
+
+    def _update_action_mask(self, td: TensorDictBase, observations: dict, infos: dict) -> tuple[dict, dict]:
+        gone = {agent: {} for agent in self.possible_agents if agent not in observations}
+        found, infos = super()._update_action_mask(td, {**gone, **observations}, {**gone, **infos})
+        return {agent: found[agent] for agent in observations}, infos
+
+
 class ParallelEnvTask(PettingZooClass):
     """BenchMARL's task for any ParallelEnv. One group per agent, so that each has its own networks and loss."""
 
@@ -42,10 +51,10 @@ class ParallelEnvTask(PettingZooClass):
     def get_env_fun(self, num_envs: int, continuous_actions: bool, seed: int | None, device: Any) -> Callable[[], Any]:
         seeds = itertools.count(seed or 0)  # BenchMARL calls the function once for each sub-environment
 
-        def make() -> PettingZooWrapper:
+        def make() -> TorchRLEnv:
             groups = MarlGroupMapType.ONE_GROUP_PER_AGENT
             options = {"group_map": groups, "use_mask": True, "done_on_any": False, "seed": next(seeds), "device": device}
-            return PettingZooWrapper(self.make_env(), **options)
+            return TorchRLEnv(self.make_env(), **options)
 
         return make
 

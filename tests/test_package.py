@@ -167,7 +167,7 @@ def test_an_index_would_take_the_metadata():
 def test_the_extra_all_is_complete():
     extras = PROJECT["optional-dependencies"]
     (everything,) = extras["all"]
-    # smac, tianshou and agilerl need separate environments, Ray is for clusters, and dev and docs are for work on this library.
+    # smac, tianshou and agilerl need separate environments, Ray is for clusters, dev and docs are for work on this library.
     assert Requirement(everything).extras == set(extras) - {"all", "smac", "tianshou", "agilerl", "ray", "dev", "docs"}
 
 
