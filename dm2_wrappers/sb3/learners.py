@@ -9,7 +9,7 @@ from typing import Any
 
 from pettingzoo import ParallelEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from dm2_wrappers import _checks, evaluation
 from dm2_wrappers._extras import require
@@ -310,10 +310,7 @@ class IndependentLearners(PlayingTeam):
             reset_num_timesteps = not self._goes_on
         warn_of_idle_learners(self.models, total_timesteps)
         of_user = user_callbacks(callback, self.agents)
-        if progress_bar:
-            of_user[self.agents[0]].append(ProgressBarCallback())
-        of_mode = {agent: self._matching.callback(agent) for agent in self.agents}
-        callbacks = {agent: agent_callbacks(of_mode[agent], self._views[agent], of_user[agent]) for agent in self.agents}
+        callbacks = self._callbacks(of_user, progress_bar)
         for agent, model in self.models.items():
             reconnect(agent, model, self._views[agent], self._matching.present_pay(agent))
             self._views[agent].allow_reset()
@@ -337,6 +334,15 @@ class IndependentLearners(PlayingTeam):
             if not self._in_step:
                 self._forget_episodes()
         return self
+
+    def _callbacks(self, of_user: Mapping[str, list[BaseCallback]], progress_bar: bool) -> dict[str, list[BaseCallback]]:
+        """Each agent's callbacks: ours first, so that the user's see the mixed rewards."""
+        callbacks: dict[str, list[BaseCallback]] = {}
+        for agent in self.agents:
+            callbacks[agent] = agent_callbacks(self._matching.callback(agent), self._views[agent], of_user[agent])
+        if progress_bar:
+            callbacks[self.agents[0]].append(ProgressBarCallback())
+        return callbacks
 
     def close(self) -> None:
         """End the worker processes, if there are any; safe to call twice. The environment is yours to close."""
