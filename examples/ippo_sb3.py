@@ -240,6 +240,8 @@ def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
     if args.profile and args.learner.workers:
         raise SystemExit("--profile measures this process only: leave --workers out")
+    if args.order == "turn" and args.learner.workers:
+        raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     args.learner = args.learner.settled(args.env)
     if args.algorithm == "dm2" and args.coefficient is None:
         papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])

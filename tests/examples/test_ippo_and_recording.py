@@ -83,6 +83,32 @@ def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
     assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), step=750_000) == {"a": 0.4, "b": 0.4}
 
 
+@pytest.mark.parametrize("options", [{"order": "turn"}, {"profile": True}])
+def test_workers_exclude_other_options(options, tmp_path):
+    with pytest.raises(SystemExit, match="leave --workers out"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", learner=ippo_sb3.LearnerArgs(workers=2), **options))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_matcher_is_shown_what_was_asked_for():
+    demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3m_win50.npz")
+    assert ippo_sb3.shown(demos, "all", None) is demos
+    assert ippo_sb3.shown(demos, "won", None).win_rate == 1
+    assert ippo_sb3.shown(demos, "all+own", None).experts is demos
+    venv = dm2.vectorize(TinyEnv, 1)
+    assert (own := ippo_sb3.shown(demos, "own", venv)).experts is None
+    assert own.agents == venv.possible_agents
+    lost = demos.filter(won=False)
+    with pytest.raises(SystemExit, match="--experts won: "):
+        ippo_sb3.shown(lost, "won", None)
+
+
+def test_absorbing_ends_pay_as_the_learners_bootstrap():
+    assert "gamma" not in ippo_sb3.MatcherArgs().options(0.9)
+    absorbing = ippo_sb3.MatcherArgs(ends="absorbing").options(0.9)
+    assert (absorbing["gamma"], absorbing["beyond_limit"]) == (0.9, True)
+
+
 def test_teams_begin_as_clones_and_learn_in_turns(tmp_path):
     rng = np.random.default_rng(0)
     tiny = dm2.Demonstrations.record(TinyEnv(), lambda seen: {agent: int(rng.integers(3)) for agent in seen}, 4, seed=0)
