@@ -108,17 +108,13 @@ class Discriminators:
         self._adam = torch.optim.Adam(self._networks.parameters(), lr=learning_rate, fused=True)
 
     @standard_modes
+    @torch.no_grad()
     def logits(self, observations: Tensor) -> Tensor:
         """Compute the logits log D - log(1 - D) of each agent's observations: [..., K, D] -> [..., K], without gradient.
 
         Raises:
             ValueError: The observations have another shape.
         """
-        with torch.no_grad():
-            return self.logits_in_standard_modes(observations)
-
-    def logits_in_standard_modes(self, observations: Tensor) -> Tensor:
-        """The same for observations without gradient, for callers that have set PyTorch's standard modes themselves."""
         expected = (len(self.sizes), max(self.sizes))
         if observations.shape[-2:] != expected:
             raise ValueError(f"expected observations [..., {expected[0]}, {expected[1]}], got {tuple(observations.shape)}")
@@ -130,6 +126,11 @@ class Discriminators:
             for some, out in zip(rows.split(_ROWS), logits.split(_ROWS), strict=True):
                 out.copy_(self._logits(some).T)
         return logits.view(observations.shape[:-1])
+
+    @property
+    def replaces_logits(self) -> bool:
+        """Whether `logits` is not this class's, but a subclass's or one that was assigned."""
+        return type(self).logits is not Discriminators.logits or "logits" in vars(self)
 
     def logits_of_step(self, observations: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """The same for one joint observation [K, D] -> [K], with a tenth of the work around the networks.

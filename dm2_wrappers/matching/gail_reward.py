@@ -43,7 +43,7 @@ class GailReward:
 
     def of(self, observations: Tensor) -> Tensor:
         """Each agent's reward: [..., K, D] -> [..., K]."""
-        return self._function(self._discriminators.logits_in_standard_modes(observations)) - self.offsets.to(observations)
+        return self._function(self._discriminators.logits(observations)) - self.offsets.to(observations)
 
     def of_step(self, observations: NDArray[np.float32], alive: NDArray[np.bool_]) -> NDArray[np.float32] | None:
         """What `of` gives for one joint observation, up to float32 rounding, with a tenth of the work; 0 for the dead.
@@ -57,7 +57,7 @@ class GailReward:
         Returns:
             [K]; None if only `of` can compute it, or if a number is not finite or beyond 1e18.
         """
-        if self._function is not FUNCTIONS["logit"]:
+        if self._function is not FUNCTIONS["logit"] or self._discriminators.replaces_logits:
             return None
         flat = observations.ravel()
         with np.errstate(all="ignore"):  # whatever the caller's settings are
@@ -87,7 +87,7 @@ class GailReward:
         for block in age.split(_ROWS):
             indices = (counts[:, None] - 1 - block).clamp(min=0)
             rows = buffer.gather(indices.to(self._discriminators.device))
-            paid = self._function(self._discriminators.logits_in_standard_modes(rows.transpose(0, 1))).T.cpu()
+            paid = self._function(self._discriminators.logits(rows.transpose(0, 1))).T.cpu()
             paid = torch.where(block < new[:, None], paid.double(), 0.0)
             total += paid.sum(1)
             squares += paid.square().sum(1)

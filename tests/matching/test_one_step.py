@@ -71,3 +71,12 @@ def test_what_is_not_finite_or_too_large_is_refused_where_the_agent_lives(number
         paid = matcher.rewards(observations, np.array([[True, False]]))
     assert paid[0, 1] == 0
     assert np.isfinite(paid).all()
+
+
+def test_replaced_logits_are_paid(monkeypatch):
+    matcher, (observations, alive) = trained(center=False), rollout(seed=2)
+    logits = matcher.discriminators.logits
+    before = matcher.rewards(observations, alive)
+    monkeypatch.setattr(matcher.discriminators, "logits", lambda rows: logits(rows) + 1)
+    np.testing.assert_allclose(matcher.rewards(observations, alive), np.where(alive, before + 1, 0), atol=2e-6)
+    np.testing.assert_allclose(step_by_step(matcher, observations, alive), np.where(alive, before + 1, 0), atol=2e-6)
