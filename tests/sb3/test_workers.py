@@ -224,10 +224,11 @@ def test_an_error_of_the_environment_ends_training(spread):
 
 
 class Interrupt(BaseCallback):
-    """Sends Ctrl-C to the process that started this one, which then waits for this agent."""
+    """Sends Ctrl-C to the process that started this one while that process waits for this agent."""
 
     def _on_step(self):
         if self.n_calls == 8:
+            time.sleep(0.5)  # until it waits
             os.kill(multiprocessing.parent_process().pid, signal.SIGINT)
             time.sleep(0.3)
         return True
