@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "dm2_wrappers"
 # From the bottom to the top; a module may import from its own layer or a lower one. Layers of several packages hold
 # packages that do not know each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("_extras", "_checks", "_files", "_memory", "rng_state", "unwrap"),
+    ("_extras", "_checks", "_files", "_interrupts", "_memory", "rng_state", "unwrap"),
     ("vector",),
     ("envs",),
     ("episodes",),

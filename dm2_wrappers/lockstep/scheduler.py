@@ -11,7 +11,7 @@ swapped whenever the loops take turns. A run is therefore reproducible, and no a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -144,17 +144,15 @@ class Lockstep:
         outer = GlobalRNGState.capture()
         workers: dict[str, Any] = {agent: self._greenlet.greenlet(loops[agent]) for agent in agents}
         results: dict[str, Any] = dict.fromkeys(agents)
-        ended = False
         try:
             try:
                 self._hub = self._greenlet.getcurrent()
                 self._take_turns(workers, results, elsewhere)
-                ended = True
             finally:
-                self._end(workers, outer, raises=ended)
+                self._end(workers, outer)
         finally:
             # Again, because a KeyboardInterrupt may have cut the first call short. Nothing is done twice.
-            self._end(workers, outer, raises=False)
+            self._end(workers, outer)
         return results
 
     @property
@@ -191,24 +189,16 @@ class Lockstep:
         for agent in requests:
             results[agent] = self._stop(agent, workers[agent])
 
-    def _end(self, workers: Mapping[str, Any], outer: GlobalRNGState, *, raises: bool) -> None:
+    def _end(self, workers: Mapping[str, Any], outer: GlobalRNGState) -> None:
         """Stop all loops that still wait, restore the process's random streams and allow the next run.
 
-        Args:
-            workers: The loops.
-            outer: The process's random streams before the run.
-            raises: Whether to raise the first error of a loop that was stopped here.
+        Loops wait here only after an error or Ctrl-C, which is raised; errors while they stop are not.
         """
-        error: BaseException | None = None
-        for agent, worker in workers.items():  # all of them, even if stopping one raises an error
-            try:
+        for agent, worker in workers.items():
+            with suppress(Exception):  # stop all of them
                 self._stop(agent, worker)
-            except BaseException as raised:
-                error = error or raised
         outer.restore()
         self._turn = self._hub = None
-        if raises and error is not None:
-            raise error
 
     def request_reset(self, agent: str) -> JointStep | None:
         """Called by a view inside its loop: wait until all agents reset."""

@@ -17,6 +17,7 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 
+from dm2_wrappers import _interrupts
 from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.lockstep.in_worker import Outline, state_of
 from dm2_wrappers.lockstep.scheduler import Act, Reset
@@ -229,11 +230,13 @@ class SpreadLearners:
             self._processes = Workers([LearnersInWorker] * len(names), names, preload=_PRELOAD)
         self._resets = lockstep.resets
         for w, (worker, job) in enumerate(zip(self._workers, jobs, strict=True)):
-            for agent in worker.agents:
-                logger = self._models[agent].logger
-                shipping.set_logged(logger, {name: {} for name in job.logged[agent]})  # the worker has it now
-            worker.training, worker.message = True, None
-            self._processes.send(w, "begin", {"job": pickle.dumps(job)})
+            data = pickle.dumps(job)
+            with _interrupts.deferred():
+                for agent in worker.agents:
+                    logger = self._models[agent].logger
+                    shipping.set_logged(logger, {name: {} for name in job.logged[agent]})  # the worker has it now
+                worker.training, worker.message = True, None
+                self._processes.send(w, "begin", {"job": data})
 
     def _finish(self, failed: bool) -> list[Result]:
         """Stop the workers' loops after this turn, and return what became of the learners.
@@ -275,19 +278,23 @@ class SpreadLearners:
         return (worker for worker in self._workers if worker.training)
 
     def _said(self, worker: _Worker) -> Message:
-        """What a worker has said; waits for it."""
+        """What a worker has said; waits for it. Ctrl-C leaves everything such that it can be asked for again."""
         if worker.message is None:
             assert self._processes is not None
-            message: Message = self._processes.answer(self._workers.index(worker), "learn")
-            worker.message = message
-            for row in message.rows:
-                logger = self._models[row.agent].logger
-                for name, value in row.values.items():
-                    logger.record(name, value, exclude=row.excluded.get(name))
-                logger.dump(row.step)
+            index = self._workers.index(worker)
+            self._processes.wait(index, "learn")
+            with _interrupts.deferred():
+                message: Message = self._processes.answer(index, "learn")
+                worker.message = message
+                for row in message.rows:
+                    logger = self._models[row.agent].logger
+                    for name, value in row.values.items():
+                        logger.record(name, value, exclude=row.excluded.get(name))
+                    logger.dump(row.step)
         return worker.message
 
     def _reply(self, worker: _Worker, note: Note | None) -> None:
         assert self._processes is not None
-        worker.message = None
-        self._processes.send(self._workers.index(worker), "turn", {"note": note})
+        with _interrupts.deferred():
+            worker.message = None
+            self._processes.send(self._workers.index(worker), "turn", {"note": note})

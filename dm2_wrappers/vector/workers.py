@@ -128,13 +128,13 @@ class Workers:
                 self._finalizer()
                 raise
 
-    def answer(self, worker: int, command: str) -> Any:
-        """Wait for what one worker was asked with `send`. On any failure all workers end.
+    def wait(self, worker: int, command: str) -> None:
+        """Wait until one worker has answered what it was asked with `send`; `answer` then returns at once.
 
-        Ctrl-C while the worker has not answered yet leaves the workers as they are: call this again.
+        Ctrl-C leaves the workers as they are. On any failure all workers end.
 
         Raises:
-            RuntimeError: The workers were closed, or this one failed.
+            RuntimeError: The workers were closed, or this one has ended.
         """
         with self._lock:
             self._check_open()
@@ -143,9 +143,18 @@ class Workers:
             except Exception:
                 self._finalizer()
                 raise
+
+    def answer(self, worker: int, command: str) -> Any:
+        """Get what one worker was asked with `send`. On any failure, Ctrl-C too, all workers end.
+
+        Raises:
+            RuntimeError: The workers were closed, or this one failed.
+        """
+        with self._lock:
+            self._check_open()
             try:
-                return self._received(worker, command)
-            except BaseException:
+                return self._answer(worker, command, None, None)
+            except BaseException:  # part of the answer may be left in the pipe
                 self._finalizer()
                 raise
 

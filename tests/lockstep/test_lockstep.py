@@ -310,7 +310,7 @@ def test_a_keyboard_interrupt_at_any_line_leaves_the_lockstep_usable_and_the_str
 
     code = getattr(Lockstep, function).__code__
     lines = sorted({line for _, _, line in code.co_lines() if line is not None and line > code.co_firstlineno})
-    interrupted = 0
+    interrupted, tracer = 0, sys.gettrace()
     for target in lines:
         _, lockstep = make(n=1)
 
@@ -318,7 +318,7 @@ def test_a_keyboard_interrupt_at_any_line_leaves_the_lockstep_usable_and_the_str
             if frame.f_code is not code:
                 return None
             if event == "line" and frame.f_lineno == target:
-                sys.settrace(None)
+                sys.settrace(tracer)
                 frame.f_trace = None
                 raise KeyboardInterrupt
             return trace
@@ -331,7 +331,7 @@ def test_a_keyboard_interrupt_at_any_line_leaves_the_lockstep_usable_and_the_str
         except KeyboardInterrupt:
             interrupted += 1
         finally:
-            sys.settrace(None)
+            sys.settrace(tracer)
         assert not lockstep.running, f"line {target}"
         assert torch.equal(torch.get_rng_state(), before[0]), f"line {target}"
         assert (np.random.get_state()[1] == before[1]).all(), f"line {target}"
@@ -415,3 +415,39 @@ def test_what_building_a_learner_draws_is_gone_from_its_stream():
         both = torch.rand(3), torch.rand(3)
     assert torch.equal(built, both[0])
     assert torch.equal(later, both[1])
+
+
+def test_steps_tell_how_far_into_its_episode_each_sub_environment_was():
+    _, lockstep = make(n=2, sizes=(2, 2), limit=3)
+    times = []
+    lockstep.listeners.append(lambda step: times.append(step.time.tolist()))
+
+    def body(env, agent):
+        for _ in range(2):  # the second reset is amid episodes
+            env.reset()
+            for _ in range(5):
+                env.step(np.zeros(2, int))
+
+    lockstep.run(loops_of(lockstep, body))
+    assert times == 2 * [[t, t] for t in (0, 1, 2, 0, 1)]
+
+
+def test_the_streams_of_an_agent_amid_its_turn_are_those_of_the_process():
+    _, lockstep = make(n=1, sizes=(2, 2), seed=4)
+    drawn = {}
+
+    def body(env, agent):
+        env.reset()
+        np.random.rand()
+        streams = lockstep.current_streams()
+        assert set(streams) == {"agent_0", "agent_1"}
+        now = np.random.get_state()
+        streams[agent].restore()
+        drawn[agent] = np.random.rand()
+        np.random.set_state(now)
+        assert np.random.rand() == drawn[agent]
+
+    lockstep.run(loops_of(lockstep, body))
+    assert drawn["agent_0"] != drawn["agent_1"]
+    resting = lockstep.current_streams()
+    assert all(resting[agent] is lockstep.streams[agent] for agent in lockstep.agents)

@@ -17,6 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EveryNTimesteps
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
 from dm2_wrappers.sb3.spread import shares
+from dm2_wrappers.vector.workers import Workers
 from tests.helpers.processes import gone
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, assert_equal_weights, weights
 from tests.helpers.tiny_envs import FailingEnv, TinyEnv
@@ -234,18 +235,43 @@ class Interrupt(BaseCallback):
         return True
 
 
-def test_ctrl_c_keeps_what_was_learned_so_far(spread):
-    team = spread()
-    # A shell has processes in the background ignore Ctrl-C.
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt: a shell has processes in the background ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            team.learn(90, {"agent_2": Interrupt()})
-    finally:
-        signal.signal(signal.SIGINT, before)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_what_was_learned_so_far(spread, ctrl_c):
+    team = spread()
+    with pytest.raises(KeyboardInterrupt):
+        team.learn(90, {"agent_2": Interrupt()})
     reference = make_team().learn(18)
     assert_equal_weights(weights(reference), weights(team))  # the first rollout
     assert {model.num_timesteps for model in team.models.values()} == {24}
+    team.learn(18)
+
+
+@pytest.mark.parametrize("method", ["_received", "_send"])
+def test_ctrl_c_while_a_message_is_under_way_loses_nothing(spread, ctrl_c, monkeypatch, method):
+    team, calls = spread(), []
+    exchange = getattr(Workers, method)
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 18:  # in the second rollout: of each worker comes one message a step
+            signal.raise_signal(signal.SIGINT)
+        return exchange(*args)
+
+    monkeypatch.setattr(Workers, method, interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        team.learn(90)
+    assert not hasattr(caught.value, "__notes__")
+    reference = make_team().learn(18)
+    assert_equal_weights(weights(reference), weights(team))
+    steps = [model.num_timesteps for model in team.models.values()]
+    assert max(steps) - min(steps) <= 3  # those that were told had gone one joint step further
     team.learn(18)
 
 
