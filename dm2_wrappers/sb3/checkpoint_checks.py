@@ -135,10 +135,10 @@ def _check_matcher(options: Mapping[str, Any], sizes: Sequence[int], state: Any)
 
 def _is_generator_state(text: str) -> bool:
     state = json.loads(text)
-    bits = getattr(np.random, state["bit_generator"])()
-    if not isinstance(bits, np.random.BitGenerator):
+    kind = getattr(np.random, state["bit_generator"], None)
+    if not (isinstance(kind, type) and issubclass(kind, np.random.BitGenerator)):  # do not call what a file names
         return False
-    bits.state = state
+    kind().state = state
     return True
 
 

@@ -22,7 +22,7 @@ class LiveReplayBuffer(ReplayBuffer):
     """For DQN, QR-DQN, SAC, TD3, ...: a flat ring of the live steps of all sub-environments."""
 
     env: AgentVecEnv | None = None
-    gamma = 0.99
+    gamma: float
     _arrays = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
     # New numbers are given to episodes after loading, and their deaths are no longer pending.
     _not_saved: tuple[str, ...] = ("env", "_death_row", "_discount", "_episode", "_episode_of")

@@ -267,6 +267,16 @@ def test_masks_reach_maskable_ppo():
     assert set(dm2.evaluate(policy, venv(2, masks=True), 4, seed=0)) >= {"return", "win_rate"}
 
 
+def test_actions_are_sampled_unless_the_most_likely_ones_are_asked_for():
+    env = shared()
+    model = PPO("MlpPolicy", env, seed=0, **SMALL)
+    joint = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3)), 40)
+    observations, infos = joint.reset(seed=0)
+    same = np.repeat(observations[:1], 40, axis=0)
+    assert len(np.unique(SharedPolicy(model, env)(same, infos)[:, 0])) > 1
+    assert len(np.unique(SharedPolicy(model, env, deterministic=True)(same, infos)[:, 0])) == 1
+
+
 def test_agents_with_fewer_actions_have_masks_for_the_rest():
     env = SharedPolicyVecEnv(dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), actions=(4, 2), masks=True), 2))
     assert env.action_space.n == 4
