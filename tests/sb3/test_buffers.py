@@ -432,3 +432,12 @@ def test_the_replay_buffer_has_time_limits_and_what_followed_each_step():
     np.testing.assert_array_equal(replay.next_observations[:16, 0], following)
     assert replay.next_observations[:16, 0, 0].reshape(8, 2)[:, 0].tolist() == [1, 2, 3, 4] * 2
     assert replay.sample(64).dones.sum() == 0  # a time limit is no end
+
+
+def test_time_limits_end_episodes_in_a_replay_buffer_that_is_told_to_ignore_them():
+    options = {"replay_buffer_kwargs": {"handle_timeout_termination": False}, "learning_starts": 10_000, "buffer_size": 100}
+    team = team_of(DQN, n=2, lifetimes=(None, None), limit=4, truncates=True, **options).learn(16)
+    replay = team.models["agent_0"].replay_buffer
+    assert replay.timeouts[:16, 0].tolist() == [0] * 16
+    assert replay.dones[:16, 0].reshape(8, 2).tolist() == ([[0, 0]] * 3 + [[1, 1]]) * 2
+    assert set(replay.sample(64).dones.flatten().tolist()) == {0, 1}

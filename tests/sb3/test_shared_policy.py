@@ -62,6 +62,7 @@ def test_an_episode_ends_as_sb3_is_told():
     assert left["terminal_observation"][:2].tolist() == [3, 2]
     assert left["terminal_observation"][-2:].tolist() == [0, 1]
     assert left["episode"]["l"] == 3
+    assert 0 <= left["episode"]["t"] < 300  # seconds since the environment was made
     assert left["episode"]["r"] == 9.0  # 1 + 2 in each step
     assert "is_success" not in left  # it does not know yet
     end = seen[4][3][0]
