@@ -87,7 +87,7 @@ def test_pistonball_is_blind_without_render_mode():
 
     changes = {}
     for mode in (None, "rgb_array"):
-        env = pistonball_v6.parallel_env(n_pistons=3, continuous=False, render_mode=mode)
+        env = pistonball_v6.parallel_env(n_pistons=5, continuous=False, render_mode=mode)
         first, _ = env.reset(seed=0)
         first = {agent: image.copy() for agent, image in first.items()}
         for _ in range(5):
