@@ -307,3 +307,21 @@ def test_a_wrong_space_is_told_once_for_all_processes():
 
     with pytest.raises(ValueError, match=r"sub-environment 1 differs from sub-environment 0: agent 'agent_0' has Discrete"):
         vectorize(Unlike, 2, workers=2)
+
+
+def test_when_a_worker_does_not_start_those_before_it_end(monkeypatch):
+    started, start = [], multiprocessing.context.SpawnProcess.start
+
+    def start_two(process):
+        if len(started) == 2:
+            raise OSError("no more processes")
+        start(process)
+        started.append(process)
+
+    monkeypatch.setattr(multiprocessing.context.SpawnProcess, "start", start_two)
+    with pytest.raises(OSError, match="no more processes"):
+        workers.Workers([Sleeper] * 3, ["one", "two", "three"])
+    assert len(started) == 2
+    for process in started:
+        with pytest.raises(ValueError, match="process object is closed"):
+            process.is_alive()
