@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import gymnasium
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from pettingzoo import ParallelEnv
 
 import dm2_wrappers as dm2
 from dm2_wrappers.evaluation import evaluate
+from dm2_wrappers.vector.outcome import episode_news
 from tests.helpers.tiny_envs import TinyEnv
 
 NAME = "'broken contract'"
@@ -333,3 +336,10 @@ def test_black_death_is_refused_underneath():
     for use in (lambda: dm2.vectorize(make, 1), lambda: dm2.DM2ParallelEnv(make(), demonstrations(), coefficient=0.1)):
         with pytest.raises(ValueError, match="black_death hides which agents are gone"):
             use()
+
+
+def test_infos_may_be_any_mapping_and_what_is_none_is_ignored():
+    news = MappingProxyType({"battle_won": True, "broken": True})
+    assert episode_news([{}, news, None]) == (True, True)
+    assert episode_news([{"battle_won": False}, "x"]) == (False, False)
+    assert episode_news([{}, None]) == (False, None)
