@@ -267,7 +267,6 @@ class Layout:
         """
         agent = self.agents[k]
         space: Any = self.native_action_spaces[agent]
-        inside = False
         if isinstance(space, spaces.Discrete):
             value = np.asarray(action)
             inside = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)

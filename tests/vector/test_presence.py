@@ -30,6 +30,7 @@ class Episode(NamedTuple):
     there: tuple[str, ...]
     dicts: str = "acted"
     stay: bool = False
+    flags: str = "all"  # or "acted": ends are told only of those that acted
 
 
 EPISODES = (
@@ -43,6 +44,7 @@ EPISODES = (
     Episode(("abc", "c", "ac", "bc"), "acted"),  # come back, and swap places
     Episode(("abc", "c", "ac", "bc"), "there"),
     Episode(("abc", "c", "ac", "bc"), "everybody"),
+    Episode(("abc", "c", "ac", "bc"), "acted", flags="acted"),
     Episode(("ab", "ab"), "acted"),  # c takes no part
     Episode(("abc", "ab", "b"), "everybody", stay=True),  # the ended stay in agents
     Episode(("abc", "b", "ab"), "everybody", stay=True),
@@ -91,7 +93,8 @@ class ScriptedEnv(ParallelEnv):
     def _answer(self):
         self.agents = list(AGENTS) if self._episode().stay else list(self._present())
         observations = {agent: observation(self.number, self.t, agent) for agent in self._keys()}
-        return observations, {agent: agent not in self._present() for agent in observations}
+        told = observations if self._episode().flags == "all" else self._episode().there[max(0, self.t - 1)]
+        return observations, {agent: agent not in self._present() for agent in told}
 
     def _infos(self, keys):
         return {"dicts": {agent: {} for agent in keys}, "nones": dict.fromkeys(keys), "none": None}[self.infos]
