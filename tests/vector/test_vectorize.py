@@ -17,6 +17,7 @@ from mpe2 import simple_speaker_listener_v4, simple_spread_v3
 from pettingzoo.utils import BaseParallelWrapper
 
 from dm2_wrappers import Demonstrations, DistributionMatcher, MultiAgentVectorEnv, vectorize
+from dm2_wrappers.vector import SubprocVectorEnv, SyncVectorEnv
 from tests.helpers.tiny_envs import FailingEnv, StateEnv, TinyEnv
 
 CASES = {
@@ -419,3 +420,12 @@ def test_ctrl_c_ends_the_workers(tmp_path):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+def test_the_global_state_is_asked_for_only_on_demand():
+    for make in (SyncVectorEnv, functools.partial(SubprocVectorEnv, workers=1)):
+        for options, told in (({}, False), ({"state": True}, True)):
+            venv = make(StateEnv, 2, **options)
+            _, infos = venv.reset(seed=0)
+            assert ("state" in infos) == told
+            venv.close()
