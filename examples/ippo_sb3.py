@@ -116,7 +116,7 @@ class Args:
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
     experts: Literal["all", "won", "own", "all+own"] = "all"
     """what the discriminators are shown: all demonstrations, those that were won, or the team's own best episodes
-    (self-imitation), alone or added to all demonstrations"""
+    (self-imitation), alone or added to all demonstrations; with "won", --pretrain clones only these, too"""
     coefficient: float | None = None
     """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
     anneal: bool = False
@@ -224,16 +224,21 @@ def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, flo
     return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
 
 
+def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
+    """The experts' episodes that the team learns from."""
+    if experts != "won":
+        return demos
+    try:
+        return demos.filter(won=True)
+    except ValueError as error:
+        raise SystemExit(f"--experts won: {error}") from None
+
+
 def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations | dm2.SelfImitation:
     """What the discriminators are shown."""
-    if experts == "won":
-        try:
-            return demos.filter(won=True)
-        except ValueError as error:
-            raise SystemExit(f"--experts won: {error}") from None
     if experts == "own":
         return dm2.SelfImitation(env=venv)
-    return dm2.SelfImitation(demos) if experts == "all+own" else demos
+    return dm2.SelfImitation(demos) if experts == "all+own" else chosen(demos, experts)
 
 
 def main(args: Args) -> Path:
@@ -294,7 +299,8 @@ def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: 
         restore(team, checkpoint)
         rows = _runs.read_curve(curve, up_to=team.num_timesteps)
     elif demos is not None and args.pretrain > 0:
-        cloned = dm2.sb3.pretrain(team, demos, epochs=args.pretrain, seed=args.seed, progress_bar=True)
+        own = chosen(demos, args.experts)
+        cloned = dm2.sb3.pretrain(team, own, epochs=args.pretrain, seed=args.seed, progress_bar=True)
         _runs.write_json(run / "pretrain.json", cloned)
 
     bar = tqdm(

@@ -12,6 +12,7 @@ from dm2_wrappers._files import replacing
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 from experiments.curves import CurveResults
 from experiments.experts import WEAKER_STRONGER
+from experiments.other_algorithms import CLONING
 from experiments.plan import TUNING_SEED, Curve, Experiment, Panel
 from experiments.settings import IPPO_ALONE, dm2, ippo
 from experiments.statistics import area_under_curve, interquartile_mean
@@ -25,6 +26,7 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
     "won episodes, c falling": {"experts": "won"},
     "won episodes, standardized, c falling": {"experts": "won", "standardize": True},
     "won episodes, absorbing ends, c falling": {"experts": "won", "ends": "absorbing"},
+    "won episodes, from their clones, c falling": {"experts": "won", "pretrain": CLONING},
 }
 
 
@@ -51,7 +53,9 @@ def candidates_experiment() -> Experiment:
 def _candidates(scenario: str) -> tuple[Curve, ...]:
     demos = WEAKER_STRONGER[scenario][0]
     tried = (dm2(scenario, demos, label, **_FALLING, **options) for label, options in _CANDIDATES.items())
-    own = tuple(replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED, seeds=3) for curve in tried)
+    clones = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
+    from_clones = Curve("IPPO from clones of won episodes", f"ippo-{demos}-won-pretrain={CLONING}", clones, demos)
+    own = (replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED, seeds=3) for curve in (*tried, from_clones))
     return (*own, ippo("IPPO", slug="tuning-ippo", first_seed=TUNING_SEED))
 
 

@@ -30,9 +30,14 @@ def test_ctrl_c_takes_effect_once_and_after_the_body(handler):
 
 def test_after_an_error_in_the_body_both_are_told(handler):
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt) as caught, _interrupts.deferred():
-        signal.raise_signal(signal.SIGINT)
-        raise ValueError("of the body")
+
+    def body():
+        with _interrupts.deferred():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("of the body")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        body()
     assert isinstance(caught.value.__context__, ValueError)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

@@ -196,7 +196,9 @@ def metadata(rng: random.Random, valid: bytes) -> bytes:
             text[:-1] + ', "deep": ' + "[" * 5000 + "]" * 5000 + "}",
         ]
     )
-    members["metadata.npy"] = npy(text) if rng.random() < 0.9 else npy(rng.choice([text.encode(errors="surrogatepass"), [text], 3, {"a": 1}]))
+    members["metadata.npy"] = (
+        npy(text) if rng.random() < 0.9 else npy(rng.choice([text.encode(errors="surrogatepass"), [text], 3, {"a": 1}]))
+    )
     if rng.random() < 0.1:  # characters that do not exist
         members["metadata.npy"] = members["metadata.npy"][:-4] + b"\xff\xff\xff\xff"
     return packed(members)

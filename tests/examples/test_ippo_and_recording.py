@@ -127,6 +127,21 @@ def test_teams_begin_as_clones_and_learn_in_turns(tmp_path):
         assert facts["options"]["order"] == ("turn" if algorithm == "dm2" else "simultaneous")
 
 
+def test_clones_of_the_episodes_that_were_won(tmp_path, monkeypatch):
+    env, rng = TinyEnv(wins=True), np.random.default_rng(0)
+    demos = dm2.Demonstrations.record(env, lambda seen: {agent: int(rng.integers(3)) for agent in seen}, 6, seed=0)
+    assert 0 < demos.win_rate < 1
+    demos.save(tmp_path / "tiny.npz")
+    cloned = []
+    monkeypatch.setattr(dm2.sb3, "pretrain", lambda team, own, **options: cloned.append(own.win_rate) or {})
+    learner = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8)
+    common = {"env": "tests.helpers.tiny_envs:TinyEnv", "demos": tmp_path / "tiny.npz", "pretrain": 1, "steps": 16}
+    common |= {"eval_every": 16, "eval_episodes": 2, "final_episodes": 2, "learner": learner, "algorithm": "ippo"}
+    for experts in ("all", "won"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / experts, experts=experts, **common))
+    assert cloned == [demos.win_rate, 1]
+
+
 def test_ippo_sb3_trains_evaluates_plots_and_goes_on_from_its_checkpoint(tmp_path, demos, run):
     folder = tmp_path / "dm2"
     fixed = ["--env", "smax:3m", *FEW, "--coefficient", 0.3, "--demos", demos, "--run", folder]

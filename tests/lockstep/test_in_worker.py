@@ -110,7 +110,9 @@ def test_the_loops_here_stop_when_one_elsewhere_has_ended():
 
 def test_loops_here_and_elsewhere_must_be_all_agents():
     here = make()
-    with pytest.raises(ValueError, match=r"expected one loop for each of \['agent_0'\], got loops for \['agent_0', 'agent_1'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected one loop for each of \['agent_0'\], got loops for \['agent_0', 'agent_1'\]"
+    ):
         here.run(loops(here, ["agent_0", "agent_1"]), Elsewhere(Outline.of(here.env), ["agent_1", "agent_2"]))
     with pytest.raises(RuntimeError, match=r"agent_1, agent_2 called step\(\)|agent_0 called step\(\)"):
         here.run(
