@@ -110,5 +110,5 @@ class AgentVectorEnv(VectorEnv):
         if isinstance(self.single_action_space, gymnasium.spaces.Discrete):
             infos["action_mask"] = self.view.action_masks().copy()
         if "battle_won" in joint:
-            infos["battle_won"] = joint["battle_won"]
+            infos["battle_won"] = joint["battle_won"].copy()
         return infos

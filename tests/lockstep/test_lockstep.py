@@ -279,6 +279,65 @@ def test_nan_is_one_sentence_that_names_agent_and_sub_environment(what, where):
         lockstep.run(loops_of(lockstep, body))
 
 
+def test_nan_after_a_reset_and_after_an_episodes_last_step_are_found_too():
+    for sick in ("reset", "final_obs"):
+        venv, lockstep = make(n=2, sizes=(3, 2), limit=1)
+        reset, step = venv.reset, venv.step
+
+        def sick_reset(seed=None, options=None, reset=reset):
+            observations, infos = reset(seed=seed)
+            observations[1, 1, 0] = np.inf
+            return observations, infos
+
+        def sick_step(actions, step=step):
+            *parts, infos = step(actions)
+            infos["final_obs"][1, 1, 0] = np.inf
+            return *parts, infos
+
+        if sick == "reset":
+            venv.reset = sick_reset
+        else:
+            venv.step = sick_step
+
+        def body(env, agent):
+            env.reset()
+            env.step(np.zeros(2, int))
+
+        with pytest.raises(ValueError, match="the observation of agent 'agent_1' in sub-environment 1 holds NaN"):
+            lockstep.run(loops_of(lockstep, body))
+
+
+def test_an_agents_view_has_the_batched_spaces_and_a_copy_of_who_won():
+    _, lockstep = make(n=2, sizes=(3, 2), wins=True, limit=2)
+    seen = {}
+
+    def body(env, agent):
+        assert env.observation_space.shape == (2, *env.single_observation_space.shape)
+        assert env.action_space.nvec.tolist() == [3, 3]
+        env.reset()
+        for _ in range(2):
+            *_, infos = env.step(np.zeros(2, int))
+        seen[agent] = infos["battle_won"].tolist()
+        assert seen[agent] == lockstep.infos["battle_won"].tolist()
+        infos["battle_won"][:] = False  # the other agent's is another array
+
+    lockstep.run(loops_of(lockstep, body))
+    assert seen["agent_0"] == seen["agent_1"]
+    assert any(seen["agent_0"])
+
+
+def test_seeds_of_restarted_episodes_fit_every_environment():
+    _, lockstep = make(sizes=(2, 2))
+    derived = set()
+    for step in range(1, 60):
+        lockstep.seed_env(7, step)
+        derived.add(lockstep._env_seed)
+    assert len(derived) == 59
+    assert all(0 <= seed < 2**31 for seed in derived)
+    lockstep.seed_env(7)
+    assert lockstep._env_seed == 7
+
+
 def test_an_error_while_a_loop_is_stopped_does_not_keep_the_others_from_being_stopped():
     _, lockstep = make(n=1, sizes=(2, 2, 2))
     stopped = []
@@ -434,10 +493,16 @@ def test_steps_tell_how_far_into_its_episode_each_sub_environment_was():
 
 def test_the_streams_of_an_agent_amid_its_turn_are_those_of_the_process():
     _, lockstep = make(n=1, sizes=(2, 2), seed=4)
-    drawn = {}
+    drawn, heard = {}, []
+
+    def listen(step):  # between two turns: in the environment's
+        heard.append(all(stream is lockstep.streams[agent] for agent, stream in lockstep.current_streams().items()))
+
+    lockstep.listeners.append(listen)
 
     def body(env, agent):
         env.reset()
+        env.step(np.zeros(1, int))
         np.random.rand()
         streams = lockstep.current_streams()
         assert set(streams) == {"agent_0", "agent_1"}
@@ -449,5 +514,6 @@ def test_the_streams_of_an_agent_amid_its_turn_are_those_of_the_process():
 
     lockstep.run(loops_of(lockstep, body))
     assert drawn["agent_0"] != drawn["agent_1"]
+    assert heard == [True]
     resting = lockstep.current_streams()
     assert all(resting[agent] is lockstep.streams[agent] for agent in lockstep.agents)
