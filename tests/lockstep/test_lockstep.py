@@ -517,3 +517,21 @@ def test_the_streams_of_an_agent_amid_its_turn_are_those_of_the_process():
     assert heard == [True]
     resting = lockstep.current_streams()
     assert all(resting[agent] is lockstep.streams[agent] for agent in lockstep.agents)
+
+
+def test_a_reset_amid_an_episode_begins_its_return_anew():
+    _, lockstep = make(n=1, sizes=(2, 2), limit=3)
+    returns = []
+
+    def body(env, agent):
+        env.reset()
+        env.step(np.ones(1, int))
+        env.reset()
+        earned = [env.step(np.ones(1, int)) for _ in range(3)]
+        *_, infos = earned[-1]
+        assert infos["_env_return"].tolist() == [True]
+        returns.append((float(infos["env_return"][0]), sum(float(rewards[0]) for _, rewards, *_ in earned)))
+
+    lockstep.run(loops_of(lockstep, body))
+    assert len(returns) == 2
+    assert all(told == summed > 0 for told, summed in returns)
