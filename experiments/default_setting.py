@@ -27,6 +27,11 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
     "won episodes, standardized, c falling": {"experts": "won", "standardize": True},
     "won episodes, absorbing ends, c falling": {"experts": "won", "ends": "absorbing"},
     "won episodes, from their clones, c falling": {"experts": "won", "pretrain": CLONING},
+    "won episodes, standardized, from their clones, c falling": {
+        "experts": "won",
+        "standardize": True,
+        "pretrain": CLONING,
+    },
 }
 
 
