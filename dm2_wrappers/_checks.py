@@ -71,6 +71,18 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def policy(value: Any) -> Any:
+    """A joint policy: anything that can be called.
+
+    Raises:
+        TypeError: It cannot be called, or is a class.
+    """
+    if not callable(value) or isinstance(value, type):
+        hint = "; a learner's method is one, such as team.policy()" if hasattr(value, "predict") else ""
+        raise TypeError(f"policy must be a function of all agents' observations, got {value!r}{hint}")
+    return value
+
+
 def widths(name: str, value: Any) -> tuple[int, ...]:
     """One or more layer widths, as a tuple of ints.
 

@@ -35,10 +35,12 @@ def evaluate(
         error under ``"<name>_se"`` (NaN for a single episode), and ``"episodes"``.
 
     Raises:
+        TypeError: ``policy`` cannot be called.
         ValueError: ``episodes`` is below 1.
         RuntimeError: The simulator failed in more than ten episodes, and in more than ``episodes``.
     """
     episodes = _checks.integer("episodes", episodes, least=1)
+    _checks.policy(policy)
     env = without_matcher(env)
     venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
     outer = GlobalRNGState.capture()

@@ -211,3 +211,20 @@ def test_deterministic_evaluation_plays_the_most_likely_actions():
     env = TinyEnv(sizes=(3, 3), limit=5)
     assert team.evaluate(env, episodes=4, seed=0, deterministic=True)["return"] == 5 * 3
     assert team.evaluate(env, episodes=4, seed=0)["return"] != 5 * 3
+
+
+@pytest.mark.parametrize("policy", [3, None, TinyEnv, {"agent_0": 1}])
+def test_what_is_no_policy_is_one_sentence_before_anything_is_played(policy):
+    class Unplayed(TinyEnv):
+        def reset(self, seed=None, options=None):
+            raise AssertionError("it was played")
+
+    for play in (evaluate, lambda policy, env, episodes: dm2.Demonstrations.record(env, policy, episodes)):
+        with pytest.raises(TypeError, match="policy must be a function of all agents' observations, got"):
+            play(policy, Unplayed(), 1)
+
+
+def test_a_team_is_no_policy_but_has_one():
+    team = IndependentLearners(PPO, TinyEnv(), n_steps=4, batch_size=4, **SMALL)
+    with pytest.raises(TypeError, match=r"a learner's method is one, such as team\.policy\(\)"):
+        evaluate(team, TinyEnv(), 1)

@@ -31,6 +31,7 @@ def record(
     """The arguments of ``Demonstrations`` for newly played episodes; see :meth:`Demonstrations.record`."""
     episodes = _checks.integer("episodes", episodes, least=1)
     seed = _checks.integer("seed", seed, none=True)
+    _checks.policy(policy)
     env = without_matcher(env)
     batched = isinstance(env, MultiAgentVectorEnv)
     if not batched:

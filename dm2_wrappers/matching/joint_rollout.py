@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers.matching.after_step import AfterStep, with_time
 from dm2_wrappers.matching.episode_collector import EpisodeCollector
-from dm2_wrappers.matching.matcher import DistributionMatcher
+from dm2_wrappers.matching.matcher import DistributionMatcher, checked_matcher
 from dm2_wrappers.matching.pending_steps import PendingSteps
 from dm2_wrappers.vector.base import EpisodeClock
 
@@ -25,6 +25,9 @@ class JointRollout:
 
     Attributes:
         metrics: What the last ``matcher.update()`` returned.
+
+    Raises:
+        TypeError: ``matcher`` is not a `DistributionMatcher`.
 
     Example:
         A training loop over a vector environment ``venv`` (N sub-environments, K agents)::
@@ -46,7 +49,7 @@ class JointRollout:
     """
 
     def __init__(self, matcher: DistributionMatcher) -> None:
-        self.matcher = matcher
+        self.matcher = checked_matcher(matcher)
         self.metrics: dict[str, float] = {}
         self._steps = PendingSteps()
         self._clock = EpisodeClock()

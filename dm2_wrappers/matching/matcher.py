@@ -410,6 +410,7 @@ class DistributionMatcher(OneProcess, Matcher):
             r_gail of each chunk's observations, float32 [n], in the order of the chunks.
 
         Raises:
+            TypeError: ``chunks`` is not a list.
             ValueError: An agent is unknown, or observations have the wrong size, are not finite or larger than 1e18. Then
                 nothing is recorded. Chunks do not say enough for ``ends="absorbing"`` or `SelfImitation`. Or `update`
                 raised it.
@@ -424,6 +425,8 @@ class DistributionMatcher(OneProcess, Matcher):
             raise ValueError(
                 "chunks do not say what episodes return, which SelfImitation needs: use JointRollout or a wrapper"
             )
+        if not isinstance(chunks, Sequence) or isinstance(chunks, str):
+            raise TypeError(f"chunks must be a list of pairs (agent, observations), got {type(chunks).__name__}")
         observations, given, places, more = self._reader.from_chunks(chunks)
         self.record(observations, given, **more)
         self.update()
@@ -576,6 +579,20 @@ class DistributionMatcher(OneProcess, Matcher):
             for agent, deviation, count in zip(self.agents, deviations, new, strict=True)
             if count > 0
         }
+
+
+def checked_matcher(matcher: Any) -> DistributionMatcher:
+    """The matcher, if it is one.
+
+    Raises:
+        TypeError: It is something else, such as demonstrations.
+    """
+    if not isinstance(matcher, DistributionMatcher):
+        raise TypeError(
+            f"matcher must be a DistributionMatcher, got {matcher!r}; make one: "
+            "DistributionMatcher(Demonstrations.load(path), seed=0)"
+        )
+    return matcher
 
 
 def checked_gamma(gamma: Any, beyond_limit: Any) -> float:

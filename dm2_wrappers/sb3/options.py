@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher, coefficient
+from dm2_wrappers.matching.matcher import checked_matcher
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.wrapper import DM2ParallelEnv, DM2VectorEnv
 
@@ -60,11 +61,8 @@ def take_over(
             f"{type(env).__name__} wraps a DM2 wrapper, so the learners cannot find its matcher: put DM2VectorEnv or "
             "DM2ParallelEnv around all other wrappers"
         )
-    if matcher is not None and not isinstance(matcher, DistributionMatcher):
-        raise TypeError(
-            f"matcher must be a DistributionMatcher, got {matcher!r}; make one: "
-            "DistributionMatcher(Demonstrations.load(path), seed=0)"
-        )
+    if matcher is not None:
+        checked_matcher(matcher)
     env_coefficient = 1.0 if env_coefficient is None else env_coefficient
     return env, matcher, c, env_coefficient, UPDATE_EVERY if update_every is None else update_every
 

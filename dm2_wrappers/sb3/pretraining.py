@@ -57,7 +57,7 @@ def pretrain(
         "error", the root mean squared difference of the mean action.
 
     Raises:
-        TypeError: ``demos`` are no `Demonstrations`.
+        TypeError: ``team`` is no `IndependentLearners`, or ``demos`` are no `Demonstrations`.
         ValueError: An option out of range, learners of another kind, or demonstrations without actions, of other agents or
             with actions that an agent does not have. Nothing has changed then.
         RuntimeError: Called by a callback while ``learn`` is under way.
@@ -67,6 +67,8 @@ def pretrain(
         >>> history["ally_0"]["accuracy"][-1]
         0.81
     """
+    if not isinstance(team, IndependentLearners):
+        raise TypeError(f"pretrain() trains the learners of an IndependentLearners, got {type(team).__name__}")
     team._refuse_while_learning("pretrain()")
     epochs = _checks.integer("epochs", epochs, least=1)
     batch_size = _checks.integer("batch_size", batch_size, least=1)

@@ -24,6 +24,7 @@ from torch import Tensor
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, DistributionMatcher
 from dm2_wrappers.matching.coefficient import as_array, checked_fixed
+from dm2_wrappers.matching.matcher import checked_matcher
 
 
 class DistributionMatching:
@@ -74,11 +75,7 @@ class DistributionMatching:
         group_map: Mapping[str, Sequence[str]],
         env_coefficient: float = 1.0,
     ) -> None:
-        if not isinstance(matcher, DistributionMatcher):
-            raise TypeError(
-                f"expected a DistributionMatcher, got {matcher!r}; make one: DistributionMatcher(demonstrations)"
-            )
-        matcher.check_needs_observations_only("dm2.torchrl")
+        checked_matcher(matcher).check_needs_observations_only("dm2.torchrl")
         self.matcher = matcher
         self.coefficient: Coefficient = checked_fixed(coefficient, matcher.agents, "dm2.torchrl")
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)

@@ -177,3 +177,12 @@ def test_a_matcher_in_a_forked_process_is_one_sentence():
     sentence = f"made in process {os.getpid()} but is used in process {pid}, where training would not reach it"
     assert len(said) == 5
     assert all(sentence in one and "DM2VectorEnv" in one for one in said)
+
+
+def test_natural_mistakes_are_one_sentence():
+    demos = make().demonstrations
+    with pytest.raises(TypeError, match=r"matcher must be a DistributionMatcher, got .*; make one: DistributionMatcher\("):
+        JointRollout(demos)
+    for chunks in (3, "a", {"a": np.zeros((1, 2))}):
+        with pytest.raises(TypeError, match=r"chunks must be a list of pairs \(agent, observations\), got (int|str|dict)"):
+            make().algorithm1(chunks)

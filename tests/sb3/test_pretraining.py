@@ -134,6 +134,8 @@ class Inside(BaseCallback):
 
 
 def test_what_cannot_be_cloned_is_refused_in_a_sentence(demos, capsys):
+    with pytest.raises(TypeError, match=r"pretrain\(\) trains the learners of an IndependentLearners, got PPO"):
+        pretrain(PPO("MlpPolicy", "CartPole-v1"), demos)
     with pytest.raises(ValueError, match=r"clones policies of on-policy algorithms.*but agent 'agent_0' has DQN"):
         pretrain(IndependentLearners(DQN, dm2.vectorize(lambda: TinyEnv(**ENV), 1), **SMALL), demos)
     team = team_of(PPO)

@@ -155,7 +155,7 @@ def test_the_wrapper_of_dm2_keeps_to_torchrls_specs():
 
 def test_mistakes_are_one_sentence():
     matcher = tiny_matchers.make()
-    with pytest.raises(TypeError, match=r"expected a DistributionMatcher, got 'demos.npz'"):
+    with pytest.raises(TypeError, match=r"matcher must be a DistributionMatcher, got 'demos.npz'"):
         DistributionMatching("demos.npz", coefficient=1.0, group_map=GROUPS)
     with pytest.raises(ValueError, match=r"group_map has the agents \['a', 'c'\]"):
         DistributionMatching(matcher, coefficient=1.0, group_map={"all": ["a", "c"]})
