@@ -552,3 +552,77 @@ def before_the_last_step(names, make):
     for _ in range(4):
         observations = env.step(dict.fromkeys(env.agents, 1))[0]
     return {name: observations[name] for name in names}
+
+
+def play(env, steps, action=1):
+    """Mixed rewards of so many joint steps; new episodes as they come."""
+    paid = []
+    for _ in range(steps):
+        if not env.agents:
+            env.reset(seed=3)
+        _, rewards, *_ = env.step(dict.fromkeys(env.agents, action))
+        paid.append(list(rewards.values()))
+    return paid
+
+
+def scheduled(**options):
+    schedule = dm2.schedules.LinearFall(0.5, 0.1, steps=40)
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), **{"coefficient": schedule, **options})
+    env.reset(seed=3)
+    return env
+
+
+def test_a_wrapper_that_takes_over_a_state_goes_on_as_the_saved_one():
+    one = scheduled()
+    play(one, 12)
+    one.update()
+    play(one, 5)  # not handed to the matcher yet
+    state = copy.deepcopy(one.state_dict())
+    two = scheduled()
+    play(two, 3)  # forgotten
+    two.load_state_dict(state)
+    assert two.current_coefficient == one.current_coefficient != scheduled().current_coefficient
+    for env in (one, two):
+        env.reset(seed=7)
+    assert play(one, 5) == play(two, 5)
+    assert one.update() == two.update()
+    assert play(one, 10) == play(two, 10)
+
+
+def test_a_state_with_another_schedule_changes_nothing():
+    one, two = scheduled(), scheduled(coefficient=dm2.schedules.Constant(0.5))
+    play(one, 12)
+    one.update()
+    before = two.matcher.rewards(np.ones((1, 2, 4), np.float32))
+    assert (before != one.matcher.rewards(np.ones((1, 2, 4), np.float32))).any()
+    with pytest.raises(ValueError, match="schedule"):
+        two.load_state_dict(one.state_dict())
+    np.testing.assert_array_equal(two.matcher.rewards(np.ones((1, 2, 4), np.float32)), before)
+
+
+def test_without_updates_the_matcher_gets_what_was_seen_when_a_buffer_is_full():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(buffer_size=4), coefficient=0.1)
+    handed, record = [], env.matcher.record
+    env.matcher.record = lambda observations, *args, **options: (
+        handed.append(observations.shape[:2]) or record(observations, *args, **options)
+    )
+    env.reset(seed=0)
+    play(env, 9)
+    assert handed == [(4, 1), (4, 1)]
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2), env.matcher, coefficient=0.1)
+    handed.clear()
+    venv.reset(seed=0)
+    for _ in range(4):
+        venv.step(np.ones((2, 2), int))
+    assert handed == [(2, 2), (2, 2)]  # four steps of the two sub-environments together
+
+
+def test_the_warning_comes_with_the_step_that_fills_a_buffer_and_names_the_users_line():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(buffer_size=4), coefficient=0.1)
+    env.reset(seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(env, 3)
+    with pytest.warns(UserWarning, match="in the first 4 steps: call update") as caught:
+        env.step(dict.fromkeys(env.agents, 1))
+    assert Path(caught[0].filename).name == "test_wrapper.py"
