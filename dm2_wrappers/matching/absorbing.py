@@ -168,5 +168,5 @@ def kept_in(buffer: TransitionBuffer) -> Tensor:
     if not counts.any():
         return torch.zeros(len(counts), dtype=torch.float64)
     index = torch.arange(int(counts.max()), device=counts.device).expand(len(counts), -1)
-    rows = buffer.gather(index.clamp(max=(counts[:, None] - 1).clamp(min=0)))[..., 0].double()
+    rows = buffer.gather(index)[..., 0].double()
     return torch.where(index < counts[:, None], rows, 0.0).sum(1).cpu()

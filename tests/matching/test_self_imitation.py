@@ -45,6 +45,7 @@ def test_the_best_episodes_are_kept_and_of_equal_ones_the_earlier():
     assert demos.padded_observations[::3, 0, 0].tolist() == [5, 1, 6]  # which episodes, the best first
     assert demos.mean_return == pytest.approx(19 / 3)
     assert demos.style == "concurrent"
+    assert demos.win_rate is None  # a return says nothing about wins
 
 
 def test_by_default_an_episode_has_to_be_better_than_the_mean_of_those_before_it():

@@ -134,9 +134,10 @@ def test_chunks_with_a_third_part_are_record_update_and_rewards(kind):
     np.testing.assert_array_equal(of_b, paid[:, 0, 1])
     np.testing.assert_array_equal(np.concatenate([first, second]), paid[:, 0, 0])
     assert same(one.state_dict(), other.state_dict())
-    with pytest.raises(ValueError, match="chunk 0 must be a triple"):
+    name = "actions" if kind == "state-action" else "next observations"
+    with pytest.raises(ValueError, match=rf"chunk 0 must be a triple \(agent, observations, {name}\)"):
         other.algorithm1([chunks[0][:2]])
-    with pytest.raises(ValueError, match="chunk 0 has 4 observations, but 2"):
+    with pytest.raises(ValueError, match=f"chunk 0 has 4 observations, but 2 {name}"):
         other.algorithm1([(*chunks[0][:2], chunks[0][2][:2])])
 
 
