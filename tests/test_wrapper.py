@@ -554,7 +554,7 @@ def before_the_last_step(names, make):
     return {name: observations[name] for name in names}
 
 
-def play(env, steps, action=1):
+def paid_for(env, steps, action=1):
     """Mixed rewards of so many joint steps; new episodes as they come."""
     paid = []
     for _ in range(steps):
@@ -574,24 +574,24 @@ def scheduled(**options):
 
 def test_a_wrapper_that_takes_over_a_state_goes_on_as_the_saved_one():
     one = scheduled()
-    play(one, 12)
+    paid_for(one, 12)
     one.update()
-    play(one, 5)  # not handed to the matcher yet
+    paid_for(one, 5)  # not handed to the matcher yet
     state = copy.deepcopy(one.state_dict())
     two = scheduled()
-    play(two, 3)  # forgotten
+    paid_for(two, 3)  # forgotten
     two.load_state_dict(state)
     assert two.current_coefficient == one.current_coefficient != scheduled().current_coefficient
     for env in (one, two):
         env.reset(seed=7)
-    assert play(one, 5) == play(two, 5)
+    assert paid_for(one, 5) == paid_for(two, 5)
     assert one.update() == two.update()
-    assert play(one, 10) == play(two, 10)
+    assert paid_for(one, 10) == paid_for(two, 10)
 
 
 def test_a_state_with_another_schedule_changes_nothing():
     one, two = scheduled(), scheduled(coefficient=dm2.schedules.Constant(0.5))
-    play(one, 12)
+    paid_for(one, 12)
     one.update()
     before = two.matcher.rewards(np.ones((1, 2, 4), np.float32))
     assert (before != one.matcher.rewards(np.ones((1, 2, 4), np.float32))).any()
@@ -607,7 +607,7 @@ def test_without_updates_the_matcher_gets_what_was_seen_when_a_buffer_is_full():
         handed.append(observations.shape[:2]) or record(observations, *args, **options)
     )
     env.reset(seed=0)
-    play(env, 9)
+    paid_for(env, 9)
     assert handed == [(4, 1), (4, 1)]
     venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2), env.matcher, coefficient=0.1)
     handed.clear()
@@ -622,7 +622,7 @@ def test_the_warning_comes_with_the_step_that_fills_a_buffer_and_names_the_users
     env.reset(seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        play(env, 3)
+        paid_for(env, 3)
     with pytest.warns(UserWarning, match="in the first 4 steps: call update") as caught:
         env.step(dict.fromkeys(env.agents, 1))
     assert Path(caught[0].filename).name == "test_wrapper.py"

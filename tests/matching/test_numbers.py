@@ -218,5 +218,5 @@ def test_features_of_usual_sizes_are_no_warning():
 def test_the_first_observation_beyond_the_limits_is_named():
     observations = np.zeros((3, 1, 2, 3), np.float32)
     observations[1, 0, 1, 0], observations[2, 0, 0, 0] = np.nan, np.inf
-    with pytest.raises(ValueError, match="agent 'b'.*nan"):
+    with pytest.raises(ValueError, match=r"agent 'b'.*nan"):
         make().record(observations, np.ones((3, 1, 2), bool))
