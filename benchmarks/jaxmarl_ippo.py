@@ -93,9 +93,7 @@ class Battles:
 def mlp_parameters(key: Any, sizes: list[int], last_scale: float) -> list[tuple[Any, Any]]:
     scales = [2.0**0.5] * (len(sizes) - 2) + [last_scale]
     layers = zip(jax.random.split(key, len(scales)), scales, sizes[:-1], sizes[1:], strict=True)
-    return [
-        (jax.nn.initializers.orthogonal(scale)(each, (wide, out)), jnp.zeros(out)) for each, scale, wide, out in layers
-    ]
+    return [(jax.nn.initializers.orthogonal(scale)(each, (wide, out)), jnp.zeros(out)) for each, scale, wide, out in layers]
 
 
 def mlp(layers: list[tuple[Any, Any]], x: Any) -> Any:
@@ -214,7 +212,7 @@ class JaxIPPO:
 
         def epoch(learner: Any, key: Any) -> tuple[Any, None]:
             order = jax.random.permutation(key, number).reshape(self.ppo.minibatches, -1)
-            return jax.lax.scan(lambda each, chosen: minibatch(each, {k: v[chosen] for k, v in rows.items()}), learner, order)
+            return jax.lax.scan(lambda each, own: minibatch(each, {k: v[own] for k, v in rows.items()}), learner, order)
 
         learner, _ = jax.lax.scan(epoch, (parameters, optimizer), jax.random.split(key, self.ppo.epochs))
         return learner
@@ -356,7 +354,15 @@ def report(
     returns: dict[str, tuple[Any, Any]],
 ) -> None:
     """Print the table. Ratios are medians over rounds of the other program's time by ours."""
-    print("| program | steps/s (median, range) | steps per CPU second | ours / it | the same in CPU time | compiled in | return |")
+    columns = (
+        "steps/s (median, range)",
+        "steps per CPU second",
+        "ours / it",
+        "the same in CPU time",
+        "compiled in",
+        "return",
+    )
+    print(f"| program | {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|")
     ours = np.array(measured[OURS])
     for name, values in measured.items():
@@ -366,10 +372,9 @@ def report(
         wall, cpu = speeds.T
         before, after = returns[name]
         shown = "" if after is None else f"{before[0]:.1f} to {after[-1]:.1f}"
-        print(
-            f"| {name} | {np.median(wall):,.0f} ({wall.min():,.0f} - {wall.max():,.0f}) | {np.median(cpu):,.0f} | {ratio:.2f} | "
-            f"{of_cpu:.2f} | {compiled[name][0]:.0f} s ({compiled[name][1]:.0f} s CPU) | {shown} |"
-        )
+        speed = f"{np.median(wall):,.0f} ({wall.min():,.0f} - {wall.max():,.0f}) | {np.median(cpu):,.0f}"
+        taken = f"{compiled[name][0]:.0f} s ({compiled[name][1]:.0f} s CPU)"
+        print(f"| {name} | {speed} | {ratio:.2f} | {of_cpu:.2f} | {taken} | {shown} |")
 
 
 if __name__ == "__main__":

@@ -266,7 +266,8 @@ def navigation() -> Any:
     """VMAS's navigation: two agents must each reach their goal, with a force of [-1, 1] in x and y."""
     import vmas
 
-    env = vmas.make_env("navigation", num_envs=1, wrapper="gymnasium", n_agents=2, max_steps=50, terminated_truncated=True)
+    options = {"n_agents": 2, "collisions": False, "max_steps": 50, "terminated_truncated": True}
+    env = vmas.make_env("navigation", num_envs=1, wrapper="gymnasium", **options)
     return dm2.envs.from_gymnasium(env, multi_agent=True)
 
 
