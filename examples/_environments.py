@@ -300,7 +300,7 @@ ENVIRONMENTS = {
         demonstrations=20,
         steps=10_000,
     ),
-    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=30_000),
+    "pursuit": Environment(("pettingzoo[sisl]",), pursuit, pursuit_experts, matcher=_ACTIONS, steps=90_000),
     "pistonball": Environment(
         ("pettingzoo[butterfly]", "supersuit"),
         pistonball,
@@ -308,10 +308,10 @@ ENVIRONMENTS = {
         matcher=_IMAGES,
         demonstrations=20,
         evaluation_episodes=20,
-        steps=2560,
+        steps=7680,
         learner={"n_steps": 16, "batch_size": 64},
     ),
     "foraging": Environment(("lbforaging",), foraging, foraging_experts, matcher=_ACTIONS),
-    "predators": Environment(("magent2",), RandomPrey, predators, matcher=_ACTIONS, steps=10_000),
+    "predators": Environment(("magent2",), RandomPrey, predators, matcher=_ACTIONS, steps=40_000),
     "navigation": Environment(("vmas", "shimmy"), navigation, navigation_experts, evaluation_episodes=24),
 }

@@ -17,7 +17,7 @@ import environments
 from _environments import ENVIRONMENTS
 
 # How far of the way from a random team to the experts a team must come, in the steps of the example, which are few.
-LEARNS = {"foraging": 0.15, "predators": 0.03}
+LEARNS = {"foraging": 0.15, "predators": 0.03, "navigation": 0.5, "pursuit": 0.4}
 
 
 def need(name):
