@@ -29,7 +29,7 @@ class Step(NamedTuple):
 
     observations: NDArray[np.float32]  # [K, D], before the action; 0 for agents that are not alive
     alive: NDArray[np.bool_]  # [K]
-    actions: NDArray[Any]  # [K] or [K, A]
+    actions: NDArray[Any]  # [K] or [K, A]; 0 for absent agents
     reward: float  # the team's
 
 
@@ -110,6 +110,8 @@ def play(
             seen = np.where(alive[..., None], observations, np.float32(0))
             # A copy, because the policy may use its array again.
             taken = np.array(actions, dtype=np.int64 if env.discrete else np.float32)
+            if taken.shape[:2] == present.shape:  # step() refuses other shapes
+                taken[~present] = 0  # absent agents did nothing, whatever the policy returned for them
         observations, rewards, terminations, truncations, infos = env.step(actions)
         team = team_rewards(infos.get("env_reward", rewards), present)
         ended = joint_ends(terminations, truncations)

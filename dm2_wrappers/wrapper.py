@@ -320,13 +320,17 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start a new episode in every sub-environment."""
-        self._observations, infos = self.env.reset(seed=seed, options=options)
+        observations, infos = self.env.reset(seed=seed, options=options)
         self._pending.cut()
         self._mixing.restart()
         self._clock.restart()
-        self._alive, self._present = infos["alive"], present_at_reset(infos)
+        self._see(observations, infos, present_at_reset(infos))
         nothing = np.zeros(self._alive.shape, np.float32)
-        return self._observations, {**infos, "env_reward": nothing, "gail_reward": nothing.copy()}
+        return observations, {**infos, "env_reward": nothing, "gail_reward": nothing.copy()}
+
+    def _see(self, observations: NDArray[np.float32], infos: Infos, present: NDArray[np.bool_]) -> None:
+        """Keep what the agents see now, in copies: the environment, or who called, may use its arrays again."""
+        self._observations, self._alive, self._present = np.array(observations), np.array(infos["alive"], dtype=bool), present
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every sub-environment; the rewards are the mixed ones."""
@@ -334,8 +338,8 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
             raise RuntimeError("call reset() before step()")
         before, alive, present = self._observations, self._alive, self._present
         done = np.array(actions) if self._needs_actions else None  # a copy: the caller may use its array again
-        self._observations, env_rewards, terminations, truncations, infos = self.env.step(actions)
-        self._alive, self._present = infos["alive"], present_after(terminations, truncations, infos)
+        observations, env_rewards, terminations, truncations, infos = self.env.step(actions)
+        self._see(observations, infos, present_after(terminations, truncations, infos))
         if not np.isfinite(env_rewards).all():
             i, k = np.argwhere(~np.isfinite(env_rewards))[0]
             raise ValueError(
@@ -351,4 +355,4 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
         own = infos.get("env_reward", env_rewards)
         infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
         self._saw(before, alive, ended, broken, done, after, time, present, (own, env_rewards, gail_rewards))
-        return self._observations, rewards, terminations, truncations, infos
+        return observations, rewards, terminations, truncations, infos

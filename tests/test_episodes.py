@@ -43,6 +43,7 @@ def test_steps_are_what_was_seen_before_the_action_and_the_teams_reward():
     assert [step.observations[0].tolist() for step in first.steps] == [[0, 0], [1, 1], [2, 2], [3, 0]]
     assert [step.alive.tolist() for step in first.steps] == [[True, True]] * 2 + [[True, False]] * 2
     assert [step.actions[0] for step in first.steps] == actions
+    assert [step.actions[1] for step in first.steps] == [1, 2, 0, 0]  # it is absent from the third step on
     # The sum of the present agents' actions, the same for both; 10 more for the win.
     assert [step.reward for step in first.steps] == [2, 4, 0, 1 + 10]
     assert first.team_return == 17

@@ -250,7 +250,8 @@ class Lockstep:
         try:
             answer = None if resetting else self._step(requests)
             if resetting:
-                self.observations, self.infos = self.env.reset(seed=self._env_seed)
+                observations, self.infos = self.env.reset(seed=self._env_seed)
+                self.observations = np.array(observations)  # the environment may use its array again
                 self._env_seed = None
                 self.resets += 1
                 self._clock.restart()
@@ -264,8 +265,9 @@ class Lockstep:
         if self.observations is None or self.present is None:
             raise RuntimeError("the loops must reset the environment before they step it")
         actions = self._joint_actions([requests[agent].actions for agent in self.env.possible_agents])
-        before, present, alive = self.observations, self.present, self.infos["alive"]
-        self.observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
+        before, present, alive = self.observations, self.present, np.array(self.infos["alive"], dtype=bool)
+        observations, rewards, terminations, truncations, self.infos = self.env.step(actions)
+        self.observations, rewards = np.array(observations), np.array(rewards)  # the environment may use its arrays again
         self._check_finite("reward", rewards)
         self._check_finite("observation", self.observations)
         self._check_finite("observation", self.infos["final_obs"])

@@ -40,7 +40,7 @@ class AfterStep:
         infos: Mapping[str, Any],
         time: NDArray[np.int64] | None = None,
     ) -> AfterStep:
-        """From what a `MultiAgentVectorEnv` returned.
+        """From what a `MultiAgentVectorEnv` returned. Arrays are copied, because it may use them again.
 
         Args:
             terminations: bool [N, K].
@@ -49,8 +49,8 @@ class AfterStep:
             time: int64 [N].
         """
         return cls(
-            observations=infos["final_obs"],
-            alive=np.asarray(infos.get("final_alive", ~terminations), dtype=bool),
+            observations=np.array(infos["final_obs"]),
+            alive=np.array(infos.get("final_alive", ~terminations), dtype=bool),
             ended=joint_ends(terminations, truncations),
             truncated=truncations & ~terminations,
             time=time,

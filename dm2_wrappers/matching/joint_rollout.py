@@ -69,6 +69,8 @@ class JointRollout:
     ) -> None:
         """Add one joint step (line 6). The first step after `gail_rewards` begins a new rollout.
 
+        Arrays are copied, so you can use them again.
+
         Args:
             observations: The observations before the actions, float32 [N, K, D], padded to the widest agent.
             alive: Which agents were alive at those observations, bool [N, K].
@@ -87,6 +89,9 @@ class JointRollout:
         """
         time = self._clock.tick(ended) if after is None or after.time is None else after.time
         self.matcher.check_given(actions, after)
+        observations, alive, ended = np.array(observations), np.array(alive), np.array(ended)
+        actions = None if actions is None else np.array(actions)
+        team_rewards = None if team_rewards is None else np.array(team_rewards)
         self._episodes.step(observations, alive, actions, team_rewards, ended, broken, time)
         done = actions if self.matcher.needs_actions else None
         followed = with_time(after, time) if self.matcher.needs_after else None

@@ -47,7 +47,7 @@ class PendingSteps:
         self._observations.append(observations)
         self._alive.append(alive)
         self._ended.append(ended)
-        self._broken.append(np.zeros_like(ended) if broken is None else broken)
+        self._broken.append(np.zeros_like(ended) if broken is None else np.array(broken))
         if actions is not None:
             self._actions.append(actions)
         if after is not None:

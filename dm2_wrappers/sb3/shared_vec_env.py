@@ -119,7 +119,8 @@ class SharedPolicyVecEnv(VecEnv):
         return self.rows(observations)
 
     def _see(self, observations: NDArray[np.float32], infos: Infos, present: NDArray[np.bool_]) -> None:
-        self._observations, self._infos, self._present = observations, infos, present
+        # A copy: the environment may use its array again.
+        self._observations, self._infos, self._present = np.array(observations), infos, present
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Keep the actions [N * K] for ``step_wait``."""
@@ -127,7 +128,7 @@ class SharedPolicyVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step every sub-environment."""
-        before, present, alive = self._observations, self._present, self._infos["alive"]
+        before, present, alive = self._observations, self._present, np.array(self._infos["alive"], dtype=bool)
         actions = np.asarray(self._actions)
         actions = actions.reshape(self.vector_env.num_envs, len(self.agents), *actions.shape[1:])
         observations, rewards, terminations, truncations, infos = self.vector_env.step(actions)
@@ -137,7 +138,7 @@ class SharedPolicyVecEnv(VecEnv):
             present=present,
             alive=alive,
             actions=actions,
-            rewards=rewards,
+            rewards=np.array(rewards),
             terminations=terminations,
             truncations=truncations,
             next_observations=observations,

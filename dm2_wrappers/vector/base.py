@@ -38,6 +38,8 @@ class MultiAgentVectorEnv(abc.ABC):
     - ``"action_mask"`` (bool [N, K, A], discrete actions only): the available actions. All are available if the
       environment has no masks; an absent agent has only its action 0, or the environment's no-op.
 
+    An environment may use its arrays again at the next step. Code that needs them after the next step copies them.
+
     ``infos`` of ``step`` also has these entries, which describe the state after the actions and before any reset:
 
     - ``"final_obs"`` (float32 [N, K, D]) and ``"final_alive"`` (bool [N, K]);
@@ -191,19 +193,19 @@ def joint_ends(terminations: NDArray[np.bool_], truncations: NDArray[np.bool_]) 
 def present_after(
     terminations: NDArray[np.bool_], truncations: NDArray[np.bool_], infos: Mapping[str, Any]
 ) -> NDArray[np.bool_]:
-    """The agents that act next, bool [N, K]: ``infos["present"]``.
+    """The agents that act next, bool [N, K], a new array: ``infos["present"]``.
 
     If the vector environment does not report it, all agents are present from the start of an episode.
     """
     if "present" in infos:
-        return np.asarray(infos["present"], dtype=bool)
+        return np.array(infos["present"], dtype=bool)
     ended = terminations | truncations
     return ~ended | ended.all(axis=1, keepdims=True)
 
 
 def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """The agents that act first, bool [N, K]: ``infos["present"]``, or all agents if the environment does not report it."""
-    return np.asarray(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
+    """The agents that act first, bool [N, K], a new array: ``infos["present"]``, or all if it is not reported."""
+    return np.array(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
 
 
 class EpisodeClock:
