@@ -330,7 +330,8 @@ class DM2VectorEnv(_RewardMixer, MultiAgentVectorWrapper):
 
     def _see(self, observations: NDArray[np.float32], infos: Infos, present: NDArray[np.bool_]) -> None:
         """Keep what the agents see now, in copies: the environment, or who called, may use its arrays again."""
-        self._observations, self._alive, self._present = np.array(observations), np.array(infos["alive"], dtype=bool), present
+        self._observations, self._alive = np.array(observations), np.array(infos["alive"], dtype=bool)
+        self._present = present
 
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every sub-environment; the rewards are the mixed ones."""
