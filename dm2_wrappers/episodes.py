@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -17,7 +18,8 @@ class JointPolicy(Protocol):
     """All agents' policies as one function of a vector environment's arrays.
 
     A recurrent policy may also have a method ``start_episode(started)``. It is called with a bool [N] that marks the
-    sub-environments in which an episode begins.
+    sub-environments in which an episode begins. A policy that fits only some environments may have a method
+    ``check_env(env)``, which is called first and raises ``ValueError``.
     """
 
     def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
@@ -96,8 +98,14 @@ def play(
         keep_steps: Whether to keep every step.
 
     Raises:
+        TypeError: ``policy`` is not a function of observations and infos.
+        ValueError: The policy was made for other agents or spaces.
         RuntimeError: More episodes broke than were to be played, and more than ten.
     """
+    expected = "a policy of a vector environment must be a function (observations [N, K, D], infos) -> actions"
+    check_signature(policy, expected, "observations", "infos")
+    if callable(check := getattr(policy, "check_env", None)):
+        check(env)
     quota = Quota(episodes, env.num_envs)
     running = [Episode() for _ in range(env.num_envs)]
     observations, infos = env.reset(seed=seed)
@@ -106,6 +114,11 @@ def play(
     while quota.remaining.any():
         alive = np.array(infos["alive"], dtype=bool) & present
         actions = policy(observations, infos)
+        if isinstance(actions, Mapping):
+            raise TypeError(
+                "the policy of a vector environment must return actions as an array [N, K] or [N, K, A], but it returned a "
+                "dict; a policy of dicts plays a ParallelEnv, in Demonstrations.record(env, policy, episodes)"
+            )
         if keep_steps:
             seen = np.where(alive[..., None], observations, np.float32(0))
             # A copy, because the policy may use its array again.
@@ -135,6 +148,22 @@ def play(
 def team_rewards(rewards: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
     """The mean over the agents that were present to act, [N]; 0 where nobody was."""
     return np.mean(rewards, axis=1, where=present | ~present.any(axis=1, keepdims=True))
+
+
+def check_signature(policy: Callable[..., Any], expected: str, *arguments: str, **keywords: str) -> None:
+    """Check that a policy can be called with so many arguments.
+
+    Raises:
+        TypeError: It cannot; ``expected`` is the beginning of the message.
+    """
+    try:
+        signature = inspect.signature(policy)
+    except (TypeError, ValueError):  # built-in functions may have none
+        return
+    try:
+        signature.bind(*arguments, **keywords)
+    except TypeError:
+        raise TypeError(f"{expected}, but this one takes {signature}") from None
 
 
 def _start_episodes(policy: JointPolicy, started: NDArray[np.bool_]) -> None:

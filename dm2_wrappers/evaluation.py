@@ -11,7 +11,7 @@ from dm2_wrappers import _checks
 from dm2_wrappers.episodes import JointPolicy, play
 from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
 from dm2_wrappers.unwrap import layers, without_matcher
-from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
+from dm2_wrappers.vector import MultiAgentVectorEnv, as_vector_env
 
 
 def evaluate(
@@ -35,14 +35,14 @@ def evaluate(
         error under ``"<name>_se"`` (NaN for a single episode), and ``"episodes"``.
 
     Raises:
-        TypeError: ``policy`` cannot be called.
-        ValueError: ``episodes`` is below 1.
+        TypeError: ``policy`` is not such a function, or ``env`` is not a multi-agent environment.
+        ValueError: ``episodes`` is below 1, or the policy was made for other agents or spaces.
         RuntimeError: The simulator failed in more than ten episodes, and in more than ``episodes``.
     """
     episodes = _checks.integer("episodes", episodes, least=1)
     _checks.policy(policy)
     env = without_matcher(env)
-    venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+    venv = as_vector_env(env, "evaluate() plays")
     outer = GlobalRNGState.capture()
     GlobalRNGState.seeded(derive_seed(seed, "evaluation")).restore()
     try:

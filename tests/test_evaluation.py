@@ -228,3 +228,61 @@ def test_a_team_is_no_policy_but_has_one():
     team = IndependentLearners(PPO, TinyEnv(), n_steps=4, batch_size=4, **SMALL)
     with pytest.raises(TypeError, match=r"a learner's method is one, such as team\.policy\(\)"):
         evaluate(team, TinyEnv(), 1)
+
+
+OTHER_TEAMS = {
+    "another order": ({"names": ("agent_1", "agent_0")}, r"trained with the agents \['agent_0', 'agent_1'\], but .* order"),
+    "other agents": ({"names": ("x", "y")}, r"but 'tiny' has \['x', 'y'\]"),
+    "fewer agents": ({"sizes": (3,)}, r"but 'tiny' has \['agent_0'\]"),
+    "more features": ({"sizes": (3, 5)}, "agent 'agent_1' was trained on 3 features, but 'tiny' has 5"),
+    "more actions": ({"actions": 4}, r"trained with the actions Discrete\(3\), but 'tiny' has Discrete\(4\)"),
+    "other actions": ({"continuous": True}, r"trained with the actions Discrete\(3\), but 'tiny' has Box"),
+}
+
+
+class Renamed(TinyEnv):
+    def __init__(self, names=(), **options):
+        super().__init__(**{"sizes": (3, 3), **options})
+        if names:
+            for own in (self.sizes, self.numbers, self.lifetimes, self.observation_spaces, self.action_spaces):
+                own.update(zip(names, list(own.values()), strict=True))
+            self.possible_agents = list(names)
+
+
+@pytest.mark.parametrize("other", OTHER_TEAMS)
+def test_a_team_is_not_played_in_an_environment_of_another(other):
+    options, message = OTHER_TEAMS[other]
+    team = IndependentLearners(PPO, TinyEnv(sizes=(3, 3)), seed=0, n_steps=8, batch_size=8, **SMALL)
+    shared = dm2.sb3.SharedPolicyVecEnv(TinyEnv(sizes=(3, 3)))
+    policy = dm2.sb3.SharedPolicy(PPO("MlpPolicy", shared, seed=0, n_steps=8, batch_size=8, **SMALL), shared)
+    for play in (
+        lambda: team.evaluate(Renamed(**options), 1),
+        lambda: dm2.Demonstrations.record(dm2.vectorize(lambda: Renamed(**options), 2), team.policy(), 1),
+        lambda: evaluate(policy, Renamed(**options), 1),
+    ):
+        with pytest.raises(ValueError, match=message):
+            play()
+    assert team.evaluate(Renamed(names=("agent_0", "agent_1")), 1)["length"] == 5
+
+
+def test_a_shared_policy_that_knows_no_agents_plays_others():
+    env = dm2.sb3.SharedPolicyVecEnv(TinyEnv(sizes=(3, 3)), indicator=False)
+    policy = dm2.sb3.SharedPolicy(PPO("MlpPolicy", env, seed=0, n_steps=8, batch_size=8, **SMALL), env)
+    assert evaluate(policy, Renamed(names=("x", "y", "z"), sizes=(3, 3, 3)), 1)["length"] == 5
+    with pytest.raises(ValueError, match="trained with the agents"):
+        evaluate(policy, Renamed(names=("x", "y"), sizes=(4, 4)), 1)
+
+
+def test_policies_of_another_form_are_told_what_to_do():
+    team = IndependentLearners(PPO, TinyEnv(), seed=0, n_steps=8, batch_size=8, **SMALL)
+    env, venv, record = TinyEnv(), dm2.vectorize(TinyEnv, 2), dm2.Demonstrations.record
+    arrays, dicts = "a policy of a vector environment must be a function", "a policy of a ParallelEnv must be a function"
+    for message, play in (
+        (rf"{arrays} .*, but this one takes \(seen\)", lambda: evaluate(lambda seen: {}, env, 1)),
+        (rf"{arrays} .*, but this one takes \(seen\)", lambda: record(venv, lambda seen: {}, 1)),
+        (rf"{dicts} .*, but this one takes \(seen, more\)", lambda: record(env, lambda seen, more: 0, 1)),
+        ("must return actions as an array .*, but it returned a dict", lambda: record(venv, lambda seen, infos: {}, 1)),
+        (r"takes the arrays of a vector environment: .* use team.predict", lambda: record(env, team.policy(), 1)),
+    ):
+        with pytest.raises(TypeError, match=message):
+            play()

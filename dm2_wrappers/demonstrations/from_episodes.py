@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.demonstrations.validation import agent_names, exactly, plain_metadata
+from dm2_wrappers.demonstrations.validation import agent_names, exactly, plain_metadata, plain_provenance
 
 # The keys that an episode may have.
 _KEYS = ("observations", "actions", "rewards", "alive", "won")
@@ -52,7 +52,7 @@ def from_episodes(
             {
                 "env_id": env_id,
                 "style": "concurrent",
-                "policy": dict(provenance or {}),
+                "policy": plain_provenance(provenance),
                 "has_actions": all(episode.has_actions for episode in joint),
             }
         ),

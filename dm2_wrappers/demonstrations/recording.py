@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dm2_wrappers import _checks, _memory
 from dm2_wrappers._extras import require
-from dm2_wrappers.demonstrations.validation import agent_names, plain_metadata
-from dm2_wrappers.episodes import Episode, play
+from dm2_wrappers.demonstrations.validation import agent_names, plain_metadata, plain_provenance
+from dm2_wrappers.episodes import Episode, check_signature, play
 from dm2_wrappers.rng_state import GlobalRNGState, derive_seed
 from dm2_wrappers.unwrap import without_matcher
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, SyncVectorEnv
@@ -36,10 +36,14 @@ def record(
     batched = isinstance(env, MultiAgentVectorEnv)
     if not batched:
         check_parallel_env(env, "record() plays")
+        expected = "a policy of a ParallelEnv must be a function {agent: observation} -> {agent: action}"
+        check_signature(policy, expected, "observations", **({"infos": "infos"} if _takes_infos(policy) else {}))
         single = SyncVectorEnv(lambda: env, 1, flatten_actions=True)
         env, policy = single, _DictPolicy(single, policy)
     # Fail now rather than after a thousand episodes.
-    metadata = plain_metadata({"env_id": env.env_id, "style": "concurrent", "policy": dict(provenance or {}), "seed": seed})
+    metadata = plain_metadata(
+        {"env_id": env.env_id, "style": "concurrent", "policy": plain_provenance(provenance), "seed": seed}
+    )
     agent_names(env.possible_agents)
 
     stream: Iterable[Episode] = play(env, policy, episodes, seed, keep_steps=True)

@@ -119,6 +119,17 @@ def plain_metadata(metadata: Any) -> dict[str, Any]:
         raise ValueError("demonstrations keep metadata as JSON, but these are nested too deeply") from None
 
 
+def plain_provenance(provenance: Any) -> dict[str, Any]:
+    """Notes about a policy as a dict; none for None.
+
+    Raises:
+        ValueError: They are no dict.
+    """
+    if provenance is not None and not isinstance(provenance, Mapping):
+        raise ValueError(f"provenance must be a dict of notes about the policy, got {provenance!r}")
+    return dict(provenance or {})
+
+
 def _plain(value: Any, where: str) -> Any:
     if value is None or isinstance(value, bool | np.bool_):
         return None if value is None else bool(value)

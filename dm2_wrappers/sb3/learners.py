@@ -28,7 +28,9 @@ from dm2_wrappers.sb3.options import (
     checked_coefficient,
     checked_order,
     checked_policy,
+    checked_timesteps,
     default_algorithm,
+    made,
     per_agent,
     take_over,
     warn_of_idle_learners,
@@ -40,7 +42,7 @@ from dm2_wrappers.sb3.training import run_loops
 from dm2_wrappers.sb3.turns import TurnMode
 from dm2_wrappers.sb3.vec_env import AgentVecEnv
 from dm2_wrappers.unwrap import owns_matcher
-from dm2_wrappers.vector import MultiAgentVectorEnv, vectorize
+from dm2_wrappers.vector import MultiAgentVectorEnv, as_vector_env
 
 Algorithm = Callable[..., BaseAlgorithm]  # an SB3 algorithm class, or functools.partial of one
 
@@ -150,7 +152,7 @@ class IndependentLearners(PlayingTeam):
             make = checked_algorithm(agent, algorithms[agent])
             chosen_policy = checked_policy(agent, make, policies[agent])
             with self._lockstep.as_agent(agent):
-                self.models[agent] = make(chosen_policy, self._views[agent], **kwargs)
+                self.models[agent] = made(agent, make, chosen_policy, self._views[agent], **kwargs)
             if self.log_dir is not None and self.models[agent].tensorboard_log is not None:
                 raise ValueError("log_dir writes TensorBoard's files, too: pass log_dir or tensorboard_log, not both")
         self._connect()
@@ -180,8 +182,10 @@ class IndependentLearners(PlayingTeam):
         self.update_every = _checks.integer("update_every", update_every, least=1)
         self.seed = _checks.integer("seed", seed, none=True)
         if log_dir is not None:
+            if not isinstance(log_dir, str | os.PathLike):
+                raise TypeError(f"log_dir must be the path of a folder, got {log_dir!r}")
             require("tensorboard", "sb3")
-        self.env = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+        self.env = as_vector_env(env, "IndependentLearners takes")
         if matcher is not None:
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
@@ -305,7 +309,7 @@ class IndependentLearners(PlayingTeam):
             UserWarning: An agent would not train, because its first rollout would not be finished.
         """
         self._refuse_while_learning("learn()")
-        total_timesteps = int(total_timesteps)
+        total_timesteps = checked_timesteps(total_timesteps)
         if reset_num_timesteps is None:
             reset_num_timesteps = not self._goes_on
         warn_of_idle_learners(self.models, total_timesteps)
@@ -464,7 +468,7 @@ class IndependentLearners(PlayingTeam):
             take_over(env, matcher, coefficient, None, None)
             with checkpoint.naming(path):
                 options["coefficient"] = team_state.coefficient_of(state, coefficient)
-        venv = env if isinstance(env, MultiAgentVectorEnv) else vectorize(lambda: env, 1)
+        venv = as_vector_env(env, "IndependentLearners takes")
         team_state.check_agents(state, venv)
         team = cls.__new__(cls)
         with checkpoint.naming(path):

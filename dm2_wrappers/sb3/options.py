@@ -185,6 +185,34 @@ def checked_policy(agent: str, algorithm: Any, policy: Any) -> Any:
     return policy
 
 
+def made(agent: str, make: Any, policy: Any, env: VecEnv, **kwargs: Any) -> BaseAlgorithm:
+    """The learner of one agent.
+
+    Raises:
+        ValueError: The algorithm does not work with the agent's actions or with these options. SB3 asserts this.
+    """
+    try:
+        model: BaseAlgorithm = make(policy, env, **kwargs)
+    except AssertionError as error:
+        name = getattr(getattr(make, "func", make), "__name__", make)
+        raise ValueError(
+            f"{name} cannot learn for agent {agent!r}, whose actions are {env.action_space}, with these options: {error}"
+        ) from error
+    return model
+
+
+def checked_timesteps(value: Any) -> int:
+    """How many steps to learn, as an ``int``; SB3's users write ``1e6``.
+
+    Raises:
+        ValueError: Not a number of steps.
+    """
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"total_timesteps must be a number of environment steps, got {value!r}") from None
+
+
 def check_workers(
     workers: int, models: Mapping[str, Any], matcher: DistributionMatcher | None, mode: str, order: str
 ) -> None:

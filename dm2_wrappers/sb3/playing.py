@@ -58,6 +58,7 @@ class PlayingTeam:
             ``{agent: action}`` of those agents, in their own action spaces.
 
         Raises:
+            TypeError: Something else than dicts, or another ``policy``.
             ValueError: An unknown agent, an observation of another size, a mask that is wrong or missing for
                 MaskablePPO in an environment with masks, or recurrent learners without ``policy``.
         """
@@ -69,4 +70,6 @@ class PlayingTeam:
                     "policy.start_episode(np.ones(1, bool)) at each reset and team.predict(observations, policy=policy) at "
                     "each step; to record, use Demonstrations.record(vectorize(make_env, 1), team.policy(), episodes)"
                 )
+        if not isinstance(policy, TeamPolicy):
+            raise TypeError(f"policy must be what team.policy() returned, got {type(policy).__name__}")
         return policy.native_actions(observations, getattr(self.env, "layout", None), infos)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
-from dm2_wrappers.vector import Infos
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
 from dm2_wrappers.vector.layout import Layout
-from dm2_wrappers.vector.spaces import MASK, action_mask, flatten
+from dm2_wrappers.vector.spaces import MASK, action_mask, checked_mask, flatten, shown
 
 
 class TeamPolicy:
@@ -50,8 +51,26 @@ class TeamPolicy:
         """Forget the recurrent states of the sub-environments in which an episode begins, [N]."""
         self._starts = np.asarray(started, dtype=bool)
 
+    def check_env(self, env: MultiAgentVectorEnv) -> None:
+        """Check that the environment has the learners' agents, in their order, and their spaces.
+
+        Raises:
+            ValueError: It does not.
+        """
+        sizes = [int(np.prod(model.observation_space.shape)) for model in self.models.values()]  # type: ignore[arg-type]
+        check_fits(env, list(self.models), sizes, [model.action_space for model in self.models.values()])
+
     def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
-        """Every agent's action for its own slice of the arrays."""
+        """Every agent's action for its own slice of the arrays.
+
+        Raises:
+            TypeError: Dicts of a ``ParallelEnv``.
+        """
+        if isinstance(observations, Mapping):
+            raise TypeError(
+                "a team's policy() takes the arrays of a vector environment: for a ParallelEnv's dicts use team.predict, or "
+                "record with vectorize(make_env, 1)"
+            )
         present = infos.get("present", np.ones(observations.shape[:2], bool))
         starts = self._episode_starts(present)
         masks = infos.get(MASK)
@@ -75,9 +94,16 @@ class TeamPolicy:
             infos: ``{agent: info}``, which may hold action masks.
 
         Raises:
-            ValueError: An unknown agent, an observation of another size, or a mask that is missing or wrong.
+            TypeError: Something else than dicts.
+            ValueError: An unknown agent, an observation of another size or with NaN, or a mask that is missing or wrong.
         """
         agents = list(self.models)
+        for name, given in (("observations", observations), ("infos", {} if infos is None else infos)):
+            if not isinstance(given, Mapping):
+                raise TypeError(
+                    f"predict() takes {name} as a dict with the agents' names, got {type(given).__name__}; reset() and "
+                    "step() return several dicts: pass the first one"
+                )
         unknown = set(observations) - set(agents)
         if unknown:
             raise ValueError(f"observations of unknown agents {sorted(map(str, unknown))}; the agents are {agents}")
@@ -87,7 +113,7 @@ class TeamPolicy:
         for agent, observation in observations.items():
             k = agents.index(agent)
             rows = self._features(agent, observation, layout)
-            mask = self._mask(agent, action_mask(observation, (infos or {}).get(agent) or {}))
+            mask = self._mask(agent, observation, (infos or {}).get(agent) or {})
             action = self.act(agent, rows, None if mask is None else mask[None], starts[:, k])[0]
             if layout is not None:
                 actions[agent] = layout.native_action(k, action)
@@ -138,19 +164,22 @@ class TeamPolicy:
         size = int(np.prod(self.models[agent].observation_space.shape))  # type: ignore[arg-type]
         if features.size != size:
             raise ValueError(f"agent {agent!r} was trained on {size} features, but its observation has {features.size}")
+        if not np.isfinite(features).all():
+            raise ValueError(f"the observation of agent {agent!r} must hold finite numbers, got {shown(features)}")
         return features.reshape(1, -1)
 
-    def _mask(self, agent: str, mask: Any) -> NDArray[np.bool_] | None:
-        model = self.models[agent]
+    def _mask(self, agent: str, observation: Any, info: Mapping[str, Any]) -> NDArray[np.bool_] | None:
+        model, mask = self.models[agent], action_mask(observation, info)
         if mask is None or not isinstance(model, MaskablePPO):
             return None
-        available = np.asarray(mask).astype(bool)
         width = int(model.action_space.n)  # type: ignore[union-attr,attr-defined]
-        if available.shape != (width,) or not available.any():
+        try:
+            return checked_mask(mask, width, agent, bool(info.get("alive", True)), "")
+        except ValueError:
             raise ValueError(
-                f"the action mask of agent {agent!r} must hold {width} numbers, not all of them 0, got {np.asarray(mask)!r}"
-            )
-        return available
+                f"the action mask of agent {agent!r} must hold {width} numbers, not all of them 0, got {shown(mask)}; if "
+                "the agent is dead, pass infos=infos, which say so"
+            ) from None
 
     def _episode_starts(self, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Where an episode begins for an agent, [N, K]: for all with the joint episode, for one when it joins."""
@@ -178,6 +207,38 @@ class TeamPolicy:
         finally:
             self._exploration[agent] = bits.state
             bits.state = training
+
+
+def check_fits(env: MultiAgentVectorEnv, agents: Sequence[str], sizes: Sequence[int], actions: Sequence[Any]) -> None:
+    """Check that an environment is like the one in which a policy was trained. Its arrays do not say whose they are.
+
+    Args:
+        env: The environment.
+        agents: The agents of the policy, in its order.
+        sizes: Their numbers of features.
+        actions: Their action spaces.
+
+    Raises:
+        ValueError: Other agents, another order, other sizes or other actions.
+    """
+    if list(env.possible_agents) != list(agents):
+        raise ValueError(
+            f"the policy was trained with the agents {list(agents)}, but {env.env_id!r} has {list(env.possible_agents)}: "
+            "the names and their order must be the same"
+        )
+    for agent, size, found, space in zip(agents, sizes, env.observation_sizes, actions, strict=True):
+        if size != found:
+            raise ValueError(f"agent {agent!r} was trained on {size} features, but {env.env_id!r} has {found}")
+        other = env.action_spaces[agent]
+        if _actions(space) != _actions(other):
+            raise ValueError(f"agent {agent!r} was trained with the actions {space}, but {env.env_id!r} has {other}")
+
+
+def _actions(space: Any) -> Any:
+    """What must be the same of two action spaces: the number of actions, or the bounds up to rounding to float32."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.n)
+    return space.low.astype(np.float32).tolist(), space.high.astype(np.float32).tolist()
 
 
 def _is_masked(observation: Any) -> bool:

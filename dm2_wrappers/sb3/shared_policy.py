@@ -22,10 +22,11 @@ from dm2_wrappers.sb3.buffers import LIVE_BUFFERS, set_after_death, use_live_buf
 from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
 from dm2_wrappers.sb3.exact_payment import ExactPayment
 from dm2_wrappers.sb3.options import checked_coefficient
+from dm2_wrappers.sb3.policy import check_fits
 from dm2_wrappers.sb3.shared_vec_env import SharedPolicyVecEnv
 from dm2_wrappers.sb3.vec_env import innermost
 from dm2_wrappers.unwrap import owns_matcher
-from dm2_wrappers.vector import Infos
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
 from dm2_wrappers.vector.spaces import MASK
 
 
@@ -142,6 +143,19 @@ class SharedPolicy:
         if isinstance(model, RecurrentPPO):
             raise ValueError("SharedPolicy keeps no recurrent states: call model.predict yourself")
         self.model, self.env, self.deterministic = model, env, deterministic
+
+    def check_env(self, env: MultiAgentVectorEnv) -> None:
+        """Check that the environment has the agents of the training environment, in their order, and their spaces.
+
+        Without ``indicator`` the policy does not know the agents, and may play others with observations as wide.
+
+        Raises:
+            ValueError: It does not.
+        """
+        own = self.env.vector_env
+        if not self.env.indicator and max(env.observation_sizes) == max(own.observation_sizes):
+            return
+        check_fits(env, self.env.agents, own.observation_sizes, [own.action_spaces[agent] for agent in self.env.agents])
 
     def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[Any]:
         """Actions [N, K] or [N, K, A] of joint observations [N, K, D]."""

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from dm2_wrappers import _checks
 from dm2_wrappers.lockstep import JointStep
 from dm2_wrappers.sb3.agent_step import AgentStep, EpisodeInfos, read_step
-from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, vectorize
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, as_vector_env
 from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
 
 
@@ -57,9 +57,7 @@ class SharedPolicyVecEnv(VecEnv):
     last_step: AgentStep
 
     def __init__(self, vector_env: MultiAgentVectorEnv | ParallelEnv, indicator: bool = True) -> None:
-        self.vector_env = env = (
-            vector_env if isinstance(vector_env, MultiAgentVectorEnv) else vectorize(lambda: vector_env, 1)
-        )
+        self.vector_env = env = as_vector_env(vector_env, "SharedPolicyVecEnv takes")
         self.indicator = _checks.flag("indicator", indicator)
         self.agents, self.env_coefficient, self.bootstrap_when_dead = env.possible_agents, 1.0, False
         self._width = max(env.observation_sizes)

@@ -7,6 +7,7 @@ from typing import Any
 
 from dm2_wrappers import _checks
 from dm2_wrappers.vector.base import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
+from dm2_wrappers.vector.layout import check_parallel_env
 from dm2_wrappers.vector.subproc import SubprocVectorEnv
 from dm2_wrappers.vector.sync import SyncVectorEnv
 
@@ -17,8 +18,26 @@ __all__ = [
     "StepResult",
     "SubprocVectorEnv",
     "SyncVectorEnv",
+    "as_vector_env",
     "vectorize",
 ]
+
+
+def as_vector_env(env: Any, what: str) -> MultiAgentVectorEnv:
+    """A vector environment as it is, or a ParallelEnv as one with one sub-environment.
+
+    Args:
+        env: What the user gave.
+        what: How to name it in the error, such as "evaluate() plays".
+
+    Raises:
+        TypeError: It is something else.
+        ValueError: It cannot be batched.
+    """
+    if isinstance(env, MultiAgentVectorEnv):
+        return env
+    check_parallel_env(env, what)
+    return SyncVectorEnv(lambda: env, 1)
 
 
 def vectorize(

@@ -13,7 +13,7 @@ from pettingzoo import AECEnv
 
 from dm2_wrappers.unwrap import layers
 from dm2_wrappers.vector.base import MultiAgentVectorEnv
-from dm2_wrappers.vector.spaces import action_mask, flat_space, flatten
+from dm2_wrappers.vector.spaces import action_mask, as_array, checked_mask, flat_space, flatten
 
 
 def check_parallel_env(env: Any, what: str) -> None:
@@ -42,7 +42,8 @@ def check_parallel_env(env: Any, what: str) -> None:
     elif not all(callable(getattr(env, name, None)) for name in ("reset", "step", "observation_space", "action_space")):
         convert = "pass an environment with reset, step, observation_space(agent) and action_space(agent)"
     if convert is not None:
-        raise TypeError(f"{what} a PettingZoo ParallelEnv, got {type(env).__name__}; {convert}")
+        name = env.__name__ if isinstance(env, type) else type(env).__name__
+        raise TypeError(f"{what} a PettingZoo ParallelEnv, got {name}; {convert}")
     if any(type(layer).__name__ == "black_death_par" for layer in layers(env)):
         raise ValueError(
             f"SuperSuit's black_death hides which agents are gone, so their zeros would count as observations: leave it "
@@ -204,9 +205,12 @@ class Layout:
         if bad.any():
             i, k = np.argwhere(bad)[0]
             allowed = self.action_spaces[self.agents[k]]
+            advice = ""
+            if not self.discrete and self.action_dtype.kind in "iu":
+                advice = ", whose actions are integers: round the learner's in a wrapper"
             raise ValueError(
                 f"agent {self.agents[k]!r} in sub-environment {first_copy + i} was given the action "
-                f"{actions[i, k]}, but its action space is {allowed}"
+                f"{actions[i, k]}, but its action space is {allowed}{advice}"
             )
         return actions.astype(self.action_dtype)
 
@@ -232,7 +236,7 @@ class Layout:
             The arrays; the masks of agents without one are all true, and continuous actions have None.
 
         Raises:
-            ValueError: An unknown agent, or an observation that is not in its space.
+            ValueError: An unknown agent, an observation that is not in its space, or a wrong mask.
         """
         joint = np.zeros((1, len(self.agents), max(self.sizes)), np.float32)
         masks = None
@@ -246,7 +250,8 @@ class Layout:
             joint[0, k, : self.sizes[k]] = flatten(self.native_observation_spaces[agent], observation)
             mask = action_mask(observation, (infos or {}).get(agent) or {})
             if mask is not None and masks is not None:
-                masks[0, k, : len(mask)] = mask
+                alive = ((infos or {}).get(agent) or {}).get("alive", True)
+                masks[0, k, : counts[k]] = checked_mask(mask, counts[k], agent, bool(alive), "the observations have")
         return joint, masks
 
     def native_action(self, k: int, action: Any) -> Any:
@@ -268,10 +273,10 @@ class Layout:
         agent = self.agents[k]
         space: Any = self.native_action_spaces[agent]
         if isinstance(space, spaces.Discrete):
-            value = np.asarray(action)
+            value = as_array(action)
             inside = value.ndim == 0 and value.dtype.kind in "iu" and 0 <= int(value) - int(space.start) < int(space.n)
         elif isinstance(space, spaces.Box):
-            value = np.asarray(action)
+            value = as_array(action)
             inside = value.shape == space.shape and value.dtype.kind in "iuf"  # the range is checked with all others
         else:
             inside = bool(space.contains(action))

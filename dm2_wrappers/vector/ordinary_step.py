@@ -21,6 +21,7 @@ _FLAGS = frozenset({bool, np.bool_})
 _NUMBERS = frozenset({float, int, np.float64, np.float32})
 _INFOS = frozenset({dict, type(None)})
 _KINDS = "biuf"
+LARGEST_NUMBER = float(np.finfo(np.float32).max)  # rewards become float32
 _LARGEST_INTEGER = 2.0**63  # NumPy has no type for larger ones
 _NOTHING: dict[str, Any] = {}
 
@@ -105,7 +106,7 @@ class OrdinaryStep:
         env_rewards = self._numbers([info["env_reward"] for info in own]) if "env_reward" in keys else None
         broken, won = (False, None)
         if len(infos) > len(own) or not keys.isdisjoint(NEWS):
-            broken, won = episode_news(infos.values())
+            broken, won = episode_news(infos)
         return Outcome(
             seen=seen,
             final_observations=seen.observations,
@@ -176,7 +177,8 @@ class OrdinaryStep:
         if not _NUMBERS.issuperset(types := set(map(type, values))):
             raise _UnusualError
         numbers = self._of_all(values, np.float64)
-        if not np.isfinite(numbers).all() or (int in types and np.abs(numbers).max() >= _LARGEST_INTEGER):
+        largest = np.abs(numbers).max()
+        if not largest <= LARGEST_NUMBER or (int in types and largest >= _LARGEST_INTEGER):  # or NaN
             raise _UnusualError
         return numbers
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dm2_wrappers.vector.spaces import as_array, shown
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,28 @@ class Outcome:
 NEWS = frozenset({"battle_won", "broken"})  # what `episode_news` looks for in an info
 
 
-def episode_news(infos: Iterable[Any]) -> tuple[bool, bool | None]:
+def episode_news(infos: Mapping[Any, Any]) -> tuple[bool, bool | None]:
     """Whether the simulator broke the episode, and whether it was won; None where no info reports wins.
 
     Args:
         infos: All infos of a step, also those that belong to no agent; what is not a dict is ignored.
+
+    Raises:
+        ValueError: A report that is neither True, False nor None.
     """
-    everybody = [info for info in infos if type(info) is dict or isinstance(info, Mapping)]
-    wins = [bool(info["battle_won"]) for info in everybody if "battle_won" in info]
-    return any(bool(info.get("broken", False)) for info in everybody), any(wins) if wins else None
+    everybody = [(who, info) for who, info in infos.items() if type(info) is dict or isinstance(info, Mapping)]
+    broken = [_report("broken", who, info) for who, info in everybody if "broken" in info]
+    wins = [_report("battle_won", who, info) for who, info in everybody if "battle_won" in info]
+    known = [won for won in wins if won is not None]
+    return any(broken), any(known) if known else None
+
+
+def _report(name: str, who: Any, info: Mapping[str, Any]) -> bool | None:
+    """True, False or None (not reported)."""
+    value = info[name]
+    if value is None or value is True or value is False:
+        return value
+    array = as_array(value)
+    if array.size != 1 or array.dtype.kind not in "biuf" or array.reshape(()) not in (0, 1):
+        raise ValueError(f"{name}={shown(value)} in the infos of {who!r}: expected True, False or None (not reported)")
+    return bool(array.reshape(()))

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.vector.layout import Layout
-from dm2_wrappers.vector.ordinary_step import OrdinaryStep
+from dm2_wrappers.vector.ordinary_step import LARGEST_NUMBER, OrdinaryStep
 from dm2_wrappers.vector.outcome import Outcome, Seen, episode_news
-from dm2_wrappers.vector.spaces import action_mask, flatten, shown
+from dm2_wrappers.vector.spaces import action_mask, as_array, checked_mask, flatten, shown
 
 
 class ParallelReader:
@@ -116,7 +116,10 @@ class ParallelReader:
                 self._put(final, k, observations[agent])
                 final_alive[k] = self._flag("alive in infos", agent, info.get("alive", not flags[0, k]))
         self._check_finite(final)
-        broken, won = episode_news(infos.values())
+        try:
+            broken, won = episode_news(infos)
+        except ValueError as error:
+            raise ValueError(f"{self._name} returned {error}") from None
         return Outcome(
             seen=seen,
             final_observations=final,
@@ -188,35 +191,21 @@ class ParallelReader:
         if mask is None:
             masks[k, :size] = True
             return
-        mask = np.asarray(mask)
-        if mask.shape != (size,) or mask.dtype.kind not in "biuf":
-            raise ValueError(
-                f"{self._name} returned an action mask of agent {agent!r} with shape {mask.shape} and dtype {mask.dtype}, "
-                f"but it has {size} actions: expected {size} flags"
-            )
-        if mask.dtype.kind != "b" and not ((mask == 0) | (mask == 1)).all():
-            raise ValueError(f"{self._name} returned the action mask {mask} of agent {agent!r}: expected zeros and ones")
-        masks[k, :size] = mask
-        if not masks[k].any():
-            if alive:
-                raise ValueError(
-                    f"{self._name} returned an action mask of agent {agent!r} without any available action; allow at "
-                    'least one, such as a no-op, or report the agent as dead (infos[agent]["alive"] = False)'
-                )
-            masks[k, 0] = True  # SMAC's own wrapper gives the dead a mask of zeros
+        masks[k, :size] = checked_mask(mask, size, agent, alive, f"{self._name} returned")
 
     def _number(self, what: str, agent: str, value: Any) -> float:
-        array = _array(value)
-        if array.size != 1 or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        array = as_array(value)
+        if array.size != 1 or array.dtype.kind not in "biuf" or not abs(float(array.reshape(()))) <= LARGEST_NUMBER:
             raise ValueError(
-                f"{self._name} returned the {what} {shown(value)} for agent {agent!r}: expected one finite number"
+                f"{self._name} returned the {what} {shown(value)} for agent {agent!r}: expected one finite number within "
+                "float32"
             )
         return float(array.reshape(()))
 
     def _flag(self, what: str, agent: str, value: Any) -> bool:
         if value is True or value is False:
             return value
-        array = _array(value)
+        array = as_array(value)
         if array.size != 1 or array.dtype.kind not in "biuf" or array.reshape(()) not in (0, 1):
             raise ValueError(f"{self._name} returned the {what} {shown(value)} for agent {agent!r}: expected True or False")
         return bool(array.reshape(()))
@@ -250,13 +239,6 @@ class ParallelReader:
         if parts is None or len(parts) != expected:
             raise ValueError(f"{self._name} must return {names} from {method}(), but returned {_form(result)}")
         return parts
-
-
-def _array(value: Any) -> NDArray[Any]:
-    try:
-        return np.asarray(value)
-    except ValueError:  # lists of unequal lengths
-        return np.array(None)
 
 
 def _form(value: Any) -> str:

@@ -84,10 +84,7 @@ def _check(space: spaces.Space[Any], value: Any) -> None:
         if not space.contains(value):
             raise ValueError(f"expected an element of {space}, got {shown(value)}")
         return
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of unequal lengths
-        array = np.array(None)
+    array = as_array(value)
     if array.dtype.kind not in "biuf":
         raise ValueError(f"expected numbers of shape {space.shape}, got {shown(value)}")
     if array.shape != space.shape:
@@ -103,11 +100,51 @@ def _check(space: spaces.Space[Any], value: Any) -> None:
         raise ValueError(f"expected an element of {space}, got {shown(value)}")
 
 
+def as_array(value: Any) -> NDArray[Any]:
+    """Any value as an array; of objects where it is not made of numbers that NumPy can take."""
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError, RuntimeError):  # lists of unequal lengths; a tensor with gradients or on a GPU
+        return np.array(None)
+
+
 def action_mask(observation: Any, info: Mapping[str, Any]) -> Any | None:
     """The agent's available actions, from its observation or else its info; None where there are no masks."""
     if isinstance(observation, Mapping) and MASK in observation:
         return observation[MASK]
     return info.get(MASK)
+
+
+def checked_mask(mask: Any, size: int, agent: str, alive: bool, gave: str) -> NDArray[np.bool_]:
+    """An agent's action mask as bool [size]. The dead, to whom SMAC's own wrapper gives zeros, may only do action 0.
+
+    Args:
+        mask: What came.
+        size: How many actions the agent has.
+        agent: Whose it is.
+        alive: Whether the agent is alive, as far as is known.
+        gave: Where it comes from, for the errors, such as "the environment 'rps' returned".
+
+    Raises:
+        ValueError: Another shape, other numbers than 0 and 1, or no available action of a live agent.
+    """
+    array = as_array(mask)
+    if array.shape != (size,) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{gave} an action mask of agent {agent!r} with shape {array.shape} and dtype {array.dtype}, "
+            f"but it has {size} actions: expected {size} flags"
+        )
+    if array.dtype.kind != "b" and not ((array == 0) | (array == 1)).all():
+        raise ValueError(f"{gave} the action mask {array} of agent {agent!r}: expected zeros and ones")
+    available = array.astype(bool)
+    if not available.any():
+        if alive:
+            raise ValueError(
+                f"{gave} an action mask of agent {agent!r} without any available action; allow at "
+                'least one, such as a no-op, or report the agent as dead (infos[agent]["alive"] = False)'
+            )
+        available[0] = True
+    return available
 
 
 def shown(value: Any) -> str:

@@ -124,6 +124,8 @@ def test_bad_arguments_fail_before_playing():
         Demonstrations.record(env, Clock(), 0)
     with pytest.raises(ValueError, match="JSON"):
         Demonstrations.record(env, Clock(), 1, provenance={"model": object()})
+    with pytest.raises(ValueError, match="provenance must be a dict of notes about the policy, got 'mine'"):
+        Demonstrations.record(env, Clock(), 1, provenance="mine")
     assert env.episode == -1
 
 

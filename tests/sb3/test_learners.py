@@ -594,3 +594,22 @@ def test_each_agent_may_have_a_coefficient_of_its_own():
     assert any(not torch.equal(v, zero["agent_1"][n]) for n, v in own["agent_1"].items())
     with pytest.raises(ValueError, match="coefficient must have one number for each of"):
         train(PPO, matcher=matcher(), coefficient={"agent_0": 0.0})
+
+
+def test_what_sb3_asserts_names_the_agent():
+    for algorithm, options, message in (
+        (DQN, {"continuous": True}, r"DQN cannot learn for agent 'agent_0', whose actions are Box.*only supports"),
+        (partial(SAC, buffer_size=9), {}, r"SAC cannot learn for agent 'agent_0', .*Discrete\(3\).*supports"),
+        (partial(PPO, n_steps=1), {}, "PPO cannot learn for agent 'agent_0', .* must be greater than 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            IndependentLearners(algorithm, TinyEnv(**options), device="cpu")
+
+
+def test_numbers_of_steps_and_folders_that_are_none():
+    team = IndependentLearners(PPO, TinyEnv(), device="cpu", n_steps=8, batch_size=8)
+    for value in (float("nan"), float("inf"), None, "many"):
+        with pytest.raises(ValueError, match="total_timesteps must be a number of environment steps, got"):
+            team.learn(value)
+    with pytest.raises(TypeError, match="log_dir must be the path of a folder, got 3"):
+        IndependentLearners(PPO, TinyEnv(), device="cpu", log_dir=3)

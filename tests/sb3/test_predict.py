@@ -115,3 +115,44 @@ def test_the_recurrent_state_of_an_agent_that_comes_back_is_a_new_one():
     for mine, other in zip(policy._states["agent_1"], fresh._states["agent_1"], strict=True):
         np.testing.assert_allclose(mine[:, 1], other[:, 1], atol=1e-6)  # it came back in sub-environment 1
         assert not np.allclose(mine[:, 0], other[:, 0], atol=1e-4)
+
+
+class AllZeroForTheDead(TinyEnv):
+    """As SMAC's own wrapper: the dead have a mask of zeros, and may only do action 0."""
+
+    def _observe(self, agent):
+        seen = super()._observe(agent)
+        return {**seen, "action_mask": seen["action_mask"] * (agent not in self.dead)}
+
+    def step(self, actions):
+        assert all(actions[agent] == 0 for agent in self.dead), actions
+        return super().step(actions)
+
+
+def test_the_dead_may_have_no_available_action():
+    make = lambda: AllZeroForTheDead(sizes=(4, 3), masks=True, lifetimes=(None, 2), absorb=True)  # noqa: E731
+    team = IndependentLearners(MaskablePPO, make(), seed=0, **OPTIONS)
+    demos = dm2.Demonstrations.record(make(), team.predict, 1, seed=0)
+    assert demos.alive[:, 1].tolist() == [True, True, False, False, False]
+    env = dm2.sb3.SharedPolicyVecEnv(make())
+    policy = dm2.sb3.SharedPolicy(MaskablePPO("MlpPolicy", env, n_steps=8, batch_size=8, **SMALL), env)
+    assert dm2.Demonstrations.record(make(), lambda seen, infos: policy.act(seen, infos), 1).alive[:, 1].sum() == 2
+    dead = {"agent_1": {"observation": np.zeros(3), "action_mask": np.zeros(3)}}
+    with pytest.raises(ValueError, match=r"not all of them 0, .*; if the agent is dead, pass infos=infos"):
+        team.predict(dead)
+    assert team.predict(dead, infos={"agent_1": {"alive": False}}) == {"agent_1": 0}
+
+
+def test_what_predict_does_not_take():
+    env = TinyEnv(sizes=(4, 3))
+    team = IndependentLearners(PPO, env, seed=0, **SMALL, **ON_POLICY[PPO])
+    for given, message in ((env.reset(), "got tuple"), (np.zeros(4), "got ndarray"), (None, "got NoneType")):
+        with pytest.raises(TypeError, match=f"predict.. takes observations as a dict with the agents' names, {message}"):
+            team.predict(given)
+    seen, _ = env.reset()
+    with pytest.raises(TypeError, match=r"predict\(\) takes infos as a dict"):
+        team.predict(seen, infos=[])
+    with pytest.raises(TypeError, match=r"policy must be what team.policy\(\) returned, got function"):
+        team.predict(seen, policy=lambda observations: {})
+    with pytest.raises(ValueError, match="observation of agent 'agent_1' must hold finite numbers, got array"):
+        team.predict({"agent_1": np.array([0, np.nan, 0])})

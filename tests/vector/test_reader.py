@@ -7,6 +7,7 @@ from types import MappingProxyType
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
@@ -74,6 +75,11 @@ BREACHES = {
     "NaN reward": ({"reward": np.nan}, "the reward nan for agent 'bob'"),
     "reward None": ({"reward": None}, "the reward None for agent 'bob'"),
     "reward in words": ({"reward": "ten"}, "the reward 'ten' for agent 'bob'"),
+    "reward beyond float32": ({"reward": 1e39}, "the reward 1e[+]39 for agent 'bob': expected one finite number within"),
+    "reward with gradients": (
+        {"reward": torch.ones(1, requires_grad=True)},
+        "the reward tensor.* for agent 'bob': expected one finite number",
+    ),
     "ragged reward": ({"reward": [[1], [1, 2]]}, "the reward .* for agent 'bob'"),
     # flags
     "flag None": ({"termination": None}, "the termination None for agent 'bob': expected True or False"),
@@ -81,7 +87,13 @@ BREACHES = {
     "flag out of range": ({"truncation": 2}, "the truncation 2 for agent 'bob'"),
     "several flags": ({"termination": np.zeros(2, bool)}, "the termination array.* for agent 'bob'"),
     "alive None": ({"info": {"alive": "yes"}}, "the alive in infos 'yes' for agent 'bob'"),
+    "won in words": ({"info": {"battle_won": "no"}}, "battle_won='no' in the infos of 'bob': expected True, False or None"),
+    "broken twice": ({"info": {"broken": np.zeros(2, bool)}}, "broken=array.* in the infos of 'bob': expected True, False"),
     # observations
+    "tensor with gradients": (
+        {"observation": torch.ones(2, requires_grad=True)},
+        r"of agent 'bob' that is not in its .*shape \(2,\), got tensor",
+    ),
     "no observation": ({"observation": "missing"}, "no observation for agent 'bob', which is in env.agents"),
     "no observation at reset": ({"observation_at_reset": "missing"}, "no observation for agent 'bob'"),
     "observation None": ({"observation": None}, r"of agent 'bob' that is not in its .*shape \(2,\), got None"),
@@ -340,6 +352,8 @@ def test_black_death_is_refused_underneath():
 
 def test_infos_may_be_any_mapping_and_what_is_none_is_ignored():
     news = MappingProxyType({"battle_won": True, "broken": True})
-    assert episode_news([{}, news, None]) == (True, True)
-    assert episode_news([{"battle_won": False}, "x"]) == (False, False)
-    assert episode_news([{}, None]) == (False, None)
+    assert episode_news({"a": {}, "b": news, "c": None}) == (True, True)
+    assert episode_news({"a": {"battle_won": False}, "b": "x"}) == (False, False)
+    assert episode_news({"a": {}, "b": None}) == (False, None)
+    assert episode_news({"a": {"battle_won": None, "broken": None}}) == (False, None)  # not reported
+    assert episode_news({"a": {"battle_won": None}, "b": {"battle_won": np.float32(1)}}) == (False, True)
