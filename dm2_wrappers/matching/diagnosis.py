@@ -95,7 +95,7 @@ class Diagnosis:
     def _once(self, key: str, message: str) -> None:
         if key not in self._warned:
             self._warned.add(key)
-            warnings.warn(message, stacklevel=8)
+            warnings.warn(message, stacklevel=9)
 
 
 def _separation(expert: Tensor, policy: Tensor) -> Tensor:

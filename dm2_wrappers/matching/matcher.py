@@ -20,31 +20,28 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from dm2_wrappers import _checks, _memory
+from dm2_wrappers import _memory
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import paper
-from dm2_wrappers.matching.absorbing import AbsorbingEnds, AbsorbingRow, kept_in, share
-from dm2_wrappers.matching.action_coding import ActionCoding, described_spaces
+from dm2_wrappers.matching.absorbing import AbsorbingEnds
+from dm2_wrappers.matching.action_coding import ActionCoding
 from dm2_wrappers.matching.after_step import AfterStep
 from dm2_wrappers.matching.convergence import Convergence
-from dm2_wrappers.matching.diagnosis import Diagnosis
-from dm2_wrappers.matching.discriminators import Discriminators, checked_gradient_penalty, checked_learning_rate
+from dm2_wrappers.matching.discriminators import Discriminators
 from dm2_wrappers.matching.experts import Experts
-from dm2_wrappers.matching.gail_reward import FUNCTIONS, GailReward
+from dm2_wrappers.matching.gail_reward import GailReward
 from dm2_wrappers.matching.input_rows import KINDS, InputRows
 from dm2_wrappers.matching.inputs import AgentInputs
-from dm2_wrappers.matching.minibatches import Minibatches
+from dm2_wrappers.matching.joint_rewards import JointRewards
 from dm2_wrappers.matching.one_process import OneProcess
+from dm2_wrappers.matching.options import checked_demonstrations, checked_options
+from dm2_wrappers.matching.recorded import Recorded
 from dm2_wrappers.matching.self_imitation import SelfImitation
 from dm2_wrappers.matching.standardization import Standardization
 from dm2_wrappers.matching.step_reader import StepReader
 from dm2_wrappers.matching.torch_modes import standard_modes
-from dm2_wrappers.matching.transition_buffer import TransitionBuffer
+from dm2_wrappers.matching.training import Training
 from dm2_wrappers.unwrap import Matcher
-
-# The paper's weight of the gradient penalty, and the one for features in standard deviations: on a small grid, 10 there
-# leaves discriminators nearly as blind as raw features in [0, 1] do (examples/grid.py).
-_PENALTY, _STANDARDIZED_PENALTY = 10.0, 1.0
 
 
 class DistributionMatcher(OneProcess, Matcher):
@@ -134,58 +131,41 @@ class DistributionMatcher(OneProcess, Matcher):
         seed: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        parts = ("agents", "sizes", "observations")
-        if not isinstance(demonstrations, SelfImitation) and not all(hasattr(demonstrations, name) for name in parts):
-            raise TypeError(
-                f"DistributionMatcher needs Demonstrations, got {type(demonstrations).__name__}; "
-                "read a file with Demonstrations.load(path)"
-            )
-        self.self_imitation = demonstrations if isinstance(demonstrations, SelfImitation) else None
-        experts = demonstrations if self.self_imitation is None else self.self_imitation.experts
+        experts, own = checked_demonstrations(demonstrations)
         self.demonstrations: Any = demonstrations if experts is None else experts
-        if standardize and (experts is None or ends == "absorbing"):
-            raise ValueError(
-                "standardize=True needs experts' demonstrations, whose means and deviations stay the same, and "
-                'ends="live": leave standardize out with SelfImitation alone and with ends="absorbing"'
-            )
-        if gradient_penalty is None:
-            gradient_penalty = _STANDARDIZED_PENALTY if standardize else _PENALTY
-        # Everything that makes an equal matcher from the same demonstrations; numbers and strings only.
-        self.options: dict[str, Any] = {
-            "updates": _checks.integer("updates", updates, least=1),
-            "batch_size": _checks.integer("batch_size", batch_size, least=1),
-            "buffer_size": _checks.integer("buffer_size", buffer_size, least=1),
-            "gradient_penalty": checked_gradient_penalty(gradient_penalty),
-            "learning_rate": checked_learning_rate(learning_rate),
-            "hidden": list(_checks.widths("hidden", hidden)),
-            "reward": _checks.choice("reward", reward, tuple(FUNCTIONS)),
-            "center": _checks.flag("center", center),
-            "keep_buffer": _checks.flag("keep_buffer", keep_buffer),
-            "standardize": _checks.flag("standardize", standardize),
-            "seed": _checks.integer("seed", seed, none=True),
-            "inputs": _checks.choice("inputs", inputs, tuple(KINDS)),
-            "ends": _checks.choice("ends", ends, ("live", "absorbing")),
-            "gamma": checked_gamma(gamma, beyond_limit),
-            "beyond_limit": _checks.flag("beyond_limit", beyond_limit),
-        }
-        if action_spaces is not None:
-            self.options["action_spaces"] = described_spaces(action_spaces, demonstrations.agents)
-        if max_steps is not None:
-            self.options["max_steps"] = _checks.integer("max_steps", max_steps, least=1)
-        if self.self_imitation is not None:
-            self.options["self_imitation"] = self.self_imitation.options
+        self.self_imitation = own
+        self.options = checked_options(
+            experts,
+            own,
+            updates=updates,
+            batch_size=batch_size,
+            buffer_size=buffer_size,
+            gradient_penalty=gradient_penalty,
+            learning_rate=learning_rate,
+            hidden=hidden,
+            reward=reward,
+            center=center,
+            inputs=inputs,
+            action_spaces=action_spaces,
+            ends=ends,
+            gamma=gamma,
+            max_steps=max_steps,
+            beyond_limit=beyond_limit,
+            keep_buffer=keep_buffer,
+            standardize=standardize,
+            seed=seed,
+        )
         self.custom_networks = module is not None
         self.agents: tuple[str, ...] = tuple(demonstrations.agents)
         self.sizes: tuple[int, ...] = tuple(demonstrations.sizes)
         self.updates, self.batch_size = self.options["updates"], self.options["batch_size"]
         self.buffer_size, self.keep_buffer = self.options["buffer_size"], self.options["keep_buffer"]
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
-        kind, absorbs = self.options["inputs"], ends == "absorbing"
-        next_matters = "next_observation" in KINDS[kind]
-        self._absorbing = AbsorbingEnds(gamma, max_steps, beyond_limit, next_matters) if absorbs else None
-        coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in KINDS[kind] else None
-        rows = InputRows(kind, self.sizes, None if coding is None else coding.sizes, absorbs)
-        self._input_sizes = rows.sizes
+        self.metrics: dict[str, float] = {}
+        parts, absorbs, standardized = KINDS[self.options["inputs"]], ends == "absorbing", self.options["standardize"]
+        self._absorbing = AbsorbingEnds(gamma, max_steps, beyond_limit, "next_observation" in parts) if absorbs else None
+        coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in parts else None
+        rows = InputRows(inputs, self.sizes, None if coding is None else coding.sizes, absorbs)
         _memory.warn_if_large(
             "the policy's transitions that this DistributionMatcher keeps",
             self.buffer_size,
@@ -204,22 +184,24 @@ class DistributionMatcher(OneProcess, Matcher):
             seed=seed,
             device=device,
         )
-        self._device = self.discriminators.device
-        rows = rows.to(self._device)
-        self._absorbing_row = rows.absorbing_row
-        self._reader = StepReader(AgentInputs(self.agents, self.sizes, self._device), rows, coding, self._absorbing)
-        any_scale = self.options["standardize"]
-        self._experts = Experts(experts, self.self_imitation, self.agents, rows, coding, self._device, any_scale)
-        if self.options["standardize"]:
+        on = self.discriminators.device
+        rows = rows.to(on)
+        self._reader = StepReader(AgentInputs(self.agents, self.sizes, on), rows, coding, self._absorbing)
+        self._experts = Experts(experts, own, self.agents, rows, coding, on, any_scale=standardized)
+        self._recorded = Recorded(self.buffer_size, self.num_agents, max(rows.sizes), on, absorbs)
+        if standardized:
             self.discriminators.standardization = Standardization(self._experts.rows, self._experts.counts)
-        self._minibatches = Minibatches(self._experts.rows, self._experts.counts, self.agents, seed)
-        self._buffer, self._remaining = self._empty_buffer(), self._empty_buffer(1)
         self._pay = GailReward(self.discriminators, reward)
-        self._step_shape = (1, len(self.agents), max(self.sizes))
-        self._observations_are_all = kind == "state" and not absorbs and self._device.type == "cpu"
-        self._diagnosis = Diagnosis(self.agents, self._input_sizes, self.options["standardize"])
-        self._new = torch.zeros(self.num_agents, dtype=torch.int64)  # each agent's live transitions since the last update
-        self.metrics: dict[str, float] = {}
+        self._joint = JointRewards(self._pay, self._reader, self._experts, rows.absorbing_row, self.agents, max(self.sizes))
+        self._training = Training(
+            self.discriminators,
+            self._experts,
+            self._pay,
+            self._absorbing,
+            rows.absorbing_row,
+            standardized=standardized,
+            seed=seed,
+        )
         self._remember_process()
 
     @classmethod
@@ -275,10 +257,7 @@ class DistributionMatcher(OneProcess, Matcher):
             raise ValueError(
                 f"expected observations [T, N, K, D], got {tuple(np.shape(observations))}; add axes of length 1"
             )
-        if steps.remaining is not None:
-            self._remaining.add(steps.remaining[..., None], steps.alive)
-        self._buffer.add(steps.rows, steps.trained)
-        self._new += steps.trained.sum((0, 1)).cpu()
+        self._recorded.add(steps)
 
     @standard_modes
     def update(self, agents: Collection[str] | None = None, *, convergence: Convergence | None = None) -> dict[str, float]:
@@ -308,24 +287,23 @@ class DistributionMatcher(OneProcess, Matcher):
             UserWarning: A discriminator is blind, or knows by one feature alone; once each.
         """
         self._check_process()
-        self._renew_experts()
+        self._experts.renew()
         chosen = self._chosen(agents)
-        new = torch.where(chosen, self._new, 0)
+        new = self._recorded.new[chosen]
         trains = bool(new.any()) and any(self._experts.counts)
         metrics = {"trained": float(trains), "transitions": float(new.sum())}
         if trains:
-            before = self.discriminators.state_dict(), self._minibatches.state()
-            try:
-                metrics |= self._train(chosen.tolist(), convergence)
-                metrics |= self._measure(new)
-            except BaseException:  # an interrupt must not leave them half trained either
-                self.discriminators.load_state_dict(before[0])
-                self._minibatches.load_state(before[1])
-                raise
-            self._new.zero_()
+            metrics |= self._training.update(
+                self._recorded,
+                chosen,
+                updates=self.updates,
+                batch_size=self.batch_size,
+                center=self.center,
+                convergence=convergence,
+            )
+            self._recorded.new.zero_()
             if not self.keep_buffer:
-                self._buffer.clear()
-                self._remaining.clear()
+                self._recorded.clear()
         self.metrics = metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._pay.offsets, strict=True)}
         return dict(self.metrics)
 
@@ -367,30 +345,7 @@ class DistributionMatcher(OneProcess, Matcher):
             RuntimeError: Another process made this matcher.
         """
         self._check_process()
-        if self._is_plain_step(observations, alive):
-            of_step = self._pay.of_step(observations[0], alive[0])
-            if of_step is not None:
-                return of_step[None]
-        return self._rewards(observations, alive, actions, after)
-
-    @standard_modes
-    def _rewards(self, observations: Any, alive: Any, actions: Any, after: Any) -> Any:
-        """`rewards` in general."""
-        if isinstance(observations, Mapping):
-            joint, given, actions, after = self._reader.by_name(observations, actions, after)
-            of_all = self._rewards(joint, given, actions, after)
-            return {agent: float(of_all[self.agents.index(agent)]) for agent in observations}
-        steps = self._reader.read(observations, alive, None, actions, after)
-        paid = torch.where(steps.paid, self._pay.of(steps.rows), 0.0)
-        if steps.factor is not None:
-            paid = paid + steps.factor * self._pay.of(self._absorbing_row)
-        if not all(self._experts.counts):
-            paid = paid * torch.tensor([count > 0 for count in self._experts.counts], device=paid.device)
-        rewards: NDArray[np.float32] = paid.cpu().numpy()
-        if not np.isfinite(rewards).all():
-            agent = self.agents[np.argwhere(~np.isfinite(rewards))[0, -1]]
-            raise ValueError(f"the discriminator of agent {agent!r} pays a reward that is not finite; check its network")
-        return rewards
+        return self._joint.of(observations, alive, actions, after)
 
     def algorithm1(self, chunks: Sequence[tuple[Any, ...]]) -> list[NDArray[np.float32]]:
         """Do lines 6 to 10 of Algorithm 1: record a rollout, update once, compute rewards with the updated discriminators.
@@ -438,11 +393,9 @@ class DistributionMatcher(OneProcess, Matcher):
         """A copy of the state (without the demonstrations), in types that ``torch.load(weights_only=True)`` accepts."""
         return {
             "discriminators": self.discriminators.state_dict(),
-            "buffer": self._buffer.state_dict(),
-            "new": self._new.clone(),
+            **self._recorded.state_dict(),
             "offsets": self._pay.offsets.clone(),
-            "streams": self._minibatches.state(),
-            **({} if self._absorbing is None else {"remaining": self._remaining.state_dict()}),
+            "streams": self._training.minibatches.state(),
             **({} if self.self_imitation is None else {"self_imitation": self.self_imitation.state_dict()}),
         }
 
@@ -453,29 +406,28 @@ class DistributionMatcher(OneProcess, Matcher):
         Raises:
             ValueError: The state has other agents, sizes, networks or ``buffer_size``, or is damaged. Then nothing changes.
         """
-        buffer, remaining, streams = self._empty_buffer(), self._empty_buffer(1), self._minibatches.state()
+        recorded, minibatches = self._recorded.empty(), self._training.minibatches
+        streams = minibatches.state()
         own = None if self.self_imitation is None else self.self_imitation.state_dict()
         try:
             self.discriminators.check_state(state["discriminators"])
-            buffer.load_state_dict(state["buffer"])
-            if self._absorbing is not None:
-                remaining.load_state_dict(state["remaining"])
+            recorded.load_state_dict(state)
             if self.self_imitation is not None:
                 self.self_imitation.load_state_dict(state["self_imitation"])
-            new, offsets = state["new"].clone(), state["offsets"].clone()
-            if new.shape != self._new.shape or offsets.shape != new.shape or not offsets.isfinite().all():
+            new, offsets = recorded.new, state["offsets"].clone()
+            if new.shape != (self.num_agents,) or offsets.shape != new.shape or not offsets.isfinite().all():
                 raise ValueError(f"expected one finite offset for each of {self.num_agents} agents, got {offsets}")
-            self._minibatches.load_state(state["streams"])
+            minibatches.load_state(state["streams"])
             self.discriminators.load_state_dict(state["discriminators"])
         except Exception as error:
-            self._minibatches.load_state(streams)
+            minibatches.load_state(streams)
             if self.self_imitation is not None and own is not None:
                 self.self_imitation.load_state_dict(own)
             if isinstance(error, ValueError):
                 raise
             raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
-        self._buffer, self._remaining, self._new, self._pay.offsets = buffer, remaining, new, offsets
-        self._renew_experts()
+        self._recorded, self._pay.offsets = recorded, offsets
+        self._experts.renew()
 
     @property
     def needs_actions(self) -> bool:
@@ -514,71 +466,12 @@ class DistributionMatcher(OneProcess, Matcher):
             self._absorbing.max_steps = None if found is None else int(found)
             self.options["max_steps"] = self._absorbing.limit()
 
-    def _is_plain_step(self, observations: Any, alive: Any) -> bool:
-        """Whether this is one joint step [1, K, D], as the wrappers pay it, and observations are all that counts."""
-        return (
-            self._observations_are_all
-            and type(observations) is np.ndarray
-            and type(alive) is np.ndarray
-            and observations.dtype == np.float32
-            and alive.dtype == np.bool_
-            and observations.shape == self._step_shape
-            and alive.shape == self._step_shape[:2]
-            and all(self._experts.counts)
-        )
-
-    def _empty_buffer(self, width: int | None = None) -> TransitionBuffer:
-        return TransitionBuffer(self.buffer_size, self.num_agents, width or max(self._input_sizes), self._device)
-
-    def _renew_experts(self) -> None:
-        if self._experts.renew():
-            self._minibatches.use_experts(self._experts.rows, self._experts.counts)
-
-    def _absorbing_shares(self) -> AbsorbingRow | None:
-        """The absorbing row and how often it is drawn, from the demonstrations and the buffer as they are."""
-        if self._absorbing is None:
-            return None
-        of_experts = share(self._experts.absorbing_steps(self._absorbing), torch.tensor(self._experts.counts))
-        of_policy = share(kept_in(self._remaining), self._buffer.counts.cpu())
-        return AbsorbingRow(self._absorbing_row, *(each.to(self._device, torch.float32) for each in (of_experts, of_policy)))
-
     def _chosen(self, agents: Collection[str] | None) -> Tensor:
         """Which agents these are, bool [K]."""
         wanted = self.agents if agents is None else agents
         if unknown := set(wanted) - set(self.agents):
             raise ValueError(f"expected agents among {list(self.agents)}, got {sorted(map(str, unknown))}")
         return torch.tensor([agent in wanted for agent in self.agents])
-
-    def _train(self, chosen: Sequence[bool], convergence: Convergence | None) -> dict[str, float]:
-        """Lines 8 and 9, `updates` times or until convergence."""
-        both = zip(chosen, self._buffer.counts.tolist(), self._experts.counts, strict=True)
-        active = [flag and recorded > 0 and demonstrated > 0 for flag, recorded, demonstrated in both]
-        self._minibatches.absorbing = self._absorbing_shares()
-        history: list[dict[str, Tensor]] = []
-        while count := self.updates - len(history) if convergence is None else convergence.more(history, active):
-            for expert, policy, alpha in self._minibatches.draw(self._buffer, count, self.batch_size, active):  # line 8
-                history.append(self.discriminators.update(expert, policy, alpha, active))  # line 9
-        metrics = {} if convergence is None else convergence.metrics(history, self.agents, active)
-        for name in history[0]:
-            means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
-            of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self.agents) if active[k]}
-            metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
-        return metrics | self._diagnosis.metrics(self.discriminators, expert, policy, active)
-
-    def _measure(self, new: Tensor) -> dict[str, float]:
-        """The new offsets, and the standard deviation of each agent's reward over so many new transitions, int64 [K]."""
-        new = new.minimum(self._buffer.counts.cpu())
-        means, deviations = self._pay.moments(self._buffer, new)
-        for agent, mean in zip(self.agents, means.tolist(), strict=True):
-            if not np.isfinite(mean):
-                raise ValueError(f"the discriminator of agent {agent!r} pays rewards that are not finite; check its network")
-        if self.center:
-            self._pay.offsets = torch.where(new > 0, means, self._pay.offsets)
-        return {
-            f"gail_reward_std/{agent}": float(deviation)
-            for agent, deviation, count in zip(self.agents, deviations, new, strict=True)
-            if count > 0
-        }
 
 
 def checked_matcher(matcher: Any) -> DistributionMatcher:
@@ -593,11 +486,3 @@ def checked_matcher(matcher: Any) -> DistributionMatcher:
             "DistributionMatcher(Demonstrations.load(path), seed=0)"
         )
     return matcher
-
-
-def checked_gamma(gamma: Any, beyond_limit: Any) -> float:
-    """A discount factor, below 1 where the absorbing state pays forever."""
-    value = _checks.number("gamma", gamma, above=0)
-    if value > 1 or (value == 1 and beyond_limit):
-        raise ValueError(f"gamma must be at most 1, and below 1 with beyond_limit=True, got {gamma!r}")
-    return value

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dm2_wrappers.matching.absorbing import AbsorbingRow
+from dm2_wrappers.matching.experts import Experts
 from dm2_wrappers.matching.transition_buffer import TransitionBuffer
 from dm2_wrappers.rng_state import derive_seed
 
@@ -18,27 +19,22 @@ class Minibatches:
     """Draws with replacement; an agent's draws depend on the seed and its name only, not on the other agents.
 
     Args:
-        experts: All agents' demonstrations, one agent after the other, [sum of n_k, D].
-        counts: How many of them belong to each agent, n_k.
+        experts: The experts' side, as it is at each draw.
         agents: Names.
         seed: Of the draws.
-
-    Attributes:
-        absorbing: How often the absorbing row stands in for a row of each side; None: never.
     """
 
-    def __init__(self, experts: Tensor, counts: Sequence[int], agents: Sequence[str], seed: int | None) -> None:
+    def __init__(self, experts: Experts, agents: Sequence[str], seed: int | None) -> None:
         self._experts = experts
-        self._counts = counts
-        self.absorbing: AbsorbingRow | None = None
         self._streams = [np.random.default_rng(derive_seed(seed, "minibatches", agent)) for agent in agents]
 
-    def use_experts(self, experts: Tensor, counts: Sequence[int]) -> None:
-        """Draw the experts' side from these rows from now on."""
-        self._experts, self._counts = experts, counts
-
     def draw(
-        self, buffer: TransitionBuffer, updates: int, batch_size: int, active: Sequence[bool]
+        self,
+        buffer: TransitionBuffer,
+        updates: int,
+        batch_size: int,
+        active: Sequence[bool],
+        absorbing: AbsorbingRow | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Minibatches of expert observations [K, B, D], policy observations [K, B, D] and alpha [K, B].
 
@@ -49,29 +45,28 @@ class Minibatches:
             updates: How many minibatches.
             batch_size: B, transitions of each agent per side.
             active: Whether each agent draws; only agents with transitions in the buffer can, bool [K].
+            absorbing: How often the absorbing row stands in for a row of each side; None: never.
         """
         shape = (updates, batch_size)
         experts, policies = np.zeros((2, len(self._streams), *shape), dtype=np.int64)
         alphas = np.zeros((len(self._streams), *shape), dtype=np.float32)
         replaced = np.ones((2, len(self._streams), *shape), dtype=np.float32)
-        first = 0
+        demonstrated, first = self._experts.rows, 0
         recorded = buffer.counts.tolist()
-        for k, (stream, own) in enumerate(zip(self._streams, self._counts, strict=True)):
+        for k, (stream, own) in enumerate(zip(self._streams, self._experts.counts, strict=True)):
             if active[k]:
                 experts[k] = first + stream.integers(own, size=shape)
                 policies[k] = stream.integers(recorded[k], size=shape)
                 alphas[k] = stream.random(shape, dtype=np.float32)
-                if self.absorbing is not None:
+                if absorbing is not None:
                     replaced[:, k] = stream.random((2, *shape), dtype=np.float32)
             first += own
-        drawn = [
-            torch.from_numpy(each).to(self._experts.device).unbind(1) for each in (experts, policies, alphas, *replaced)
-        ]
+        drawn = [torch.from_numpy(each).to(demonstrated.device).unbind(1) for each in (experts, policies, alphas, *replaced)]
         for expert_rows, policy_rows, alpha, *draws in zip(*drawn, strict=True):
-            expert = self._experts.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)
+            expert = demonstrated.index_select(0, expert_rows.flatten()).unflatten(0, expert_rows.shape)
             policy = buffer.gather(policy_rows)
-            if self.absorbing is not None:
-                expert, policy = self.absorbing.put_in(expert, policy, *draws)
+            if absorbing is not None:
+                expert, policy = absorbing.put_in(expert, policy, *draws)
             yield expert, policy, alpha
 
     def state(self) -> list[str]:

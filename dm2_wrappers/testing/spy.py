@@ -122,7 +122,7 @@ class SpiedMatcher(DistributionMatcher):
 
     def update(self, *args: Any, **options: Any) -> dict[str, float]:
         """Train (lines 8-9), and count it."""
-        had_data, before = bool(self._new.any()), self._weights()
+        had_data, before = bool(self._recorded.new.any()), self._weights()
         played = os.path.getsize(self._tally)
         metrics = super().update(*args, **options)
         after = self._weights()

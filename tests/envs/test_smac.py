@@ -522,7 +522,7 @@ def test_broken_episodes_are_neither_recorded_nor_evaluated_nor_trained_on():
             MaskablePPO, venv, matcher=matcher, coefficient=0.1, seed=0, n_steps=26, batch_size=52, device="cpu"
         )
         team.learn(2 * 26)
-        assert matcher._buffer.counts.tolist() == [2 * 20] * 3
+        assert matcher._recorded.transitions.counts.tolist() == [2 * 20] * 3
         for model in team.models.values():
             assert model.rollout_buffer.broken.sum(axis=0).tolist() == [6, 6]
             assert [end["l"] for end in model.ep_info_buffer] == [10] * 4

@@ -82,7 +82,7 @@ def test_returns_are_those_of_episodes_padded_to_the_limit(kind):
     matcher = make(inputs=kind)
     observations, alive, after = episodes(np.random.default_rng(1))
     live_rewards = DistributionMatcher.rewards(matcher, observations, alive, after=after)[:, 0]
-    width = max(matcher._input_sizes)
+    width = max(matcher.discriminators.sizes)
     logits = matcher.discriminators.logits
     paid = {}
     for k, size in enumerate(matcher.sizes):
@@ -133,15 +133,15 @@ def test_what_is_recorded_is_what_padding_would_add():
     ends = np.flatnonzero(after.ended[:, 0])
     lived = [[int(part[:, 0, k].sum()) for part in np.split(alive, ends[:-1] + 1)] for k in range(2)]
     padded = [sum(LIMIT - n for n in agent) for agent in lived]
-    assert kept_in(matcher._remaining).tolist() == padded
-    shares = matcher._absorbing_shares()
+    assert matcher._recorded.absorbing_steps().tolist() == padded
+    shares = matcher._training.absorbing_shares(matcher._recorded)
     expected = [p / (p + sum(agent)) for p, agent in zip(padded, lived, strict=True)]
     np.testing.assert_allclose(shares.policy_share, expected, rtol=1e-6)
     # Experts: a has lived 3 and 7 steps of 7, b 2 and 7.
     np.testing.assert_allclose(shares.expert_share, [4 / 14, 5 / 14], rtol=1e-6)
     broken = np.ones((len(observations), 1), bool)
     matcher.record(observations, alive, broken=broken, after=after)
-    assert kept_in(matcher._remaining).tolist() == padded
+    assert matcher._recorded.absorbing_steps().tolist() == padded
 
 
 def test_the_newest_steps_alone_count():
@@ -222,7 +222,7 @@ def test_both_wrappers_and_the_joint_rollout_pay_the_same(lifetimes):
     # With an untrained discriminator: the last live step is paid r(s) and what is left of 7 steps.
     untrained = matcher()
     untrained.use_time_limit_of(bare)
-    r_abs = untrained.discriminators.logits(untrained._absorbing_row[None])[0].numpy()
+    r_abs = untrained.discriminators.logits(untrained._joint._absorbing_row[None])[0].numpy()
     plain = untrained.rewards(np.stack([g[0] for g in given]), np.stack([g[1] for g in given]))[:, 0]
     last = {0: 3, 1: 3 if lifetimes[1] is None else 1}
     for k, t in last.items():
@@ -265,7 +265,7 @@ def test_what_cannot_work_is_refused():
         make().record(observations, alive, after=AfterStep(after.observations, after.alive, after.ended, after.truncated))
     short = make(max_steps=5)
     with pytest.raises(ValueError, match="max_steps is 5, but the demonstrations have an episode of 7 steps"):
-        short._absorbing_shares()
+        short._training.absorbing_shares(short._recorded)
     with pytest.raises(ValueError, match="chunks do not say when episodes end"):
         make().algorithm1([("a", observations[:, 0, 0])])
     with pytest.raises(ValueError, match=r"gamma must be at most 1, and below 1 with beyond_limit=True, got 1\.0"):

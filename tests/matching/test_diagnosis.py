@@ -95,8 +95,8 @@ def test_a_feature_that_gives_the_experts_away_is_named_once():
 def test_update_measures_its_newest_minibatch_after_training():
     matcher = make()
     drawn = []
-    draw = matcher._minibatches.draw
-    matcher._minibatches.draw = lambda *args: (drawn.append(each) or each for each in draw(*args))
+    draw = matcher._training.minibatches.draw
+    matcher._training.minibatches.draw = lambda *args: (drawn.append(each) or each for each in draw(*args))
     matcher.record(*rollout())
     metrics = matcher.update()
     assert len(drawn) == 3
@@ -118,9 +118,10 @@ def test_small_observations_blind_raw_discriminators_and_not_standardized_ones(m
         small._observations[agent] = small._observations[agent] * np.float32(0.01)
     observations = (observations * 0.01).astype(np.float32)
     observations[..., 0, :] += np.float32(0.014)  # then around 0.004, where the experts of "a" are around 0.01
-    with pytest.warns(UserWarning, match="use DistributionMatcher\\(standardize=True\\)"):
+    with pytest.warns(UserWarning, match="use DistributionMatcher\\(standardize=True\\)") as said:
         separations = [updated(small, observations, alive, standardize=False)]
     separations.append(updated(small, observations, alive, standardize=True))
+    assert said[0].filename == __file__  # the line that called `update`
     assert separations[0] < diagnosis.BLIND
     assert separations[1] > 1
 

@@ -35,7 +35,8 @@ def experts_of(matcher):
 
 
 def recorded(matcher, k):
-    return matcher._buffer._rows[k, : int(matcher._buffer.counts[k])].tolist()
+    buffer = matcher._recorded.transitions
+    return buffer._rows[k, : int(buffer.counts[k])].tolist()
 
 
 def steps():
@@ -85,7 +86,7 @@ def test_transitions_of_both_sides_leave_out_last_steps_and_deaths():
     matcher.record(observations, alive, after=after)
     assert recorded(matcher, 0) == [[1, 1, 3, 3], [3, 3, 5, 5], [7, 7, 9, 9]]
     assert recorded(matcher, 1) == [[8, 10, 0, 0]]
-    assert matcher._new.tolist() == [3, 1]
+    assert matcher._recorded.new.tolist() == [3, 1]
 
 
 def test_an_episodes_last_transition_is_paid_with_the_last_observation_and_a_death_is_not():

@@ -159,7 +159,7 @@ def test_absorbing_ends_know_the_time_in_the_episode():
     buffer, _ = trained_buffer(env, callback)
     live = own.rewards(_joint(buffer), np.ones((6, 2, 2), bool)).reshape(6, 4)
     more = buffer.rewards - buffer.env_rewards - live
-    row = own._pay.of(own._absorbing_row).detach().numpy()
+    row = own._pay.of(own._joint._absorbing_row).detach().numpy()
     worth = np.tile(row * sum(0.99**i for i in range(1, 7)), 2)  # six steps remain after the third of nine
     np.testing.assert_allclose(more[[0, 1, 3, 4]], 0, atol=1e-5)
     np.testing.assert_allclose(more[[2, 5]], [worth, worth], rtol=1e-4, atol=1e-5)
