@@ -9,8 +9,9 @@ and rollouts, epochs, minibatches per epoch and Adam are its settings, too. So e
 steps. "JAX, one network per agent" is the same without sharing: K networks by ``vmap``. Its work is nearest to that of
 `IndependentLearners`, but it also trains on steps after an agent's death (about a quarter), as JaxMARL does.
 
-The programs take turns for several rounds, each with one thread. The table shows medians, in time and in CPU time: on a
-machine that does other work at the same time, only CPU times mean something. "JaxMARL's environment" plays random available
+The programs take turns for several rounds. PyTorch has one thread and XLA one for each operation, but XLA still does some
+operations at the same time, so its CPU time exceeds its time. The table shows medians of both: on a machine that does
+other work at the same time, only CPU times mean something. "JaxMARL's environment" plays random available
 actions, jitted as a whole: no program whose environment is JaxMARL's can be faster. The returns, which are JaxMARL's times
 10, show that each program learns.
 """
@@ -309,7 +310,7 @@ def main() -> None:
     versions = [f"Python {platform.python_version()}", *(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)]
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {', '.join(versions)}")
     print(
-        f"{args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds of {args.rollouts} rollouts, one thread, "
+        f"{args.scenario}, {args.num_envs} sub-environments, {args.rounds} rounds of {args.rollouts} rollouts, "
         f"load {os.getloadavg()[0]:.1f} at the start\n",
         flush=True,
     )
