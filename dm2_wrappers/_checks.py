@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
@@ -69,6 +72,56 @@ def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def flags(name: str, value: Any, shape: tuple[int, ...] | None = None) -> NDArray[np.bool_]:
+    """An array of flags, as a new array of bool. Numbers must be 0 or 1.
+
+    Args:
+        name: The argument's name, for the error.
+        value: What came.
+        shape: The shape that it must have; any by default.
+
+    Raises:
+        ValueError: Something else than flags, or another shape.
+    """
+    try:
+        array = np.array(value)
+    except (TypeError, ValueError, RuntimeError):  # lists of unequal lengths
+        array = np.array(None)
+    if array.dtype.kind not in "biuf" or not (array.dtype.kind == "b" or ((array == 0) | (array == 1)).all()):
+        raise ValueError(f"{name} must hold True or False, got {shown(value)}")
+    if shape is not None and array.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {array.shape}; give one flag each")
+    return array.astype(bool, copy=False)
+
+
+def mapping(name: str, value: Any) -> dict[Any, Any] | None:
+    """A dict, as a new one, or None.
+
+    Raises:
+        TypeError: The value is neither.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict or None, got {shown(value)}")
+    return None if value is None else dict(value)
+
+
+def path(name: str, value: Any) -> Path:
+    """The name of a file.
+
+    Raises:
+        TypeError: The value is neither a string nor a path.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(fspath := os.fspath(value), bytes):
+        raise TypeError(f"{name} must be the name of a file, a string or a pathlib.Path, got {shown(value)}")
+    return Path(fspath)
+
+
+def shown(value: Any) -> str:
+    """A value for an error message, on one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def policy(value: Any) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from dm2_wrappers import _checks
+
 _STALE_SECONDS = 3600.0  # a temporary file that nobody has written to for this long was left by a killed process
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's quota, the largest file allowed
 
@@ -29,10 +31,11 @@ def replacing(path: str | os.PathLike[str], mode: str = "wb", **options: Any) ->
         **options: For ``open``, such as ``newline=""``.
 
     Raises:
+        TypeError: ``path`` is not the name of a file.
         OSError: The file cannot be written, for example because the disk is full, ``path`` is a folder, or permission
             is missing (``PermissionError``). It names ``path``, and any older file is unchanged.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(_checks.path("path", path)))
     permissions = _permissions(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(target)

@@ -111,9 +111,13 @@ class _RewardMixer:
         """Restore what `state_dict` returned; ``coefficient`` must be the same schedule. Then reset the environment.
 
         Raises:
-            ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule.
+            ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule. Then nothing changes.
         """
-        self._pending.clear()
+        if not isinstance(state, Mapping) or not {"matcher", "schedule"} <= state.keys():
+            found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(
+                f"expected what state_dict() of a DM2 wrapper returned, with the keys 'matcher' and 'schedule', got {found}"
+            )
         before = self.matcher.state_dict()
         self.matcher.load_state_dict(state["matcher"])
         try:
@@ -121,6 +125,7 @@ class _RewardMixer:
         except Exception:
             self.matcher.load_state_dict(before)
             raise
+        self._pending.clear()
 
     def flush(self) -> None:
         """Pass the observations since the last update to the matcher now. ``update_every`` starts counting again."""

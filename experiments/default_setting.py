@@ -32,6 +32,12 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
         "standardize": True,
         "pretrain": CLONING,
     },
+    "won episodes, standardized, from their clones, c falling from 0.05": {
+        "experts": "won",
+        "standardize": True,
+        "pretrain": CLONING,
+        "coefficient": 0.05,
+    },
 }
 
 
@@ -57,7 +63,7 @@ def candidates_experiment() -> Experiment:
 
 def _candidates(scenario: str) -> tuple[Curve, ...]:
     demos = WEAKER_STRONGER[scenario][0]
-    tried = (dm2(scenario, demos, label, **_FALLING, **options) for label, options in _CANDIDATES.items())
+    tried = (dm2(scenario, demos, label, **{**_FALLING, **options}) for label, options in _CANDIDATES.items())
     clones = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
     from_clones = Curve("IPPO from clones of won episodes", f"ippo-{demos}-won-pretrain={CLONING}", clones, demos)
     own = (replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED, seeds=3) for curve in (*tried, from_clones))

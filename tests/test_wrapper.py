@@ -589,6 +589,20 @@ def test_a_wrapper_that_takes_over_a_state_goes_on_as_the_saved_one():
     assert paid_for(one, 10) == paid_for(two, 10)
 
 
+@pytest.mark.parametrize("state", [None, {}, {"matcher": {}}, "a.pt", [1]])
+def test_what_is_no_state_of_a_wrapper_is_refused_and_nothing_is_lost(state):
+    one, other = scheduled(), scheduled()
+    for env in (one, other):
+        paid_for(env, 12)
+    with pytest.raises(ValueError, match="expected what state_dict.. of a DM2 wrapper returned, with the keys 'matcher' and"):
+        one.load_state_dict(state)
+    with pytest.raises(ValueError, match="the saved state of the matcher is damaged: it lacks 'discriminators'"):
+        one.load_state_dict({"matcher": {}, "schedule": {}})
+    with pytest.raises(ValueError, match="expected what state_dict.. of a matcher returned, got NoneType"):
+        one.matcher.load_state_dict(None)
+    assert one.update() == other.update()  # of the same steps
+
+
 def test_a_state_with_another_schedule_changes_nothing():
     one, two = scheduled(), scheduled(coefficient=dm2.schedules.Constant(0.5))
     paid_for(one, 12)

@@ -64,7 +64,7 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadat
 
 def load(path: str | os.PathLike[str], max_bytes: int | None = None) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` that a file holds; see :meth:`Demonstrations.load`."""
-    path, max_bytes = Path(path), _checks.integer("max_bytes", max_bytes, least=1, none=True)
+    path, max_bytes = _checks.path("path", path), _checks.integer("max_bytes", max_bytes, least=1, none=True)
     try:
         archive.check_readable(path, "demonstrations file")
         with archive.opened(path) as file:

@@ -55,6 +55,11 @@ def select(columns: Sequence[Column], metadata: dict[str, Any]) -> dict[str, Any
 
 def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` with each agent from another team; see :meth:`Demonstrations.mix`."""
+    if not isinstance(sources, Mapping):
+        raise TypeError(f"mix() needs a dict from each agent to its demonstrations, got {_checks.shown(sources)}")
+    for agent, demos in sources.items():
+        if not callable(getattr(demos, "observations", None)):
+            raise TypeError(f"mix() needs Demonstrations for each agent, got {_checks.shown(demos)} for {agent!r}")
     if not sources:
         raise ValueError("mix() needs a dict from each agent to its demonstrations, but it is empty")
     for agent, demos in sources.items():

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers.vector.spaces import as_array, form
+
 
 def available_actions(
     actions: Any, masks: NDArray[Any], no_op: NDArray[Any] | int, agents: Sequence[str], *, replace: bool
@@ -24,11 +26,10 @@ def available_actions(
     Raises:
         ValueError: Wrong shape or type, or an unavailable action and not ``replace``.
     """
-    actions = np.asarray(actions)
+    given, actions = actions, as_array(actions)
     if actions.shape != masks.shape[:2] or not np.issubdtype(actions.dtype, np.integer):
         raise ValueError(
-            f"actions must be integers of shape {masks.shape[:2]} (sub-environments, agents), "
-            f"got {actions.dtype} of shape {actions.shape}"
+            f"actions must be integers of shape {masks.shape[:2]} (sub-environments, agents), got {form(given)}"
         )
     inside = (actions >= 0) & (actions < masks.shape[2])
     available = np.take_along_axis(masks, np.where(inside, actions, 0)[..., None], axis=2)[..., 0].astype(bool) & inside

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
+from dm2_wrappers.vector.spaces import as_array, form
+
 
 class ActionCoding:
     """Turns K agents' actions into features.
@@ -72,11 +74,11 @@ class ActionCoding:
         Raises:
             ValueError: Another shape, a number that is not finite, or an action out of an agent's space.
         """
-        array = np.asarray(actions)
+        array = as_array(actions)
         expected = live.shape if self.discrete else (*live.shape, self._low.shape[1])
         if array.shape != expected or array.dtype.kind not in ("iu" if self.discrete else "biuf"):
             what = "integer actions" if self.discrete else "actions"
-            raise ValueError(f"expected {what} of shape {expected}, got {array.dtype} of shape {array.shape}")
+            raise ValueError(f"expected {what} of shape {expected}, got {form(actions)}")
         if not self.discrete:
             array = np.where(live[..., None], array, 0).astype(np.float64)
             for k in np.argwhere(~np.isfinite(array))[:, -2][:1]:

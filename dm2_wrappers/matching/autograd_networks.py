@@ -25,6 +25,9 @@ class AutogradNetworks:
         sizes: Each agent's own number of features, D_k.
         agents: Names, for errors.
         seeds: Of each agent's random streams.
+
+    Raises:
+        ValueError: A network does not make a logit of each of two observations of 0.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class AutogradNetworks:
         self._agents = agents
         self._streams = [GlobalRNGState.seeded(seed) for seed in seeds]
         self._frozen_stream = GlobalRNGState.seeded(0)  # paying always starts from here: it is a pure function
+        self._try_out()
 
     def parameters(self) -> list[Tensor]:
         """All agents' parameters, in agent order."""
@@ -87,15 +91,25 @@ class AutogradNetworks:
         """See `Networks`."""
         self._streams = [GlobalRNGState.from_state_dict(stream) for stream in streams]
 
+    def _try_out(self) -> None:
+        """Find out at once what would otherwise fail in the middle of training."""
+        for k, size in enumerate(self._sizes):
+            parameter = next(self._modules[k].parameters())
+            with _global_streams(self._frozen_stream), torch.no_grad(), _evaluation_mode(self._modules):
+                self._of_agent(k, parameter.new_zeros(2, size))
+
     def _of_agent(self, k: int, observations: Tensor) -> Tensor:
         """[B, D] -> [B]."""
-        logits = self._modules[k](observations[:, : self._sizes[k]])
         rows = len(observations)
+        expected = f"the network of agent {self._agents[k]!r} must turn observations [B, {self._sizes[k]}] into logits [B, 1] or [B]"
+        try:
+            logits = self._modules[k](observations[:, : self._sizes[k]])
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise ValueError(f"{expected}, but failed on {rows} observations: {error}; change what module= returns") from error
         if not isinstance(logits, Tensor) or logits.shape not in ((rows, 1), (rows,)):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
-                f"the network of agent {self._agents[k]!r} must turn observations [B, {self._sizes[k]}] into logits [B, 1] "
-                f"or [B], but turned {rows} observations into {got}; change what module= returns"
+                f"{expected}, but turned {rows} observations into {got}; change what module= returns"
             )
         return logits.reshape(rows)
 

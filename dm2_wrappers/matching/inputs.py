@@ -11,6 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from dm2_wrappers import _checks
+
 # Products of larger numbers overflow float32 in the discriminators or in Adam.
 _LARGEST = 1e18
 # From about this scale on, tanh layers saturate and the gradient penalty outweighs everything else.
@@ -177,7 +179,7 @@ class AgentInputs:
         )
 
     def _tensor(self, observations: ArrayLike | Tensor) -> Tensor:
-        if isinstance(observations, Tensor):
+        if isinstance(observations, Tensor) and not observations.is_complex():
             return observations.detach().to(self._device, torch.float32)
         # Writable, because torch warns about arrays that are not (JAX's), although nothing is written here.
         array = _float32(observations)
@@ -186,10 +188,9 @@ class AgentInputs:
         return torch.from_numpy(array).to(self._device)
 
     def _flags(self, name: str, flags: ArrayLike | Tensor, shape: tuple[int, ...]) -> Tensor:
-        array = flags if isinstance(flags, Tensor) else np.array(flags, dtype=bool)
-        if array.shape != shape:
-            raise ValueError(f"expected {name} of shape {tuple(shape)}, got {tuple(array.shape)}; give one flag each")
-        return torch.as_tensor(array, dtype=torch.bool, device=self._device)
+        if isinstance(flags, Tensor):
+            flags = flags.detach().cpu().numpy()
+        return torch.from_numpy(_checks.flags(name, flags, tuple(shape))).to(self._device)
 
 
 def _within_limits(rows: Tensor) -> bool:
@@ -203,10 +204,12 @@ def _float32(observations: Any) -> NDArray[np.float32]:
         observations = observations.detach().cpu()
     if isinstance(observations, np.ndarray) and observations.dtype == np.float32:
         return observations
+    expected = "expected observations as an array of real numbers, got"
     try:
-        with np.errstate(all="ignore"):
-            return np.asarray(observations, dtype=np.float32)
+        given = np.asarray(observations)
+        if given.dtype.kind not in "cSUmM":  # NumPy would take strings and dates for numbers, and a complex number's part
+            with np.errstate(all="ignore"):
+                return given.astype(np.float32, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"expected observations as an array of numbers, got {type(observations).__name__}: {error}"
-        ) from None
+        raise ValueError(f"{expected} {type(observations).__name__}: {error}") from None
+    raise ValueError(f"{expected} {type(observations).__name__} of dtype {given.dtype}")

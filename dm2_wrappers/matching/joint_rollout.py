@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers.matching.after_step import AfterStep, with_time
 from dm2_wrappers.matching.episode_collector import EpisodeCollector
 from dm2_wrappers.matching.matcher import DistributionMatcher, checked_matcher
@@ -85,11 +86,12 @@ class JointRollout:
             team_rewards: The team's environment reward, [N]. Needed for self-imitation.
 
         Raises:
-            ValueError: The matcher needs something that is missing.
+            ValueError: The matcher needs something that is missing, a shape does not fit, or the number of sub-environments
+                is not that of the steps before. Then the step is not added.
         """
-        time = self._clock.tick(ended) if after is None or after.time is None else after.time
         self.matcher.check_given(actions, after)
-        observations, alive, ended = np.array(observations), np.array(alive), np.array(ended)
+        observations, alive, ended, broken = self._checked(observations, alive, ended, broken)
+        time = self._clock.tick(ended) if after is None or after.time is None else after.time
         actions = None if actions is None else np.array(actions)
         team_rewards = None if team_rewards is None else np.array(team_rewards)
         self._episodes.step(observations, alive, actions, team_rewards, ended, broken, time)
@@ -97,6 +99,26 @@ class JointRollout:
         followed = with_time(after, time) if self.matcher.needs_after else None
         self._steps.append(observations, alive, ended, broken, actions=done, after=followed)
         self._rewards = None
+
+    def _checked(
+        self, observations: Any, alive: Any, ended: Any, broken: Any
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Copies of one joint step's arrays, of the right shapes."""
+        observations = np.array(observations)
+        agents, features = self.matcher.num_agents, max(self.matcher.sizes)
+        if observations.ndim != 3 or observations.shape[1:] != (agents, features):
+            raise ValueError(
+                f"expected the observations of one joint step, [N, {agents}, {features}] (sub-environments, agents, features "
+                f"of the widest), got {observations.shape}"
+            )
+        n = len(observations)
+        if len(self._steps) and n != self._steps.num_envs:
+            raise ValueError(
+                f"this rollout has steps of {self._steps.num_envs} sub-environments, got one of {n}; use one JointRollout for "
+                "each environment, or call clear() first"
+            )
+        alive, ended = _checks.flags("alive", alive, (n, agents)), _checks.flags("ended", ended, (n,))
+        return observations, alive, ended, None if broken is None else _checks.flags("broken", broken, (n,))
 
     def clear(self) -> None:
         """Discard the current rollout, for example because the environment was reset."""

@@ -406,6 +406,8 @@ class DistributionMatcher(OneProcess, Matcher):
         Raises:
             ValueError: The state has other agents, sizes, networks or ``buffer_size``, or is damaged. Then nothing changes.
         """
+        if not isinstance(state, Mapping):
+            raise ValueError(f"expected what state_dict() of a matcher returned, got {type(state).__name__}")
         recorded, minibatches = self._recorded.empty(), self._training.minibatches
         streams = minibatches.state()
         own = None if self.self_imitation is None else self.self_imitation.state_dict()
@@ -425,7 +427,8 @@ class DistributionMatcher(OneProcess, Matcher):
                 self.self_imitation.load_state_dict(own)
             if isinstance(error, ValueError):
                 raise
-            raise ValueError(f"the saved state of the matcher is damaged: {type(error).__name__}: {error}") from error
+            what = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"the saved state of the matcher is damaged: {what}") from error
         self._recorded, self._pay.offsets = recorded, offsets
         self._experts.renew()
 

@@ -24,6 +24,11 @@ class PendingSteps:
     def __len__(self) -> int:
         return len(self._observations)
 
+    @property
+    def num_envs(self) -> int:
+        """N of the steps that are here."""
+        return len(self._ended[0]) if self._ended else 0
+
     def append(
         self,
         observations: NDArray[np.float32],

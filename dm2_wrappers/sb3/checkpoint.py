@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from dm2_wrappers import _checks
 from dm2_wrappers._files import replacing
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.sb3.checkpoint_checks import check_facts, check_state
@@ -78,7 +79,7 @@ class TeamState:
 
 def file_of(path: str | os.PathLike[str]) -> Path:
     """The checkpoint's file: ``path`` with ``.zip``."""
-    path = Path(path)
+    path = _checks.path("path", path)
     return path if path.suffix == ".zip" else path.with_name(path.name + ".zip")
 
 

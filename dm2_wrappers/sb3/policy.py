@@ -13,6 +13,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from dm2_wrappers import _checks
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
 from dm2_wrappers.vector.layout import Layout
 from dm2_wrappers.vector.spaces import MASK, action_mask, checked_mask, flatten, shown
@@ -36,7 +37,8 @@ class TeamPolicy:
     def __init__(
         self, models: Mapping[str, BaseAlgorithm], *, deterministic: bool = False, masked: Collection[str] = ()
     ) -> None:
-        self.models, self.deterministic, self.masked = models, deterministic, frozenset(masked)
+        self.models, self.masked = models, frozenset(masked)
+        self.deterministic = _checks.flag("deterministic", deterministic)
         self._states: dict[str, Any] = {}
         self._exploration: dict[str, Any] = {}
         self._starts: NDArray[np.bool_] | None = None

@@ -142,7 +142,8 @@ class SharedPolicy:
     def __init__(self, model: BaseAlgorithm, env: SharedPolicyVecEnv, *, deterministic: bool = False) -> None:
         if isinstance(model, RecurrentPPO):
             raise ValueError("SharedPolicy keeps no recurrent states: call model.predict yourself")
-        self.model, self.env, self.deterministic = model, env, deterministic
+        self.model, self.env = model, env
+        self.deterministic = _checks.flag("deterministic", deterministic)
 
     def check_env(self, env: MultiAgentVectorEnv) -> None:
         """Check that the environment has the agents of the training environment, in their order, and their spaces.

@@ -13,7 +13,7 @@ from pettingzoo import AECEnv
 
 from dm2_wrappers.unwrap import layers
 from dm2_wrappers.vector.base import MultiAgentVectorEnv
-from dm2_wrappers.vector.spaces import action_mask, as_array, checked_mask, flat_space, flatten
+from dm2_wrappers.vector.spaces import action_mask, as_array, checked_mask, flat_space, flatten, form
 
 
 def check_parallel_env(env: Any, what: str) -> None:
@@ -193,11 +193,11 @@ class Layout:
         Raises:
             ValueError: Another shape or type, a number out of range or not finite, naming agent and sub-environment.
         """
-        actions = np.asarray(actions)
+        given, actions = actions, as_array(actions)
         shape = (num_envs, len(self.agents)) if self.discrete else (num_envs, *self._low.shape)
         kinds, words = ("iu", "integers [N, K]") if self.discrete else ("iuf", "numbers [N, K, A]")
         if actions.shape != shape or actions.dtype.kind not in kinds:
-            raise ValueError(f"actions must be {words} of shape {shape}, got {actions.dtype} of shape {actions.shape}")
+            raise ValueError(f"actions must be {words} of shape {shape}, got {form(given)}")
         if self.discrete:
             bad = (actions < 0) | (actions >= np.array(self.action_sizes))
         else:

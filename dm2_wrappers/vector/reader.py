@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers.vector.layout import Layout
 from dm2_wrappers.vector.ordinary_step import LARGEST_NUMBER, OrdinaryStep
 from dm2_wrappers.vector.outcome import Outcome, Seen, episode_news
+from dm2_wrappers.vector.reset_arguments import reset_options
 from dm2_wrappers.vector.spaces import action_mask, as_array, checked_mask, flatten, shown
 
 
@@ -43,10 +45,14 @@ class ParallelReader:
         self._ordinary: OrdinaryStep | None = None  # of the agents that are present now
 
     def reset(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> list[Any]:
-        """Reset the environment and return its raw observations and infos. ``options`` is passed only if given."""
-        given: dict[str, Any] = {} if seed is None else {"seed": seed}
-        if options is not None:
-            given["options"] = dict(options)
+        """Reset the environment and return its raw observations and infos. What is None is not passed on.
+
+        Raises:
+            ValueError: A seed that is not an integer of at least 0, or a result of another form.
+            TypeError: ``options`` is not a dict, or the environment's ``reset`` does not take an argument.
+        """
+        seed, options = _checks.integer("seed", seed, least=0, none=True), reset_options(options)
+        given = {name: value for name, value in (("seed", seed), ("options", options)) if value is not None}
         try:
             result = self.env.reset(**given)
         except TypeError as error:

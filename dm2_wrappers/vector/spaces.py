@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dm2_wrappers._checks import shown
+
 MASK = "action_mask"
 
 
@@ -108,6 +110,12 @@ def as_array(value: Any) -> NDArray[Any]:
         return np.array(None)
 
 
+def form(value: Any) -> str:
+    """The dtype and shape of an array, for an error message; what came, if it is no array of numbers."""
+    array = as_array(value)
+    return shown(value) if array.dtype.kind == "O" else f"{array.dtype} of shape {array.shape}"
+
+
 def action_mask(observation: Any, info: Mapping[str, Any]) -> Any | None:
     """The agent's available actions, from its observation or else its info; None where there are no masks."""
     if isinstance(observation, Mapping) and MASK in observation:
@@ -145,9 +153,3 @@ def checked_mask(mask: Any, size: int, agent: str, alive: bool, gave: str) -> ND
             )
         available[0] = True
     return available
-
-
-def shown(value: Any) -> str:
-    """A value for an error message, on one short line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from dm2_wrappers import _checks
 from dm2_wrappers.vector.base import Infos, MultiAgentVectorEnv, StepResult
-from dm2_wrappers.vector.sync import SyncVectorEnv, sub_env_seeds
+from dm2_wrappers.vector.reset_arguments import reset_options, sub_env_seeds
+from dm2_wrappers.vector.sync import SyncVectorEnv
 from dm2_wrappers.vector.workers import Workers
 
 
@@ -63,7 +64,7 @@ class SubprocVectorEnv(MultiAgentVectorEnv):
         self, *, seed: int | Sequence[int] | None = None, options: Mapping[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], Infos]:
         """Start a new episode in every sub-environment; without a seed each continues its own random stream."""
-        seeds = sub_env_seeds(seed, self.num_envs)
+        seeds, options = sub_env_seeds(seed, self.num_envs), reset_options(options)
         parts = [{"seed": None if seed is None else [seeds[i] for i in share], "options": options} for share in self._shares]
         observations, infos = zip(*self._ask("reset", parts, self._timeout), strict=True)
         self._started = True

@@ -13,23 +13,7 @@ from dm2_wrappers.vector.base import Infos, MultiAgentVectorEnv, StepResult
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 from dm2_wrappers.vector.outcome import Outcome, Seen
 from dm2_wrappers.vector.reader import ParallelReader
-
-
-def sub_env_seeds(seed: int | Sequence[int] | None, num_envs: int) -> list[int | None]:
-    """One seed for each sub-environment: ``seed + i`` of an integer.
-
-    Raises:
-        ValueError: A sequence of another length than there are sub-environments.
-    """
-    if seed is None:
-        return [None] * num_envs
-    if isinstance(seed, int | np.integer):
-        return [int(seed) + i for i in range(num_envs)]
-    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
-        raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {seed!r}")
-    if len(seed) != num_envs:
-        raise ValueError(f"seed must be an integer or one for each of {num_envs} sub-environments, got {len(seed)}")
-    return [int(one) for one in seed]
+from dm2_wrappers.vector.reset_arguments import reset_options, sub_env_seeds
 
 
 class SyncVectorEnv(MultiAgentVectorEnv):
@@ -97,7 +81,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         """Start a new episode in every sub-environment; without a seed each continues its own random stream."""
         if not self.envs:
             raise RuntimeError("this vector environment is closed; make a new one")
-        seeds = sub_env_seeds(seed, self.num_envs)
+        seeds, options = sub_env_seeds(seed, self.num_envs), reset_options(options)
         self._started = False
         seen = [self._reset_one(i, seeds[i], options) for i in range(self.num_envs)]
         self._started = True
@@ -168,6 +152,8 @@ class SyncVectorEnv(MultiAgentVectorEnv):
 
     def render(self) -> Any:
         """What ``render()`` of sub-environment 0 returns."""
+        if not self.envs:
+            raise RuntimeError("this vector environment is closed; make a new one")
         return self.envs[0].render()
 
     def close(self) -> None:

@@ -362,3 +362,10 @@ def test_folders_pipes_and_files_without_permission(tmp_path):
         pytest.raises(PermissionError, match="no permission to read this demonstr"),
     ):
         Demonstrations.load(tmp_path / "demos.npz")
+
+
+@pytest.mark.parametrize("path", [None, 3, b"experts.npz"])
+def test_what_is_no_file_name(path):
+    for use in (make().save, Demonstrations.load, Demonstrations.import_pymarl):
+        with pytest.raises(TypeError, match=r"must be the name of a file, a string or a pathlib\.Path, got"):
+            use(path)

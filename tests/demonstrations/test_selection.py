@@ -140,3 +140,16 @@ def test_choices_follow_each_other_in_the_metadata(tmp_path):
     mixed = Demonstrations.mix({"agent_0": demos, "agent_1": make()})
     assert mixed.metadata["selected"] == {"agent_0": history, "agent_1": None}
     assert mixed.best(0.5).metadata["selected"] == [mixed.metadata["selected"], {"best": 0.5, "kept": 1, "of": 2}]
+
+
+@pytest.mark.parametrize(
+    ("sources", "match"),
+    [
+        ([make()], r"mix\(\) needs a dict from each agent to its demonstrations, got \[Demonstrations"),
+        (None, "got None"),
+        ({"agent_0": "experts.npz"}, r"mix\(\) needs Demonstrations for each agent, got 'experts.npz' for 'agent_0'"),
+    ],
+)
+def test_what_cannot_be_mixed(sources, match):
+    with pytest.raises(TypeError, match=match):
+        Demonstrations.mix(sources)

@@ -88,6 +88,7 @@ def test_training_is_in_training_mode_but_for_what_its_owner_froze():
             return self.layer(self.frozen(x))
 
     discriminators = Discriminators((2,), module=lambda agent, size: Spy(size), seed=0)
+    seen.clear()  # the trial at the start is in evaluation mode
     sides = torch.rand(1, 4, 2), torch.rand(1, 4, 2), torch.rand(1, 4)
     discriminators.update(*sides)
     assert set(seen) == {(True, False)}
@@ -170,7 +171,46 @@ def test_shared_weights_are_refused():
         Discriminators((4, 4), agents=("a", "b"), module=lambda agent, size: shared)
 
 
+@pytest.mark.parametrize(
+    ("module", "match"),
+    [
+        (lambda size: nn.Linear(size, 2), r"\[B, 3\] into logits \[B, 1\] or \[B\], but turned 2 observations into \(2, 2\)"),
+        (lambda size: nn.Linear(size + 1, 1), "but failed on 2 observations: mat1 and mat2 .*; change what module= returns"),
+        (lambda size: nn.LSTM(size, 1), "but turned 2 observations into tuple"),
+        (lambda size: nn.Sequential(nn.Linear(size, 1), nn.Flatten(0), nn.Unflatten(0, (1, 2))), r"into \(1, 2\)"),
+    ],
+)
+def test_a_network_of_another_width_is_refused_at_once(module, match):
+    with pytest.raises(ValueError, match=f"the network of agent 'a' must turn observations .*{match}"):
+        make(module=lambda agent, size: module(size))
+
+
+def test_the_trial_leaves_the_network_as_it_was():
+    made = {}
+
+    def module(agent, size):
+        made[agent] = nn.Sequential(nn.BatchNorm1d(size), nn.Linear(size, 1), nn.Flatten(0))
+        made[agent][0].eval()
+        return made[agent]
+
+    make(module=module)
+    for network in made.values():
+        assert [part.training for part in network.modules()] == [True, False, True, True]
+        assert network[0].num_batches_tracked == 0
+
+
+class Widening(nn.Module):
+    """Right for two inputs, wrong for more."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.layer = nn.Linear(size, 2)
+
+    def forward(self, x):
+        return self.layer(x)[:, : 1 if len(x) == 2 else 2]
+
+
 def test_an_output_of_another_shape_names_the_agent():
-    matcher = make(module=lambda agent, size: nn.Linear(size, 2))
+    matcher = make(module=lambda agent, size: Widening(size))
     with pytest.raises(ValueError, match=r"network of agent 'a' must turn.*\[B, 3\].*into \(20, 2\)"):
         matcher.rewards(rollout()[0])

@@ -50,7 +50,7 @@ def test_the_largest_observation_is_taken_and_paid_finitely():
 
 
 def test_what_is_no_array_of_numbers_is_one_sentence():
-    with pytest.raises(ValueError, match="expected observations as an array of numbers, got list"):
+    with pytest.raises(ValueError, match="expected observations as an array of real numbers, got list"):
         make().rewards([["a", "b"]])
 
 

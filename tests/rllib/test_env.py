@@ -140,3 +140,62 @@ def test_wrong_environments_are_refused():
     demos = dm2.Demonstrations.record(TinyEnv(), lambda observations: dict.fromkeys(observations, 0), 2)
     with pytest.raises(ValueError, match="every env runner would train discriminators of its own"):
         dm2.rllib.RLlibEnv({"make_env": lambda: dm2.DM2ParallelEnv(TinyEnv(), demos, coefficient=1.0)})
+
+
+class BareEnv(TinyEnv):
+    """An environment that takes no options, returns None for infos and keeps its agents listed after their end."""
+
+    def reset(self, seed=None):
+        return super().reset(seed)[0], None
+
+    def step(self, actions):
+        observations, rewards, terminations, truncations, _ = super().step(actions)
+        self.agents = list(self.possible_agents)
+        return observations, rewards, terminations, truncations, None
+
+
+def test_environments_are_read_as_everywhere_else():
+    episode = play(dm2.rllib.RLlibEnv({"make_env": lambda: BareEnv(limit=4)}))
+    assert ends(episode) == {"agent_0": (4, False, True), "agent_1": (4, False, True)}
+
+
+class SilentEnv(TinyEnv):
+    """agent_1 leaves after two steps, and no dict says so."""
+
+    def step(self, actions):
+        result = super().step(actions)
+        if self.t >= 2:
+            self.agents = ["agent_0"] if self.agents else []
+            for part in result:
+                part.pop("agent_1", None)
+        return result
+
+
+def test_an_agent_that_leaves_without_a_word_has_died():
+    episode = play(dm2.rllib.RLlibEnv({"make_env": lambda: SilentEnv(limit=4)}))
+    assert ends(episode) == {"agent_0": (4, False, True), "agent_1": (2, True, False)}
+
+
+class ReturningEnv(TinyEnv):
+    """agent_1 is away in the second step."""
+
+    def step(self, actions):
+        self.agents = list(self.possible_agents)
+        result = super().step({agent: actions.get(agent, 0) for agent in self.agents})
+        self.agents = ["agent_0"] if self.t == 1 else list(self.possible_agents)
+        return result
+
+
+def test_an_agent_that_comes_back_is_refused():
+    env = dm2.rllib.RLlibEnv({"make_env": ReturningEnv})
+    env.reset()
+    env.step({"agent_0": 0, "agent_1": 0})
+    with pytest.raises(RuntimeError, match=r"\['agent_1'\] come back in the episode that they left"):
+        env.step({"agent_0": 0})
+
+
+def test_what_does_not_fit_the_spaces_is_refused():
+    env = make()
+    env.env._observe = lambda agent: np.zeros(7, np.float32)
+    with pytest.raises(ValueError, match="an observation of agent 'agent_0' that is not in its observation_space"):
+        env.reset()

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from dm2_wrappers.vector.layout import Layout
 from tests.helpers.tiny_envs import TinyEnv
@@ -35,3 +36,19 @@ def test_continuous_actions_have_no_masks():
     joint, masks = Layout(env).joint_arrays(observations, {})
     assert masks is None
     np.testing.assert_array_equal(joint[0], np.stack(list(observations.values())))
+
+
+@pytest.mark.parametrize(
+    ("actions", "came"),
+    [
+        ([[0, 1], [0]], r"\[\[0, 1\], \[0\]\]"),
+        (torch.zeros(2, 2, requires_grad=True), r"tensor\(.*requires_grad=True\)"),
+        (None, "None"),
+        (np.zeros((2, 3), int), r"int64 of shape \(2, 3\)"),
+        (np.zeros((2, 2)), r"float64 of shape \(2, 2\)"),
+    ],
+)
+def test_what_is_no_array_of_actions_is_shown(actions, came):
+    with pytest.raises(ValueError, match=rf"actions must be integers \[N, K\] of shape \(2, 2\), got {came}$"):
+        Layout(TinyEnv()).check_actions(actions, 2)
+    assert Layout(TinyEnv()).check_actions(torch.ones(2, 2, dtype=torch.int64), 2).tolist() == [[1, 1], [1, 1]]

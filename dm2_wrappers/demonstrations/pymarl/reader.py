@@ -54,7 +54,7 @@ def read(
     last_action = _checks.integer("last_action", last_action, least=0)
     episodes = _checks.integer("episodes", episodes, least=1, none=True)
     max_bytes, agent_id = _checks.integer("max_bytes", max_bytes, least=1), _checks.flag("agent_id", agent_id)
-    paths = _agent_files(Path(folder))
+    paths = _agent_files(_checks.path("folder", folder))
     names = agent_names(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(paths)))
     if len(names) != len(paths):
         raise ValueError(f"{folder} has files of {len(paths)} agents, but {len(names)} names were given: {list(names)}")

@@ -16,6 +16,7 @@ from dm2_wrappers.envs.options import checked_death, checked_invalid_action, che
 from dm2_wrappers.envs.smax import maps
 from dm2_wrappers.envs.smax.modes import default_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
+from dm2_wrappers.vector.reset_arguments import sub_env_seeds
 
 STOP = 4  # SMAX's no-op: the actions are four moves, stop, then one per enemy
 
@@ -87,14 +88,14 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         import jax
 
         if seed is not None or self._keys is None:
-            first = self._seed if seed is None else seed
-            seeds = [first + i for i in range(self.num_envs)] if isinstance(first, int | np.integer) else list(first)
-            if len(seeds) != self.num_envs:
-                raise ValueError(f"seed must be an integer or {self.num_envs} integers, got {len(seeds)}")
+            given = sub_env_seeds(seed, self.num_envs)
+            seeds = [self._seed + i if one is None else one for i, one in enumerate(given)]
             # Seeds outside 32 bits would overflow in JAX; the low bits are what it would use anyway.
-            self._keys = jax.vmap(jax.random.key_data)(
-                jax.vmap(jax.random.key)(np.array([int(s) % 2**32 for s in seeds], dtype=np.uint32))
+            keys = jax.vmap(jax.random.key_data)(
+                jax.vmap(jax.random.key)(np.array([one % 2**32 for one in seeds], dtype=np.uint32))
             )
+            continues = np.array([one is None for one in given])
+            self._keys = keys if self._keys is None else np.where(continues[:, None], self._keys, keys)
         self._state, self._keys, out = self._reset_all(self._keys)
         self._masks, self._alive = np.array(out["action_mask"]), np.array(out["alive"])
         return np.array(out["obs"]), {

@@ -1,0 +1,44 @@
+"""What `JointRollout.append` takes, and that a refused step leaves the rollout as it was."""
+
+import numpy as np
+import pytest
+
+from dm2_wrappers import JointRollout
+from tests.helpers.tiny_matchers import make, rollout
+
+OBSERVATIONS, ALIVE = rollout(steps=6, copies=2)
+GOOD = (OBSERVATIONS[0], ALIVE[0], np.zeros(2, bool))
+
+
+@pytest.mark.parametrize(
+    ("step", "match"),
+    [
+        ((OBSERVATIONS[0, 0], *GOOD[1:]), r"expected the observations of one joint step, \[N, 2, 3\].*got \(2, 3\)"),
+        ((OBSERVATIONS[0, :, :1], *GOOD[1:]), r"got \(2, 1, 3\)"),
+        ((OBSERVATIONS[0, :, :, :2], *GOOD[1:]), r"got \(2, 2, 2\)"),
+        ((GOOD[0], ALIVE[0, 0], GOOD[2]), r"expected alive of shape \(2, 2\), got \(2,\)"),
+        ((*GOOD[:2], False), r"expected ended of shape \(2,\), got \(\)"),
+        ((*GOOD[:2], np.zeros((2, 2), bool)), r"expected ended of shape \(2,\), got \(2, 2\)"),
+        ((*GOOD[:2], [0.5, 0]), "ended must hold True or False"),
+        ((*GOOD, [True]), r"expected broken of shape \(2,\), got \(1,\)"),
+        ((OBSERVATIONS[0, :1], ALIVE[0, :1], [False]), "this rollout has steps of 2 sub-environments, got one of 1"),
+    ],
+)
+def test_a_step_of_another_form_is_refused_and_not_added(step, match):
+    one, other = JointRollout(make()), JointRollout(make())
+    for t in range(6):
+        if t == 3:
+            with pytest.raises(ValueError, match=match):
+                one.append(*step)
+        for each in (one, other):
+            each.append(OBSERVATIONS[t], ALIVE[t], np.full(2, t == 4))
+    np.testing.assert_array_equal(one.gail_rewards(), other.gail_rewards())
+
+
+def test_a_new_rollout_may_have_another_number_of_sub_environments():
+    joint = JointRollout(make())
+    joint.append(*GOOD)
+    joint.gail_rewards()
+    joint.clear()
+    joint.append(OBSERVATIONS[0, :1], ALIVE[0, :1], [False])
+    assert joint.gail_rewards().shape == (1, 1, 2)
