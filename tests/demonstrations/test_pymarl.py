@@ -75,6 +75,7 @@ def test_padding_is_cut_and_the_dead_are_marked(tmp_path, suffix):
     assert demos.env_id == "smac:2m"
     assert demos.style == "concurrent"
     assert demos.win_rate is None
+    assert demos.won.tolist() == [[-1] * 4] * 2
     np.testing.assert_array_equal(demos.offsets, [[0, 2, 5, 12, 14]] * 2)
     first = [[1, 2], [101, 102], range(201, 208), [301]]
     second = [[11], [111, 112, 113], range(211, 218), [311, 312]]
@@ -98,6 +99,7 @@ def test_what_the_learners_also_saw_is_appended(tmp_path):
     np.testing.assert_array_equal(seen[2], [112] * 3 + [0, 0, 0, 0, 0, 0, 1] + [0, 1])
     assert not demos.padded_observations[1, 1].any()  # dead: it sees nothing at all
     assert Demonstrations.import_pymarl(folder, agent_id=True).sizes == (WIDTH + 2,) * 2
+    assert Demonstrations.import_pymarl(folder, last_action=7).sizes == (WIDTH + 7,) * 2
     with pytest.raises(ValueError, match="agent 'agent_0' has actions up to 6, but last_action=6"):
         Demonstrations.import_pymarl(folder, last_action=6)
 
@@ -175,6 +177,56 @@ def test_what_does_not_fit_together(tmp_path):
     recorder.add([])
     with pytest.raises(ValueError, match="episode 0 holds nothing but zeros"):
         Demonstrations.import_pymarl(recorder.save(made(tmp_path / "empty")))
+
+
+def of_one_agent(folder: Path, **changes) -> Path:
+    """A recording of one agent and one episode, of which some arrays are other ones."""
+    recorder = Recorder(1)
+    recorder.add([[2], [ATTACK], [STOP]])
+    recorder.episodes[0][0].update(changes)
+    folder.mkdir(exist_ok=True)
+    return recorder.save(folder)
+
+
+ONE_STEP = {"obs": torch.ones(1, 2, WIDTH), "actions": torch.ones(1, 2, 1, dtype=torch.long)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({name: part[:, :1] for name, part in ONE_STEP.items()}, r"episode 0 has obs \(1, 1, 3\): no step"),
+        ({"obs": torch.ones(1, ROWS, WIDTH).long()}, "obs of int64 and actions of int64, but floats and integers were"),
+        ({"actions": torch.ones(1, ROWS, 1)}, "obs of float32 and actions of float32, but floats and integers were"),
+        ({"obs": torch.ones(ROWS, WIDTH)}, r"episode 0 has obs \(8, 3\) and actions \(1, 8, 1\)"),
+        ({"obs": torch.ones(2, ROWS, WIDTH)}, r"episode 0 has obs \(2, 8, 3\)"),
+        ({"actions": torch.ones(1, ROWS, 2, dtype=torch.long)}, r"and actions \(1, 8, 2\)"),
+        ({"actions": torch.ones(ROWS, 1, dtype=torch.long)}, r"and actions \(8, 1\)"),
+        ({"obs": torch.full((1, ROWS, WIDTH), torch.nan)}, "the obs of episode 0 hold NaN or infinite values"),
+        ({"actions": torch.full((1, ROWS, 1), -1)}, "actions of episode 0 are not numbers of actions: -1 to -1"),
+        ({"actions": torch.full((1, ROWS, 1), 2**31)}, "actions of episode 0 are not numbers of actions: 2147483648 to"),
+        ({"obs": 3.0}, "the obs or actions of episode 0 are no array or tensor"),
+    ],
+)
+def test_episodes_that_are_none(tmp_path, changes, match):
+    folder = of_one_agent(tmp_path, **changes)
+    with pytest.raises(ValueError, match=rf"agent_0\.npz is not a usable recording of PyMARL's: .*{match}"):
+        Demonstrations.import_pymarl(folder)
+
+
+def test_the_shortest_episode_and_the_largest_action(tmp_path):
+    demos = Demonstrations.import_pymarl(of_one_agent(tmp_path / "short", **ONE_STEP))
+    assert demos.offsets.tolist() == [[0, 1]]
+    actions = torch.full((1, ROWS, 1), 2**31 - 1)
+    assert Demonstrations.import_pymarl(of_one_agent(tmp_path / "large", actions=actions)).actions.max() == 2**31 - 1
+
+
+def test_max_bytes_is_the_most_that_the_observations_may_take(tmp_path):
+    folder = of_one_agent(tmp_path)
+    most = 4 * (WIDTH + 1000) * 2  # two steps of one agent
+    options = {"last_action": 1000}
+    assert len(Demonstrations.import_pymarl(folder, max_bytes=most, **options)) == 1
+    with pytest.raises(ValueError, match=rf"would take {most:,} bytes, over max_bytes={most - 1:,}"):
+        Demonstrations.import_pymarl(folder, max_bytes=most - 1, **options)
 
 
 def made(folder: Path) -> Path:
