@@ -34,6 +34,8 @@ import dm2_wrappers as dm2
 from dm2_wrappers._files import replacing
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 
+BEST = 0.3  # the share of the episodes that --experts best keeps in an environment without wins
+
 
 @dataclass
 class LearnerArgs:
@@ -114,9 +116,10 @@ class Args:
     """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     demos: Path | None = None
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
-    experts: Literal["all", "won", "own", "all+own"] = "all"
-    """what the discriminators are shown: all demonstrations, those that were won, or the team's own best episodes
-    (self-imitation), alone or added to all demonstrations; with "won", --pretrain clones only these, too"""
+    experts: Literal["all", "won", "best", "own", "all+own"] = "all"
+    """what the discriminators are shown: all demonstrations, those that were won, the best ones (those that were won or,
+    if the environment does not report wins, the 30 % with the highest return), or the team's own best episodes
+    (self-imitation), alone or added to all demonstrations; with "won" and "best", --pretrain clones only these, too"""
     coefficient: float | None = None
     """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
     anneal: bool = False
@@ -226,12 +229,12 @@ def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, flo
 
 def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
     """The experts' episodes that the team learns from."""
-    if experts != "won":
+    if experts not in ("won", "best"):
         return demos
     try:
-        return demos.filter(won=True)
+        return demos.best(BEST) if experts == "best" and (demos.won < 0).all() else demos.filter(won=True)
     except ValueError as error:
-        raise SystemExit(f"--experts won: {error}") from None
+        raise SystemExit(f"--experts {experts}: {error}") from None
 
 
 def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations | dm2.SelfImitation:

@@ -26,27 +26,32 @@ class CurveResults:
     Attributes:
         curve: The curve.
         steps: Environment steps of the evaluations that all runs have, [T].
-        win_rates: Win rate of each evaluation, [runs, T].
+        scores: Win rate, or mean return, of each evaluation, [runs, T].
         lengths: Mean episode length of each evaluation in steps, [runs, T].
-        final: Win rate of the larger evaluation after training, [runs].
+        final: The same of the larger evaluation after training, [runs].
         seconds: Training time of all runs together.
-        expert_win_rate: The experts' win rate; None without experts.
+        expert_score: The same of the experts' episodes; None without experts.
         commits: The commits of the checkouts that did the runs.
+        measure: "win_rate" or "return".
     """
 
     curve: Curve
     steps: NDArray[np.float64]
-    win_rates: NDArray[np.float64]
+    scores: NDArray[np.float64]
     lengths: NDArray[np.float64]
     final: NDArray[np.float64]
     seconds: float
-    expert_win_rate: float | None
+    expert_score: float | None
     commits: tuple[str, ...]
+    measure: str = "win_rate"
 
     @property
     def label(self) -> str:
-        """The curve's label with the experts' win rate."""
-        return self.curve.label if self.expert_win_rate is None else f"{self.curve.label} ({self.expert_win_rate:.0%})"
+        """The curve's label with the experts' win rate or return."""
+        if self.expert_score is None:
+            return self.curve.label
+        experts = f"{self.expert_score:.0%}" if self.measure == "win_rate" else f"{self.expert_score:.3g}"
+        return f"{self.curve.label} ({experts})"
 
 
 def read_panel(panel: Panel, runs: list[Run]) -> list[CurveResults]:
@@ -61,18 +66,18 @@ def read_panel(panel: Panel, runs: list[Run]) -> list[CurveResults]:
             run for run in runs if run.curve.slug == curve.slug and run.panel.scenario == panel.scenario and is_done(run)
         ]
         if done:
-            found.append(_read_curve(curve, done))
+            found.append(_read_curve(curve, done, panel.measure))
     return found
 
 
-def _read_curve(curve: Curve, runs: list[Run]) -> CurveResults:
+def _read_curve(curve: Curve, runs: list[Run], measure: str) -> CurveResults:
     tables, finals = [], []
     for run in runs:
         rows, final = read_evaluations(run.folder), read_final(run.folder)
         assert final is not None  # the run is done
         require_all_evaluations(run.folder, rows, final)
         tables.append({row["step"]: row for row in rows})
-        finals.append(_value(final, "win_rate", run, "final.json"))
+        finals.append(_value(final, measure, run, "final.json"))
     steps = sorted(set.intersection(*(set(table) for table in tables)))
 
     def column(name: str) -> NDArray[np.float64]:
@@ -93,12 +98,13 @@ def _read_curve(curve: Curve, runs: list[Run]) -> CurveResults:
     return CurveResults(
         curve,
         np.array(steps, dtype=np.float64),
-        column("win_rate"),
+        column(measure),
         column("length"),
         np.array(finals, dtype=np.float64),
         sum(each["seconds"] for each in records),
-        (records[0]["demonstrations"] or {}).get("win_rate"),
+        (records[0]["demonstrations"] or {}).get({"return": "mean_return"}.get(measure, measure)),
         tuple(sorted({commit for each in records for commit in (each["commit"], *each.get("earlier_commits", ()))})),
+        measure,
     )
 
 

@@ -18,7 +18,17 @@ from experiments.settings import IPPO_ALONE, dm2, ippo
 from experiments.statistics import area_under_curve, interquartile_mean
 
 _STEPS = {"3m": 300_000, "2s3z": 1_000_000, "5m_vs_6m": 1_000_000, "3s_vs_4z": 1_000_000, "3s_vs_5z": 1_000_000}
-# What examples/ippo_sb3.py does for a scenario without a c of the paper.
+# Environments of other packages: their --env, and the steps of a run. They do not report wins. Their experts are trained:
+# examples/record_demos.py records them, and a file becomes demos_data/full/<name>/seed0/<name>_learned.npz.
+_OTHERS = {"spread": ("_environments:simple_spread", 200_000), "foraging": ("_environments:foraging", 200_000)}
+# The default: it was chosen among the candidates below. c falls to 0 over the run.
+DEFAULT: dict[str, Any] = {
+    "coefficient": 0.05,
+    "anneal": True,
+    "experts": "best",
+    "standardize": True,
+    "pretrain": CLONING,
+}
 _FALLING: dict[str, Any] = {"coefficient": 0.3, "anneal": True}
 # Settings that may become the default, tried on seeds that no report uses.
 _CANDIDATES: dict[str, dict[str, Any]] = {
@@ -42,17 +52,30 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
 
 
 def default_experiment() -> Experiment:
-    """The experiment "default": five seeds of each scenario."""
-    return Experiment("The default setting and the strongest independent PPO", tuple(map(_default_panel, _STEPS)))
+    """The experiment "default": five seeds of each scenario, with one setting for all."""
+    panels = (*map(_default_panel, _STEPS), *map(_other_panel, _OTHERS))
+    return Experiment("The default setting and the strongest independent PPO", panels)
 
 
 def _default_panel(scenario: str) -> Panel:
-    c = PAPER_COEFFICIENTS.get(scenario)
-    options = _FALLING if c is None else {"coefficient": c}
-    curves = [dm2(scenario, WEAKER_STRONGER[scenario][0], "DM2", **options), replace(IPPO_ALONE, seeds=5)]
+    ours = dm2(scenario, WEAKER_STRONGER[scenario][0], "DM2, the default", **DEFAULT)
+    before = dm2(scenario, WEAKER_STRONGER[scenario][0], "DM2, the default before", **_before(scenario))
+    curves = [ours, replace(IPPO_ALONE, seeds=5)]
     if scenario == "5m_vs_6m":  # the only scenario on which another after_death was tried
         curves.append(ippo("IPPO, after_death mean", seeds=5, after_death="mean"))
-    return Panel(scenario, tuple(curves), steps=_STEPS[scenario])
+    return Panel(scenario, (*curves, before), steps=_STEPS[scenario])
+
+
+def _before(scenario: str) -> dict[str, Any]:
+    """What examples/ippo_sb3.py did until it began with clones: the paper's c, or 0.3 falling, and all episodes."""
+    c = PAPER_COEFFICIENTS.get(scenario)
+    return _FALLING if c is None else {"coefficient": c}
+
+
+def _other_panel(scenario: str) -> Panel:
+    env, steps = _OTHERS[scenario]
+    curves = (dm2(scenario, "seed0/learned", "DM2, the default", **DEFAULT), replace(IPPO_ALONE, seeds=5))
+    return Panel(scenario, curves, steps=steps, env=env, measure="return")
 
 
 def candidates_experiment() -> Experiment:
@@ -86,14 +109,14 @@ def default_runs(
         if ours and baselines:
             strongest = max(baselines, key=_area)
             chosen[panel.scenario] = {
-                name: (root / "runs" / f"{backend}_{panel.scenario}" / each.curve.slug).as_posix()
+                name: (root / "runs" / panel.folder(backend) / each.curve.slug).as_posix()
                 for name, each in (("dm2", ours[0]), ("ippo", strongest))
             }
     return chosen
 
 
 def _area(curve: CurveResults) -> float:
-    return float(interquartile_mean(area_under_curve(curve.steps, curve.win_rates)).value)
+    return float(interquartile_mean(area_under_curve(curve.steps, curve.scores)).value)
 
 
 def write_default_runs(runs: dict[str, dict[str, str]], path: Path) -> Path:

@@ -30,7 +30,7 @@ Panels: TypeAlias = list[tuple[str, list[CurveResults]]]
 
 
 def draw_curves(title: str, panels: Panels, path: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw win rates over steps: ``<path>.png`` (mean ± standard error) and ``<path>_iqm.png`` (interquartile mean).
+    """Draw win rates, or returns, over steps: ``<path>.png`` (mean ± standard error) and ``<path>_iqm.png`` (interquartile mean).
 
     Args:
         title: The figure's title.
@@ -43,9 +43,12 @@ def draw_curves(title: str, panels: Panels, path: Path, formats: Sequence[str] =
     """
     written = []
     for suffix, interquartile in (("", False), ("_iqm", True)):
-        figure, row = _row_of_axes(title, len(panels), "test win rate" + (", interquartile mean" if interquartile else ""))
+        end = ", interquartile mean" if interquartile else ""
+        figure, row = _row_of_axes(title, len(panels), "test win rate" + end, shared=not any(map(_of_returns, panels)))
         for axes, (name, curves), colors in zip(row, panels, _palette(panels), strict=True):
             _panel(axes, name, curves, colors, interquartile=interquartile)
+            if _of_returns((name, curves)):
+                axes.set_ylabel("mean return of test episodes" + end)
         written += _save(figure, path.with_name(f"{path.name}{suffix}"), formats)
     return written
 
@@ -77,8 +80,8 @@ def draw_levels(title: str, label: str, panels: Panels, path: Path, formats: Seq
     """
     figure, row = _row_of_axes(title, len(panels), "test win rate, mean ± standard error")
     for axes, (name, curves) in zip(row, panels, strict=True):
-        by_experts = not any(one.curve.level is not None for one in curves) and any(one.expert_win_rate for one in curves)
-        levels = [(one.expert_win_rate if by_experts else one.curve.level, one) for one in curves]
+        by_experts = not any(one.curve.level is not None for one in curves) and any(one.expert_score for one in curves)
+        levels = [(one.expert_score if by_experts else one.curve.level, one) for one in curves]
         leveled = sorted(((level, one) for level, one in levels if level is not None), key=lambda each: each[0])
         for number, (measure, values) in enumerate(_MEASURES.items() if leveled else ()):
             points = [(level, *mean_and_error(values(one))) for level, one in leveled]
@@ -107,12 +110,16 @@ def draw_levels(title: str, label: str, panels: Panels, path: Path, formats: Seq
 
 _MEASURES: dict[str, Callable[[CurveResults], NDArray[np.float64]]] = {
     "after training": lambda one: one.final,
-    "mean over training": lambda one: area_under_curve(one.steps, one.win_rates),
+    "mean over training": lambda one: area_under_curve(one.steps, one.scores),
 }
 
 
-def _row_of_axes(title: str, panels: int, ylabel: str) -> tuple[Figure, Sequence[Axes]]:
-    figure, row = plt.subplots(1, panels, figsize=(5.2 * panels, 5.2), layout="constrained", sharey=True, squeeze=False)
+def _of_returns(panel: tuple[str, list[CurveResults]]) -> bool:
+    return any(one.measure == "return" for one in panel[1])
+
+
+def _row_of_axes(title: str, panels: int, ylabel: str, *, shared: bool = True) -> tuple[Figure, Sequence[Axes]]:
+    figure, row = plt.subplots(1, panels, figsize=(5.2 * panels, 5.2), layout="constrained", sharey=shared, squeeze=False)
     row[0][0].set_ylabel(ylabel)
     figure.suptitle(textwrap.fill(title, 48 * panels))
     return figure, row[0]
@@ -140,16 +147,19 @@ _STEPS = "environment steps (millions)"
 
 def _panel(axes: Axes, name: str, curves: list[CurveResults], colors: list[Any], *, interquartile: bool) -> None:
     middle = interquartile_mean if interquartile else mean_and_band
-    _curves(axes, curves, colors, [middle(one.win_rates) for one in curves])
+    _curves(axes, curves, colors, [middle(one.scores) for one in curves])
     levels: dict[float, Any] = {}
     for one, color in zip(curves, colors, strict=True):
-        if one.expert_win_rate is not None:
-            levels.setdefault(one.expert_win_rate, color)
+        if one.expert_score is not None:
+            levels.setdefault(one.expert_score, color)
     for level, color in levels.items():
         axes.axhline(level, color=color if len(levels) > 1 else GREY, linestyle=":", linewidth=1.2, zorder=1)
     if levels:
         axes.plot([], [], color=GREY, linestyle=":", linewidth=1.2, label="experts")
-    _finish(axes, name, _STEPS)
+    if _of_returns((name, curves)):
+        _finish(axes, name, _STEPS, bottom=None, top=None)
+    else:
+        _finish(axes, name, _STEPS)
 
 
 def _curves(axes: Axes, curves: list[CurveResults], colors: list[Any], estimates: list[Estimate]) -> None:
@@ -164,8 +174,8 @@ def _curves(axes: Axes, curves: list[CurveResults], colors: list[Any], estimates
     axes.set_xlim(left=0)
 
 
-def _finish(axes: Axes, title: str, xlabel: str, *, top: float | None = 1) -> None:
-    axes.set(title=title, xlabel=xlabel, ylim=(0, top))
+def _finish(axes: Axes, title: str, xlabel: str, *, bottom: float | None = 0, top: float | None = 1) -> None:
+    axes.set(title=title, xlabel=xlabel, ylim=(bottom, top))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     # The legend goes below the axes, where it hides no curve. The distance is in inches, so that it clears the axis
@@ -206,4 +216,4 @@ def _are_levels(curves: list[CurveResults]) -> bool:
 
 def _is_level(one: CurveResults) -> bool:
     """Whether the curve is one of several levels and not a baseline."""
-    return one.curve.level is not None or one.expert_win_rate is not None
+    return one.curve.level is not None or one.expert_score is not None

@@ -52,6 +52,8 @@ class Panel:
         steps: Environment steps of each run, summed over sub-environments.
         title: The panel's title; the scenario if empty.
         baseline: The slug of the curve that the others are compared with.
+        env: The program's ``--env`` if the environment is not the backend's scenario of that name.
+        measure: What is drawn and compared, "win_rate" or, for environments that do not report wins, "return".
     """
 
     scenario: str
@@ -59,6 +61,12 @@ class Panel:
     steps: int = 1_000_000
     title: str = ""
     baseline: str = "ippo"
+    env: str = ""
+    measure: str = "win_rate"
+
+    def folder(self, backend: str) -> str:
+        """The folder of all its runs."""
+        return self.scenario if self.env else f"{backend}_{self.scenario}"
 
     @property
     def name(self) -> str:
@@ -93,39 +101,45 @@ class Run:
         panel: The panel that the run belongs to.
         curve: The curve that the run belongs to.
         seed: The seed.
-        env: ``backend:scenario``.
+        backend: "smax" or "smac".
         root: The folder of all results.
     """
 
     panel: Panel
     curve: Curve
     seed: int
-    env: str
+    backend: str
     root: Path
+
+    @property
+    def env(self) -> str:
+        """The program's ``--env``."""
+        return self.panel.env or f"{self.backend}:{self.panel.scenario}"
 
     @property
     def folder(self) -> Path:
         """The folder of this run's files."""
-        return self.root / "runs" / self.env.replace(":", "_") / self.curve.slug / f"seed{self.seed}"
+        return self.root / "runs" / self.panel.folder(self.backend) / self.curve.slug / f"seed{self.seed}"
 
     @property
     def options(self) -> dict[str, Any]:
         """All options of the program except the folder."""
         options = {"env": self.env, "steps": self.panel.steps, "seed": self.seed, **self.curve.options}
         if self.curve.demos is not None:
-            options["demos"] = demos_path(self.env, self.curve.demos)
+            options["demos"] = demos_path(self.panel.scenario if self.panel.env else self.env, self.curve.demos)
         return options
 
 
 def demos_path(env: str, name: str) -> Path:
     """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
 
-    A name without a folder is a file in the repository. The repository has no files of SMAC; there such a name means the
-    file of the first training.
+    A name without a folder is a file in the repository: ``win30`` of smax:5m_vs_6m is ``demos_data/smax_5m_vs_6m_win30.npz``,
+    and ``best`` of foraging ``demos_data/foraging_best.npz``. The repository has no files of SMAC; there such a name means
+    the file of the first training.
     """
     env_name = env.replace(":", "_")
     folder, _, level = name.rpartition("/")
-    folder = folder or ("" if env.startswith("smax:") else "seed0")
+    folder = folder or ("seed0" if env.startswith("smac:") else "")
     base = Path("demos_data") / "full" / env_name / folder if folder else Path("demos_data")
     return base / f"{env_name}_{level}.npz"
 
@@ -163,6 +177,6 @@ def runs(experiment: Experiment, root: Path, *, backend: str = "smax", seeds: in
         for panel in experiment.panels:
             for curve in panel.curves:
                 if number < (seeds or curve.seeds):
-                    run = Run(panel, curve, curve.first_seed + number, f"{backend}:{panel.scenario}", root)
+                    run = Run(panel, curve, curve.first_seed + number, backend, root)
                     found.setdefault(run.folder, run)
     return list(found.values())

@@ -79,8 +79,7 @@ def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcom
 
 
 def _command_for_demonstrations(run: Run) -> str:
-    backend = run.env.partition(":")[0]
-    return f"python -m experiments demos {run.panel.scenario}" + ("" if backend == "smax" else f" --env {backend}")
+    return f"python -m experiments demos {run.panel.scenario}" + ("" if run.backend == "smax" else f" --env {run.backend}")
 
 
 def _begin(run: Run, command: list[str], demonstrations: dict[str, Any] | None) -> dict[str, Any]:

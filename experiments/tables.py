@@ -42,16 +42,18 @@ _HEADINGS_OVER_SCENARIOS = (
 
 
 def panel_table(name: str, curves: list[CurveResults], baseline: str = "ippo") -> str:
-    """The table of one panel. The area under the curve is the mean win rate over training.
+    """The table of one panel. The area under the curve is the mean win rate, or return, over training.
 
     Args:
         name: The panel's name.
         curves: Its curves.
         baseline: The slug of the curve to compare with.
     """
-    areas = {one.curve.slug: area_under_curve(one.steps, one.win_rates) for one in curves}
+    areas = {one.curve.slug: area_under_curve(one.steps, one.scores) for one in curves}
     baselines = [one for one in curves if one.curve.slug == baseline]
-    lines = [f"### {name}", "", row(_HEADINGS), row("---" for _ in _HEADINGS)]
+    returns = any(one.measure == "return" for one in curves)
+    headings = [heading.replace("win rate", "return") for heading in _HEADINGS] if returns else _HEADINGS
+    lines = [f"### {name}", "", row(headings), row("---" for _ in headings)]
     for one in curves:
         area = areas[one.curve.slug]
         compared = baseline in areas and one.curve.slug != baseline
@@ -60,7 +62,7 @@ def panel_table(name: str, curves: list[CurveResults], baseline: str = "ippo") -
                 (
                     one.label,
                     len(one.final),
-                    "" if one.expert_win_rate is None else f"{one.expert_win_rate:.3f}",
+                    "" if one.expert_score is None else f"{one.expert_score:.3f}",
                     _mean(one.final),
                     _mean(area),
                     interquartile_mean(area),
@@ -84,9 +86,13 @@ def scenarios_table(panels: Sequence[tuple[str, Sequence[CurveResults]]], baseli
         baseline: The label of the curve to compare with.
 
     Returns:
-        The table; empty if there are not several scenarios and several shared curves, or if labels are ambiguous.
+        The table, of scenarios with win rates; empty if there are not several of them and several shared curves, or if
+        labels are ambiguous.
     """
-    areas = [{one.curve.label: area_under_curve(one.steps, one.win_rates) for one in curves} for _, curves in panels]
+    panels = [panel for panel in panels if all(one.measure == "win_rate" for one in panel[1])]
+    if not panels:
+        return ""
+    areas = [{one.curve.label: area_under_curve(one.steps, one.scores) for one in curves} for _, curves in panels]
     finals = [{one.curve.label: one.final for one in curves} for _, curves in panels]
     unambiguous = all(len(labels) == len(curves) for labels, (_, curves) in zip(areas, panels, strict=True))
     shared = [label for label in areas[0] if all(label in each for each in areas)]
@@ -117,7 +123,7 @@ def row(cells: Iterable[object]) -> str:
 def _steps_until(one: CurveResults, baseline: CurveResults) -> str:
     """The first step at which the smoothed win rate reaches the baseline's last smoothed win rate."""
     own, target = (
-        np.convolve(each.win_rates.mean(axis=0), np.full(_SMOOTHING, 1 / _SMOOTHING), "valid") for each in (one, baseline)
+        np.convolve(each.scores.mean(axis=0), np.full(_SMOOTHING, 1 / _SMOOTHING), "valid") for each in (one, baseline)
     )
     if min(len(one.steps), len(baseline.steps)) < _SMOOTHING or target[-1] == 0:
         return ""

@@ -43,11 +43,11 @@ def test_runs_are_done_once_and_plotted(tmp_path, capsys, monkeypatch):
     assert (grid[0].folder / "evaluations.csv").stat().st_mtime_ns == before
 
     ippo, dm2 = read_panel(PANEL, grid)
-    assert ippo.win_rates.shape == (2, 6)
+    assert ippo.scores.shape == (2, 6)
     by_hand = [[row["win_rate"] for row in read_evaluations(run.folder)] for run in (grid[1], grid[3])]
-    np.testing.assert_array_equal(dm2.win_rates, by_hand)
-    assert ippo.expert_win_rate is None
-    assert 0.4 < dm2.expert_win_rate < 0.6
+    np.testing.assert_array_equal(dm2.scores, by_hand)
+    assert ippo.expert_score is None
+    assert 0.4 < dm2.expert_score < 0.6
     draw_curves("tiny", [("3m", [ippo, dm2])], tmp_path / "figure", ("png", "pdf"))
     for ending in ("png", "pdf"):
         assert (tmp_path / f"figure.{ending}").stat().st_size > 5_000

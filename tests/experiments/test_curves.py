@@ -1,6 +1,7 @@
 """The finished runs of a curve as arrays."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ def test_a_curve_has_the_evaluations_that_all_its_runs_have(tmp_path):
     write_run_json(grid[2])  # not finished
     (results,) = read_panel(PANEL, grid)
     np.testing.assert_array_equal(results.steps, [0, 200, 400])
-    np.testing.assert_array_equal(results.win_rates, [[0.0, 0.2, 0.4], [0.5, 0.6, 0.8]])
+    np.testing.assert_array_equal(results.scores, [[0.0, 0.2, 0.4], [0.5, 0.6, 0.8]])
     np.testing.assert_array_equal(results.lengths, [[0, 2, 4], [5, 6, 8]])
     np.testing.assert_array_equal(results.final, [0.4, 0.8])
     assert results.seconds == 4.5
     assert results.commits == ("012", "abc", "def")
-    assert (results.expert_win_rate, results.label) == (None, "IPPO")
+    assert (results.expert_score, results.label) == (None, "IPPO")
     # The same in the other order of runs.
     (results,) = read_panel(PANEL, grid[::-1])
     np.testing.assert_array_equal(results.steps, [0, 200, 400])
@@ -51,3 +52,20 @@ def test_runs_without_win_rates_are_refused(tmp_path):
     (run.folder / "final.json").write_text(json.dumps({"step": 320, "return": 1.0}))
     with pytest.raises(RunFolderError, match=r"final\.json has no 'win_rate': the figures need it"):
         read_panel(PANEL, [run])
+
+
+def test_an_environment_without_wins_is_measured_by_its_return(tmp_path):
+    panel = replace(PANEL, env="module:make", measure="return", scenario="spread")
+    runs = [replace(run_of(tmp_path, curve=1, seed=seed), panel=panel) for seed in (0, 1)]
+    assert [str(run.folder.relative_to(tmp_path)) for run in runs] == [f"runs/spread/dm2/seed{seed}" for seed in (0, 1)]
+    assert runs[0].options["env"] == runs[0].env == "module:make"
+    for run in runs:
+        write_finished_run(run, {0: 0.0, 320: 0.1}, demonstrations={"sha256": "sum", "win_rate": None, "mean_return": -7.25})
+        lines = ["step,return,length", *(f"{step},{-step - run.seed},25" for step in (0, 320))]
+        (run.folder / "evaluations.csv").write_text("\n".join(lines) + "\n")
+        (run.folder / "final.json").write_text(json.dumps({"step": 320, "return": -5.0}))
+    (results,) = read_panel(panel, runs)
+    np.testing.assert_array_equal(results.scores, [[0, -320], [-1, -321]])
+    np.testing.assert_array_equal(results.final, [-5, -5])
+    assert results.measure == "return"
+    assert results.label.endswith("(-7.25)")

@@ -20,12 +20,12 @@ def test_levels_are_colored_by_a_scale_and_baselines_are_dashed():
     axes = plt.figure().subplots()
     curves = [results_of("low", 0.1), results_of("high", 1.0), results_of("ippo", None)]
     (colors,) = _palette([("map", curves)])
-    _curves(axes, curves, colors, [mean_and_band(one.win_rates) for one in curves])
+    _curves(axes, curves, colors, [mean_and_band(one.scores) for one in curves])
     assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "--"]
     assert axes.lines[2].get_color() == "#000000"
     assert tuple(axes.lines[0].get_color()) == mpl.colormaps["viridis"](0.0)
     plain = plt.figure().subplots()
-    _curves(plain, curves[2:], ["black"], [mean_and_band(curves[2].win_rates)])
+    _curves(plain, curves[2:], ["black"], [mean_and_band(curves[2].scores)])
     assert plain.lines[0].get_linestyle() == "-"
     plt.close("all")
 

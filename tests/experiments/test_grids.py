@@ -14,7 +14,7 @@ def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
     seen = {}
     for experiment in EXPERIMENTS.values():
         every = [
-            Run(panel, curve, curve.first_seed, f"smax:{panel.scenario}", tmp_path)
+            Run(panel, curve, curve.first_seed, "smax", tmp_path)
             for panel in experiment.panels
             for curve in panel.curves
         ]

@@ -42,10 +42,10 @@ def test_seeds_of_one_curve_have_the_same_options(tmp_path):
 
 def test_missing_demonstrations_are_reported_with_the_command_that_makes_them(tmp_path):
     curve = replace(PANEL.curves[1], demos="seed9/win50")
-    (outcome,) = run_all([Run(PANEL, curve, 0, "smax:3m", tmp_path)])
+    (outcome,) = run_all([Run(PANEL, curve, 0, "smax", tmp_path)])
     assert outcome.state == "failed"
     assert "seed9/smax_3m_win50.npz is missing: run python -m experiments demos 3m" in outcome.message
-    (outcome,) = run_all([Run(PANEL, curve, 0, "smac:3m", tmp_path)])
+    (outcome,) = run_all([Run(PANEL, curve, 0, "smac", tmp_path)])
     assert outcome.message.endswith("seed9/smac_3m_win50.npz is missing: run python -m experiments demos 3m --env smac")
 
 

@@ -20,7 +20,7 @@ from tests.helpers.tiny_grid import PANEL, run_of, tiny_run_of, write_evaluation
 
 def test_a_failed_run_is_reported_and_does_not_stop_the_others(tmp_path):
     bad = replace(PANEL.curves[0], slug="bad", options={"algorithm": "none"})
-    outcomes = run_all([Run(PANEL, bad, 0, "smax:3m", tmp_path), tiny_run_of(tmp_path, steps=64)], jobs=1)
+    outcomes = run_all([Run(PANEL, bad, 0, "smax", tmp_path), tiny_run_of(tmp_path, steps=64)], jobs=1)
     assert [outcome.state for outcome in outcomes] == ["failed", "done"]
     assert "exit code 2" in outcomes[0].message
     assert "algorithm" in outcomes[0].message

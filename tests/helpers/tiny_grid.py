@@ -19,14 +19,15 @@ PANEL = Panel(
 
 def run_of(root, curve=0, seed=0, **changes):
     """IPPO (0) or DM2 (1) of the panel, with changes to it."""
-    return Run(replace(PANEL, **changes), PANEL.curves[curve], seed, "smax:3m", root)
+    return Run(replace(PANEL, **changes), PANEL.curves[curve], seed, "smax", root)
 
 
 def tiny_run_of(root, curve=0, seed=0, demos=None, **changes):
     """The same on an environment that starts faster than SMAX; DM2 needs demonstrations of it."""
     run = run_of(root, curve, seed, **changes)
     options = dict(run.curve.options) if demos is None else {**run.curve.options, "demos": str(demos)}
-    return replace(run, env="tests.helpers.tiny_envs:HalfWonEnv", curve=replace(run.curve, options=options, demos=None))
+    panel = replace(run.panel, env="tests.helpers.tiny_envs:HalfWonEnv")
+    return replace(run, panel=panel, curve=replace(run.curve, options=options, demos=None))
 
 
 def write_run_json(run, **changes):
