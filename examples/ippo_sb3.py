@@ -4,6 +4,7 @@
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
     python examples/ippo_sb3.py --algorithm ippo --pretrain 20   # the same again, but they begin as clones of the experts
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
+    python examples/ippo_sb3.py --coefficient 0.3 --experts all --pretrain 0 --no-standardize    # as in the paper
     python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or your own function
 
 Every run writes a folder with config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and
@@ -32,9 +33,10 @@ from tqdm import tqdm
 
 import dm2_wrappers as dm2
 from dm2_wrappers._files import replacing
-from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
 
-BEST = 0.3  # the share of the episodes that --experts best keeps in an environment without wins
+BEST = 0.3  # the share of the episodes that --experts best keeps if none of them was won
+CLONING = 20  # passes of behavior cloning, where the demonstrations have actions
+COEFFICIENT = 0.05  # c at the start; it falls to 0
 
 
 @dataclass
@@ -97,8 +99,9 @@ class MatcherArgs:
     """train the discriminators on an agent's newest 32,768 transitions instead of the newest rollout only"""
     inputs: Literal["state", "state-action", "transition"] = "state"
     """what a discriminator sees of a step: the observation, or also the action, or also the next observation"""
-    standardize: bool = False
-    """let the discriminators see features in standard deviations of the experts' observations"""
+    standardize: bool = True
+    """let the discriminators see features in standard deviations of the experts' observations; this is impossible, and not
+    done, with --experts own and with --ends absorbing"""
     ends: Literal["live", "absorbing"] = "live"
     """live: only live steps are paid; absorbing: also the time from a death or an episode's end to the time limit"""
 
@@ -116,18 +119,19 @@ class Args:
     """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     demos: Path | None = None
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
-    experts: Literal["all", "won", "best", "own", "all+own"] = "all"
+    experts: Literal["all", "won", "best", "own", "all+own"] = "best"
     """what the discriminators are shown: all demonstrations, those that were won, the best ones (those that were won or,
-    if the environment does not report wins, the 30 % with the highest return), or the team's own best episodes
+    if none was or wins are not reported, the 30 % with the highest return), or the team's own best episodes
     (self-imitation), alone or added to all demonstrations; with "won" and "best", --pretrain clones only these, too"""
     coefficient: float | None = None
-    """the paper's c in r_env + c * r_gail; default: the paper's value if it has one, otherwise 0.3 falling to 0"""
+    """the paper's c in r_env + c * r_gail; default: 0.05 falling to 0"""
     anneal: bool = False
     """let c fall linearly to 0 over the run; c changes at each evaluation"""
     order: Literal["simultaneous", "turn"] = "simultaneous"
     """simultaneous: all agents learn from each rollout (Algorithm 1); turn: one agent after the other (Algorithm 2)"""
-    pretrain: int = 0
-    """passes of behavior cloning over the demonstrations before training; 0 for none"""
+    pretrain: int | None = None
+    """passes of behavior cloning over the demonstrations before training; default: 20 for dm2 if the demonstrations have
+    actions, otherwise 0"""
     unmatched: list[str] = field(default_factory=list)
     """names of agents that get no r_gail"""
     env_coefficient: float = 1.0
@@ -231,8 +235,10 @@ def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
     """The experts' episodes that the team learns from."""
     if experts not in ("won", "best"):
         return demos
+    if experts == "best" and not (demos.won == 1).all(axis=0).any():
+        return demos.best(BEST) if demos.rewards.any() else demos
     try:
-        return demos.best(BEST) if experts == "best" and (demos.won < 0).all() else demos.filter(won=True)
+        return demos.filter(won=True)
     except ValueError as error:
         raise SystemExit(f"--experts {experts}: {error}") from None
 
@@ -252,16 +258,20 @@ def main(args: Args) -> Path:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     args.learner = args.learner.settled(args.env)
     if args.algorithm == "dm2" and args.coefficient is None:
-        papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
-        args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)
+        args.coefficient, args.anneal = COEFFICIENT, True
+    if args.experts == "own" or args.matcher.ends == "absorbing":
+        args.matcher = replace(args.matcher, standardize=False)
     run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
     free, why = ("steps", "run", "bar_position", "profile", "learner.workers"), ""
     if args.anneal:
         free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
     with _runs.running(run):
-        _runs.begin(run, args, free, why)
-        wanted = args.algorithm == "dm2" or args.pretrain > 0
+        wanted = args.algorithm == "dm2" or args.pretrain
         demos = _runs.demonstrations(args.demos, args.env) if wanted else None
+        if args.pretrain is None:
+            clones = demos is not None and demos.has_actions and args.experts != "own"
+            args.pretrain = CLONING if clones else 0
+        _runs.begin(run, args, free, why)
         options = args.learner.env_options
         test_envs = min(32, args.eval_episodes, _runs.default_num_envs(args.env))
         with (
@@ -301,7 +311,7 @@ def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: 
     if checkpoint.exists():
         restore(team, checkpoint)
         rows = _runs.read_curve(curve, up_to=team.num_timesteps)
-    elif demos is not None and args.pretrain > 0:
+    elif demos is not None and args.pretrain:
         own = chosen(demos, args.experts)
         cloned = dm2.sb3.pretrain(team, own, epochs=args.pretrain, seed=args.seed, progress_bar=True)
         _runs.write_json(run / "pretrain.json", cloned)

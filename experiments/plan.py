@@ -14,6 +14,8 @@ REPORT_SEED = 100
 TUNING_SEED = 0
 QUICK_STEPS = 400_000
 IPPO, QMIX = "ippo_sb3.py", "qmix_torchrl.py"
+# What a curve of `IPPO` does unless its options say otherwise. The program's own defaults may change without changing it.
+PLAIN: dict[str, Any] = {"experts": "all", "pretrain": 0, "standardize": False}
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,13 @@ class Run:
         return self.root / "runs" / self.panel.folder(self.backend) / self.curve.slug / f"seed{self.seed}"
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """All options as the program is given them, also those of `PLAIN`."""
+        return {**self.options, **{k: v for k, v in PLAIN.items() if self.curve.program == IPPO and k not in self.options}}
+
+    @property
     def options(self) -> dict[str, Any]:
-        """All options of the program except the folder."""
+        """The options that make this run what it is, except the folder and those of `PLAIN`."""
         options = {"env": self.env, "steps": self.panel.steps, "seed": self.seed, **self.curve.options}
         if self.curve.demos is not None:
             options["demos"] = demos_path(self.panel.scenario if self.panel.env else self.env, self.curve.demos)

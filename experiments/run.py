@@ -60,7 +60,7 @@ def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcom
         if demos is not None and not (ROOT / demos).is_file():
             return Outcome(run, "failed", f"{demos} is missing: run {_command_for_demonstrations(run)}")
         demonstrations = None if demos is None else describe_demonstrations(ROOT / demos)
-        command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *command_line_arguments(run.options)]
+        command = [sys.executable, "-u", str(ROOT / "examples" / run.curve.program), *command_line_arguments(run.arguments)]
         # The program writes this path down, so it is relative where the folder is in the checkout.
         command += ["--run", str(folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder)]
         record = _begin(run, command, demonstrations)

@@ -594,7 +594,9 @@ def test_what_is_no_state_of_a_wrapper_is_refused_and_nothing_is_lost(state):
     one, other = scheduled(), scheduled()
     for env in (one, other):
         paid_for(env, 12)
-    with pytest.raises(ValueError, match="expected what state_dict.. of a DM2 wrapper returned, with the keys 'matcher' and"):
+    with pytest.raises(
+        ValueError, match="expected what state_dict.. of a DM2 wrapper returned, with the keys 'matcher' and"
+    ):
         one.load_state_dict(state)
     with pytest.raises(ValueError, match="the saved state of the matcher is damaged: it lacks 'discriminators'"):
         one.load_state_dict({"matcher": {}, "schedule": {}})

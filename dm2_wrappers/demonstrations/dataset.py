@@ -93,6 +93,15 @@ class Demonstrations:
         return float(self.won.mean())
 
     @property
+    def has_actions(self) -> bool:
+        """Whether the experts' actions were recorded, which ``inputs="state-action"`` and behavior cloning need.
+
+        :meth:`from_episodes` fills in 0 where none are given and says so in the metadata.
+        """
+        # Recorded episodes (whose metadata have a seed) may well consist of action 0.
+        return bool(self.metadata.get("has_actions", "seed" in self.metadata) or self.actions.any())
+
+    @property
     def mean_return(self) -> float:
         """Mean undiscounted environment return of an episode (for mixed demonstrations averaged over the agents' teams)."""
         return float(self.rewards.sum(dtype=np.float64)) / self.won.size

@@ -136,16 +136,10 @@ class ActionCoding:
 def check_actions_recorded(demonstrations: Any) -> None:
     """Check that demonstrations hold the experts' actions.
 
-    `Demonstrations.from_episodes` fills in 0 where none are given and says so in the metadata.
-
     Raises:
         ValueError: They hold none.
     """
-    actions = getattr(demonstrations, "actions", None)
-    metadata = getattr(demonstrations, "metadata", {})
-    # Recorded episodes (whose metadata have a seed) may well consist of action 0.
-    known = metadata.get("has_actions", "seed" in metadata)
-    if actions is None or not (known or actions.any()):
+    if not getattr(demonstrations, "has_actions", False):
         raise ValueError(
             'inputs="state-action" needs the experts\' actions, but these demonstrations hold none (all are 0); record them '
             'with Demonstrations.record, give "actions" to Demonstrations.from_episodes, or use inputs="transition"'

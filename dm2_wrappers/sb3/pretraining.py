@@ -200,8 +200,7 @@ def _actions_of(team: IndependentLearners, demos: Demonstrations, agent: str) ->
     if not isinstance(demos, Demonstrations):
         raise TypeError(f"pretrain() needs Demonstrations, got {type(demos).__name__}; read a file with Demonstrations.load")
     demos.check_compatible(team.agents, team.env.observation_sizes, team.env.env_id)
-    # Recorded episodes, whose metadata have a seed, may well consist of action 0.
-    if not demos.metadata.get("has_actions", "seed" in demos.metadata) and not demos.actions.any():
+    if not demos.has_actions:
         raise ValueError(
             "pretrain() learns the experts' actions, but these demonstrations hold none (all are 0): record them with "
             'Demonstrations.record, or give "actions" to Demonstrations.from_episodes'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -143,3 +145,14 @@ def test_a_win_rate_that_a_file_told_is_not_handed_on():
     told = Demonstrations(**{**vars(demos), "metadata": {**demos.metadata, "win_rate": 2 / 3}})
     assert "win_rate" not in told.subset(1).metadata
     assert "win_rate" not in told.filter(won=True).metadata
+
+
+def test_whether_the_actions_are_known():
+    demos = make()
+    assert demos.has_actions
+    still = replace(demos, actions=np.zeros_like(demos.actions))
+    assert still.has_actions  # it was recorded: its metadata have a seed
+    assert not replace(still, metadata={}).has_actions
+    assert replace(demos, metadata={}).has_actions
+    assert not Demonstrations.from_episodes([{"a": np.ones((2, 3))}]).has_actions
+    assert Demonstrations.from_episodes([{"observations": {"a": np.ones((2, 3))}, "actions": {"a": [0, 0]}}]).has_actions

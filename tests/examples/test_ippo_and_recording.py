@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import demo
@@ -65,15 +66,26 @@ def steps(folder):
         return [int(row["step"]) for row in csv.DictReader(file)]
 
 
-def test_c_is_the_papers_where_it_has_one_and_falls_elsewhere(tmp_path, monkeypatch):
+def settled(run, monkeypatch, **options):
+    """c, whether it falls, passes of cloning, and whether observations are standardized, in the config of a run."""
     monkeypatch.setattr(ippo_sb3, "train_and_evaluate", lambda *anything: None)
-    for scenario, c, falls in (("5m_vs_6m", 0.3, False), ("3s_vs_4z", 0.05, False), ("3m", 0.3, True)):
-        ippo_sb3.main(ippo_sb3.Args(env=f"smax:{scenario}", run=tmp_path / scenario))
-        config = json.loads((tmp_path / scenario / "config.json").read_text())
-        assert (config["coefficient"], config["anneal"]) == (c, falls)
-    ippo_sb3.main(ippo_sb3.Args(env="smax:3m", coefficient=0.2, run=tmp_path / "given"))
-    config = json.loads((tmp_path / "given" / "config.json").read_text())
-    assert (config["coefficient"], config["anneal"]) == (0.2, False)
+    ippo_sb3.main(ippo_sb3.Args(run=run, **options))
+    config = json.loads((run / "config.json").read_text())
+    return config["coefficient"], config["anneal"], config["pretrain"], config["matcher"]["standardize"]
+
+
+def test_the_default_setting(tmp_path, monkeypatch, tiny_demos):
+    for scenario in ("5m_vs_6m", "3s_vs_4z", "3m"):
+        assert settled(tmp_path / scenario, monkeypatch, env=f"smax:{scenario}") == (0.05, True, 20, True)
+    assert settled(tmp_path / "c", monkeypatch, env="smax:3m", coefficient=0.2) == (0.2, False, 20, True)
+    assert settled(tmp_path / "ippo", monkeypatch, env=TINY, algorithm="ippo")[2] == 0
+    tiny = {"env": TINY, "demos": tiny_demos}
+    assert settled(tmp_path / "own", monkeypatch, **tiny, experts="own")[2:] == (0, False)
+    absorbing = ippo_sb3.MatcherArgs(ends="absorbing")
+    assert settled(tmp_path / "absorbing", monkeypatch, **tiny, matcher=absorbing)[2:] == (20, False)
+    silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
+    silent.save(tmp_path / "silent.npz")
+    assert settled(tmp_path / "silent", monkeypatch, env=TINY, demos=tmp_path / "silent.npz")[2] == 0
 
 
 def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
@@ -101,6 +113,17 @@ def test_the_matcher_is_shown_what_was_asked_for():
     lost = demos.filter(won=False)
     with pytest.raises(SystemExit, match="--experts won: "):
         ippo_sb3.shown(lost, "won", None)
+
+
+def test_the_best_episodes_are_those_won_or_of_the_highest_return():
+    demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3m_win50.npz")
+    best = ippo_sb3.chosen(demos, "best")
+    assert (len(best), best.win_rate) == (len(demos.filter(won=True)), 1)
+    lost = demos.filter(won=False)
+    assert len(ippo_sb3.chosen(lost, "best")) == -(-len(lost) * 3 // 10)
+    assert ippo_sb3.chosen(lost, "best").mean_return > lost.mean_return
+    unpaid = replace(demos, won=np.full_like(demos.won, -1), rewards=np.zeros_like(demos.rewards))
+    assert ippo_sb3.chosen(unpaid, "best") is unpaid
 
 
 def test_absorbing_ends_pay_as_the_learners_bootstrap():

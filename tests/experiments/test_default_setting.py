@@ -52,9 +52,13 @@ def test_folders_in_the_repository_hold_the_runs():
 def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
     ours = [run for run in runs(EXPERIMENTS["default"], tmp_path) if run.curve.label == "DM2, the default"]
     assert {run.seed for run in ours} == {100, 101, 102, 103, 104}
-    settings = {json.dumps({k: v for k, v in run.options.items() if k not in ("env", "steps", "seed", "demos")}) for run in ours}
+    settings = {
+        json.dumps({k: v for k, v in run.options.items() if k not in ("env", "steps", "seed", "demos")}) for run in ours
+    }
     assert len(settings) == 1
-    assert {"smax:2s3z", "smax:3s_vs_5z", "_environments:simple_spread", "_environments:foraging"} < {run.env for run in ours}
+    assert {"smax:2s3z", "smax:3s_vs_5z", "_environments:simple_spread", "_environments:foraging"} < {
+        run.env for run in ours
+    }
 
 
 def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
@@ -62,5 +66,7 @@ def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
     ours, alone = panel.curves[:2]
     chosen = default_runs([(panel, [results(ours, 0.1), results(alone, 0.2)])], Path("results"))
     assert chosen["spread"]["ippo"] == "results/runs/spread/ippo"
-    (run,) = (one for one in runs(EXPERIMENTS["default"], tmp_path, seeds=1) if one.env.endswith("spread") and one.curve == ours)
+    (run,) = (
+        one for one in runs(EXPERIMENTS["default"], tmp_path, seeds=1) if one.env.endswith("spread") and one.curve == ours
+    )
     assert str(run.options["demos"]) == "demos_data/full/spread/seed0/spread_learned.npz"

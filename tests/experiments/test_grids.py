@@ -14,9 +14,7 @@ def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
     seen = {}
     for experiment in EXPERIMENTS.values():
         every = [
-            Run(panel, curve, curve.first_seed, "smax", tmp_path)
-            for panel in experiment.panels
-            for curve in panel.curves
+            Run(panel, curve, curve.first_seed, "smax", tmp_path) for panel in experiment.panels for curve in panel.curves
         ]
         for run in every:
             assert seen.setdefault(run.folder, (run.curve.program, run.options)) == (run.curve.program, run.options)

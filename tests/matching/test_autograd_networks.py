@@ -174,7 +174,10 @@ def test_shared_weights_are_refused():
 @pytest.mark.parametrize(
     ("module", "match"),
     [
-        (lambda size: nn.Linear(size, 2), r"\[B, 3\] into logits \[B, 1\] or \[B\], but turned 2 observations into \(2, 2\)"),
+        (
+            lambda size: nn.Linear(size, 2),
+            r"\[B, 3\] into logits \[B, 1\] or \[B\], but turned 2 observations into \(2, 2\)",
+        ),
         (lambda size: nn.Linear(size + 1, 1), "but failed on 2 observations: mat1 and mat2 .*; change what module= returns"),
         (lambda size: nn.LSTM(size, 1), "but turned 2 observations into tuple"),
         (lambda size: nn.Sequential(nn.Linear(size, 1), nn.Flatten(0), nn.Unflatten(0, (1, 2))), r"into \(1, 2\)"),

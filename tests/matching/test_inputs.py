@@ -11,7 +11,12 @@ OBSERVATIONS, ALIVE = rollout(dead=0)
 
 @pytest.mark.parametrize(
     "observations",
-    [OBSERVATIONS + 1j, torch.from_numpy(OBSERVATIONS) + 1j, OBSERVATIONS.astype(str), np.zeros(OBSERVATIONS.shape, "M8[s]")],
+    [
+        OBSERVATIONS + 1j,
+        torch.from_numpy(OBSERVATIONS) + 1j,
+        OBSERVATIONS.astype(str),
+        np.zeros(OBSERVATIONS.shape, "M8[s]"),
+    ],
 )
 def test_observations_are_real_numbers(observations):
     matcher = make()

@@ -15,7 +15,14 @@ def wide():
 
 @pytest.mark.parametrize(
     ("seed", "expected"),
-    [(None, [None, None]), (3, [3, 4]), (np.int64(3), [3, 4]), ([7, 1], [7, 1]), (np.array([7, 1]), [7, 1]), ([7, None], [7, None])],
+    [
+        (None, [None, None]),
+        (3, [3, 4]),
+        (np.int64(3), [3, 4]),
+        ([7, 1], [7, 1]),
+        (np.array([7, 1]), [7, 1]),
+        ([7, None], [7, None]),
+    ],
 )
 def test_one_seed_for_each_sub_environment(seed, expected):
     seeds = sub_env_seeds(seed, 2)
