@@ -101,7 +101,8 @@ class AutogradNetworks:
     def _of_agent(self, k: int, observations: Tensor) -> Tensor:
         """[B, D] -> [B]."""
         rows = len(observations)
-        expected = f"the network of agent {self._agents[k]!r} must turn observations [B, {self._sizes[k]}] into logits [B, 1] or [B]"
+        agent, size = self._agents[k], self._sizes[k]
+        expected = f"the network of agent {agent!r} must turn observations [B, {size}] into logits [B, 1] or [B], but"
         try:
             logits = self._modules[k](observations[:, : self._sizes[k]])
         except (RuntimeError, ValueError, TypeError) as error:
