@@ -30,7 +30,9 @@ Panels: TypeAlias = list[tuple[str, list[CurveResults]]]
 
 
 def draw_curves(title: str, panels: Panels, path: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
-    """Draw win rates, or returns, over steps: ``<path>.png`` (mean ± standard error) and ``<path>_iqm.png`` (interquartile mean).
+    """Draw win rates, or returns, over steps.
+
+    ``<path>.png`` has means ± standard errors and ``<path>_iqm.png`` interquartile means.
 
     Args:
         title: The figure's title.

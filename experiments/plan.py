@@ -140,9 +140,8 @@ class Run:
 def demos_path(env: str, name: str) -> Path:
     """``seed0/win30`` of smax:5m_vs_6m is ``demos_data/full/smax_5m_vs_6m/seed0/smax_5m_vs_6m_win30.npz``.
 
-    A name without a folder is a file in the repository: ``win30`` of smax:5m_vs_6m is ``demos_data/smax_5m_vs_6m_win30.npz``,
-    and ``best`` of foraging ``demos_data/foraging_best.npz``. The repository has no files of SMAC; there such a name means
-    the file of the first training.
+    A name without a folder is a file in the repository: ``win30`` is then ``demos_data/smax_5m_vs_6m_win30.npz``. The
+    repository has no files of SMAC; there such a name means the file of the first training.
     """
     env_name = env.replace(":", "_")
     folder, _, level = name.rpartition("/")

@@ -108,14 +108,14 @@ class JointRollout:
         agents, features = self.matcher.num_agents, max(self.matcher.sizes)
         if observations.ndim != 3 or observations.shape[1:] != (agents, features):
             raise ValueError(
-                f"expected the observations of one joint step, [N, {agents}, {features}] (sub-environments, agents, features "
-                f"of the widest), got {observations.shape}"
+                f"expected the observations of one joint step, [N, {agents}, {features}] (sub-environments, agents, "
+                f"features of the widest), got {observations.shape}"
             )
         n = len(observations)
         if len(self._steps) and n != self._steps.num_envs:
             raise ValueError(
-                f"this rollout has steps of {self._steps.num_envs} sub-environments, got one of {n}; use one JointRollout for "
-                "each environment, or call clear() first"
+                f"this rollout has steps of {self._steps.num_envs} sub-environments, got one of {n}; use one JointRollout "
+                "for each environment, or call clear() first"
             )
         alive, ended = _checks.flags("alive", alive, (n, agents)), _checks.flags("ended", ended, (n,))
         return observations, alive, ended, None if broken is None else _checks.flags("broken", broken, (n,))
