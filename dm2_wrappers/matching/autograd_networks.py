@@ -106,12 +106,10 @@ class AutogradNetworks:
         try:
             logits = self._modules[k](observations[:, : self._sizes[k]])
         except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"{expected}, but failed on {rows} observations: {error}; change what module= returns"
-            ) from error
+            raise ValueError(f"{expected} failed on {rows} observations: {error}; change what module= returns") from error
         if not isinstance(logits, Tensor) or logits.shape not in ((rows, 1), (rows,)):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{expected}, but turned {rows} observations into {got}; change what module= returns")
+            raise ValueError(f"{expected} turned {rows} observations into {got}; change what module= returns")
         return logits.reshape(rows)
 
 
