@@ -31,7 +31,7 @@ ALSO = {
     "dm2_wrappers/matching": ["tests/test_wrapper.py"],
     "dm2_wrappers/vector": ["tests/test_wrapper.py", "tests/demonstrations/test_recording.py", "tests/test_evaluation.py"],
     "dm2_wrappers/lockstep": [f"tests/sb3/test_{name}.py" for name in ("vec_env", "buffers", "learners", "callbacks")],
-    "dm2_wrappers/wrapper.py": ["tests/test_wrapper.py", "tests/vector/test_presence.py", "tests/matching"],
+    "dm2_wrappers/wrapper": ["tests/test_wrapper.py", "tests/vector/test_presence.py", "tests/matching"],
     "dm2_wrappers/demonstrations": ["tests/test_episodes.py"],
 }
 

@@ -1,0 +1,123 @@
+"""DM2 around a PettingZoo ``ParallelEnv``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pettingzoo import ParallelEnv
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+
+from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, SelfImitation
+from dm2_wrappers.vector.layout import Layout, check_parallel_env
+from dm2_wrappers.vector.outcome import Seen
+from dm2_wrappers.vector.reader import ParallelReader
+from dm2_wrappers.wrapper.reward_mixer import RewardMixer, refuse_second_matcher
+
+
+class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
+    """A PettingZoo ``ParallelEnv`` whose rewards are r_env + c * r_gail (Algorithm 1, line 11).
+
+    The wrapped environment is still a ``ParallelEnv``. The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to
+    ``infos[agent]`` (0 at reset) and passes everything else through. If the environment does not report
+    ``infos[agent]["alive"]``, all ``agents`` count as alive.
+
+    Args:
+        env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
+        demos_or_matcher: ``Demonstrations``, ``SelfImitation``, or a ``DistributionMatcher`` if you want other options than
+            the defaults.
+        coefficient: The paper's c, for all agents or ``{agent: c}``, or a schedule (`dm2_wrappers.matching.schedules`).
+        env_coefficient: Factor on the environment's reward. With 0 the agents are paid r_gail alone.
+        update_every: Call ``update()`` automatically after this many joint steps. None: call it yourself after each rollout.
+
+    Raises:
+        TypeError: ``env`` is not a ParallelEnv, or ``demos_or_matcher`` is none of the three.
+        ValueError: An option is out of range, the demonstrations have other agents or observation sizes, or ``env`` already
+            has a DM2 wrapper.
+    """
+
+    def __init__(
+        self,
+        env: ParallelEnv,
+        demos_or_matcher: Demonstrations | SelfImitation | DistributionMatcher,
+        *,
+        coefficient: Coefficient,
+        env_coefficient: float = 1.0,
+        update_every: int | None = None,
+    ) -> None:
+        check_parallel_env(env, "DM2ParallelEnv wraps")
+        refuse_second_matcher(env)
+        super().__init__(env)
+        self._set_up(demos_or_matcher, coefficient, env_coefficient, update_every)
+        layout = Layout(env, flatten_actions=True)
+        self.matcher.demonstrations.check_compatible(layout.agents, layout.sizes, layout.env_id)
+        self.observation_spaces = layout.native_observation_spaces
+        self.action_spaces = layout.native_action_spaces
+        self.matcher.use_time_limit_of(env)
+        self._layout, self._reader = layout, ParallelReader(env, layout)
+        self._seen: Seen | None = None
+
+    @property
+    def agents(self) -> list[str]:
+        """The agents that act next: those in the environment's ``agents`` that are not terminated or truncated."""
+        agents = getattr(self.env, "agents", [])
+        if self._seen is None:
+            return list(agents)
+        present = {self.possible_agents[k] for k in np.flatnonzero(self._seen.present)}
+        return [agent for agent in agents if agent in present]
+
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Start a new episode."""
+        observations, env_infos = self._reader.reset(seed, options)
+        self._pending.cut()
+        self._mixing.restart()
+        self._clock.restart()
+        self._seen = self._reader.read_reset(observations, env_infos)
+        infos = dict(env_infos or {})
+        for agent in observations:
+            # The same keys as after a step, because some learners take the keys of infos from the first reset.
+            infos[agent] = {**(infos.get(agent) or {}), "env_reward": 0.0, "gail_reward": 0.0}
+        return observations, infos
+
+    def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
+        """Take one joint step; the rewards are the mixed ones."""
+        if self._seen is None:
+            raise RuntimeError("call reset() before step()")
+        before = self._seen
+        done = self._joint_action(actions, before.present) if self._needs_actions else None
+        observations, env_rewards, terminations, truncations, env_infos = self._reader.step(actions)
+        outcome = self._reader.read_step(observations, env_rewards, terminations, truncations, env_infos)
+        self._seen = outcome.seen
+        ended = np.array([outcome.over])
+        time, after = self._clock.tick(ended), None
+        if self.matcher.needs_after:
+            truncated = outcome.truncations & ~outcome.terminations
+            after = AfterStep(outcome.final_observations[None], outcome.final_alive[None], ended, truncated[None], time)
+        seen, alive = before.observations[None], before.alive[None]
+        gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
+        rewards, infos = dict(env_rewards), dict(env_infos or {})
+        each = zip(
+            self.possible_agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
+        )
+        for agent, env_reward, gail_reward, coefficient in each:
+            if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
+                rewards[agent] = self.env_coefficient * env_reward + coefficient * gail_reward
+                # A new dict, because the environment may keep its own from step to step.
+                infos[agent] = {**(infos.get(agent) or {}), "env_reward": env_reward, "gail_reward": gail_reward}
+        own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards
+        rewards_seen = (own[None], outcome.rewards[None], gail_rewards[None])
+        self._saw(seen, alive, ended, np.array([outcome.broken]), done, after, time, before.present[None], rewards_seen)
+        return observations, rewards, terminations, truncations, infos
+
+    def _joint_action(self, actions: Mapping[str, Any], present: NDArray[np.bool_]) -> NDArray[Any]:
+        """The present agents' actions, counted from 0 or flat and padded: integers [1, K] or floats [1, K, A]."""
+        layout = self._layout
+        width = () if layout.discrete else (max(layout.action_sizes),)
+        joint = np.zeros((1, len(layout.agents), *width), layout.action_dtype)
+        for k in map(int, np.flatnonzero(present)):
+            action = layout.array_action(k, actions[layout.agents[k]])
+            joint[0, k, ...] = action if layout.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
+        return joint
