@@ -15,6 +15,7 @@ from dm2_wrappers import _checks, evaluation
 from dm2_wrappers._extras import require
 from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher
+from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
 from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
@@ -100,6 +101,7 @@ class IndependentLearners(PlayingTeam):
         ImportError: ``log_dir`` was given, but the package tensorboard is not installed.
     """
 
+    @standard_modes
     def __init__(
         self,
         algorithm: Algorithm | Mapping[str, Algorithm] | None,
@@ -276,6 +278,7 @@ class IndependentLearners(PlayingTeam):
         """Environment steps so far, summed over sub-environments, as one SB3 learner counts them."""
         return int(next(iter(self.models.values())).num_timesteps)
 
+    @standard_modes
     def learn(
         self,
         total_timesteps: int,
@@ -385,6 +388,7 @@ class IndependentLearners(PlayingTeam):
             if isinstance(getattr(model, "replay_buffer", None), LiveReplayBuffer):
                 model.replay_buffer.forget_pending_deaths()
 
+    @standard_modes
     def evaluate(
         self,
         env: ParallelEnv | MultiAgentVectorEnv,
@@ -425,6 +429,7 @@ class IndependentLearners(PlayingTeam):
         checkpoint.write(team_state.collect(self), path)
 
     @classmethod
+    @standard_modes
     def load(
         cls,
         path: str | os.PathLike[str],
@@ -483,6 +488,7 @@ class IndependentLearners(PlayingTeam):
         team._goes_on = True
         return team
 
+    @standard_modes
     def restore(self, path: str | os.PathLike[str]) -> IndependentLearners:
         """Read a checkpoint into this team, which your program built with the same options. Nothing is unpickled.
 

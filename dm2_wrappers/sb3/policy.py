@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from dm2_wrappers import _checks
+from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
 from dm2_wrappers.vector.layout import Layout
 from dm2_wrappers.vector.spaces import MASK, action_mask, checked_mask, flatten, shown
@@ -123,6 +124,7 @@ class TeamPolicy:
                 actions[agent] = int(action) if np.ndim(action) == 0 else action
         return actions
 
+    @standard_modes
     def act(
         self, agent: str, observations: NDArray[np.float32], masks: NDArray[Any] | None, starts: NDArray[np.bool_]
     ) -> NDArray[Any]:

@@ -16,12 +16,14 @@ from torch import Tensor
 from dm2_wrappers import _checks
 from dm2_wrappers._extras import require
 from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.matching.torch_modes import standard_modes
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3.learners import IndependentLearners
 
 Batch = tuple[Tensor, Tensor, Tensor]  # observations, actions, and which of them count; the last is 0 or 1
 
 
+@standard_modes
 def pretrain(
     team: IndependentLearners,
     demos: Demonstrations,
