@@ -13,7 +13,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
 # The tests that need neither SMAX nor TorchRL, for other Pythons and other versions of packages.
-CORE_TESTS := tests/test_*.py tests/vector tests/matching tests/demonstrations tests/lockstep tests/tabular tests/sb3
+CORE_TESTS := tests/test_*.py tests/wrapper tests/vector tests/matching tests/demonstrations tests/lockstep tests/tabular tests/sb3
 CORE := -e '.[sb3,theory]' mpe2 pytest pytest-xdist
 OTHER := .venv-$(notdir $(PYTHON))
 

@@ -28,10 +28,10 @@ COPIED = ("dm2_wrappers", "tests", "docs", "examples", "experiments", "README.md
 HEAVY = ("torch", "gymnasium", "pettingzoo", "stable_baselines3", "sb3_contrib", "pytest", "scipy.stats")
 # The tests that can notice a change to a folder, besides those of the folder that mirrors it.
 ALSO = {
-    "dm2_wrappers/matching": ["tests/test_wrapper.py"],
-    "dm2_wrappers/vector": ["tests/test_wrapper.py", "tests/demonstrations/test_recording.py", "tests/test_evaluation.py"],
+    "dm2_wrappers/matching": ["tests/wrapper"],
+    "dm2_wrappers/vector": ["tests/wrapper", "tests/demonstrations/test_recording.py", "tests/test_evaluation.py"],
     "dm2_wrappers/lockstep": [f"tests/sb3/test_{name}.py" for name in ("vec_env", "buffers", "learners", "callbacks")],
-    "dm2_wrappers/wrapper": ["tests/test_wrapper.py", "tests/vector/test_presence.py", "tests/matching"],
+    "dm2_wrappers/wrapper": ["tests/vector/test_presence.py", "tests/matching"],
     "dm2_wrappers/demonstrations": ["tests/test_episodes.py"],
 }
 

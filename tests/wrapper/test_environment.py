@@ -1,0 +1,87 @@
+"""A wrapped environment is still an environment, and nothing of the inner one's own is changed."""
+
+import numpy as np
+import pytest
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+import dm2_wrappers as dm2
+from tests.helpers.tiny_envs import StateEnv, TinyEnv
+from tests.helpers.wrapped import OPTIONS, KeepingEnv, demonstrations, matcher, zeros
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"masks": True},
+        {"lifetimes": (2, None)},
+        {"lifetimes": (2, None), "absorb": True},
+        {"sizes": (2,)},
+        {"sizes": (3,) * 27},
+        {"continuous": True},
+    ],
+)
+def test_it_is_still_a_parallel_env(options):
+    demos = demonstrations(**options)
+    make = lambda: dm2.DM2ParallelEnv(TinyEnv(**{**OPTIONS, **options}), matcher(demos), coefficient=0.3)  # noqa: E731
+    parallel_api_test(make(), num_cycles=50)
+    if not options:
+        parallel_seed_test(make, num_cycles=20)
+
+
+def test_nothing_of_the_environments_own_is_changed():
+    inner = KeepingEnv(**OPTIONS)
+    env = dm2.DM2ParallelEnv(inner, matcher(), coefficient=0.3)
+    for reset in (True, False, False):
+        if reset:
+            env.reset(seed=0)
+            continue
+        rewards = env.step({"agent_0": 1, "agent_1": 1})[1]
+        assert inner.kept[1] == {"agent_0": 2.0, "agent_1": 2.0} != rewards
+        assert inner.own_infos == {"agent_0": {}, "agent_1": {}}
+        assert set(vars(inner)) == set(vars(KeepingEnv(**OPTIONS))) | {"t", "limit", "dead", "last"}
+
+
+def test_a_vector_environments_arrays_are_not_changed():
+    inner = dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2)
+    given = []
+    step = inner.step
+    inner.step = lambda actions: given.append(step(actions)) or given[-1]
+    venv = dm2.DM2VectorEnv(inner, matcher(), coefficient=0.3)
+    venv.reset(seed=0)
+    actions = np.ones((2, 2), int)
+    rewards = venv.step(actions)[1]
+    assert given[0][1].tolist() == [[2, 2], [2, 2]] != rewards.tolist()
+    assert "env_reward" not in given[0][4]
+    assert actions.tolist() == [[1, 1], [1, 1]]
+
+
+def test_spaces_state_and_agents_as_other_libraries_want_them():
+    demos = dm2.Demonstrations.record(StateEnv(), lambda seen: dict.fromkeys(seen, 0), 1)
+    inner = StateEnv(lifetimes=(2, None))
+    env = dm2.DM2ParallelEnv(inner, demos, coefficient=0.3)
+    assert env.observation_spaces == {agent: inner.observation_space(agent) for agent in inner.possible_agents}
+    assert env.action_spaces == {agent: inner.action_space(agent) for agent in inner.possible_agents}
+    env.reset(seed=0)
+    assert env.agents == ["agent_0", "agent_1"]
+    env.step(zeros(env))
+    assert env.state().tolist() == [0, 1]
+    env.step(zeros(env))
+    assert env.agents == ["agent_1"]
+    assert (env.num_agents, env.max_num_agents) == (1, 2)
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_infos_have_the_same_keys_at_reset_and_after_each_step(masks):
+    options = {**OPTIONS, "masks": masks, "absorb": True, "lifetimes": (2, None)}
+    env = dm2.DM2ParallelEnv(TinyEnv(**options), matcher(demonstrations(masks=masks)), coefficient=0.3)
+    _, infos = env.reset(seed=0)
+    keys = {agent: set(info) for agent, info in infos.items()}
+    assert keys["agent_0"] == {"alive", "env_reward", "gail_reward"}
+    while env.agents:
+        infos = env.step(zeros(env))[4]
+        assert {agent: set(info) for agent, info in infos.items()} == keys
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**options), 2), env.matcher, coefficient=0.3)
+    at_reset = set(venv.reset(seed=0)[1])
+    after = [set(venv.step(np.zeros((2, 2), int))[4]) for _ in range(6)]
+    assert all(keys == after[0] >= at_reset for keys in after)
