@@ -18,11 +18,10 @@ import pytest
 from sb3_contrib import MaskablePPO
 
 import dm2_wrappers as dm2
-from dm2_wrappers.matching.paper import COEFFICIENTS
 from tests.docs.pages import ROOT, Block, blocks, pages
 
 sys.path.insert(0, str(ROOT / "examples"))
-from ippo_sb3 import Args, LearnerArgs, MatcherArgs
+from ippo_sb3 import CLONING, COEFFICIENT, Args, LearnerArgs, MatcherArgs, chosen
 
 PROGRAMS = {page: [block for block in blocks(page) if block.language == "python"] for page in pages()}
 COMMANDS = {page: [block for block in blocks(page) if block.language in ("", "bash", "console")] for page in pages()}
@@ -49,6 +48,7 @@ def test_the_readme_has_the_settings_of_the_picture():
         "batch_size=1024",
         '6m", 32',
         "episodes=512",
+        "epochs=20",
     ]
     assert learner.activation == "relu"
     for setting in (
@@ -61,12 +61,16 @@ def test_the_readme_has_the_settings_of_the_picture():
         f"ent_coef={learner.ent_coef},",
         f"max_grad_norm={learner.max_grad_norm},",
         '"activation_fn": torch.nn.ReLU',
-        f"coefficient={COEFFICIENTS['5m_vs_6m']},",
+        f"coefficient=dm2.schedules.LinearFall({COEFFICIENT}, steps=steps),",
+        f"DistributionMatcher(best, standardize={matcher.standardize}, seed=0)",
+        f"pretrain(team, best, epochs={CLONING})",
     ):
         assert setting in programs[1].code
     # What the README leaves to the defaults is the same there and in the example.
     defaults = {name: value.default for name, value in inspect.signature(dm2.DistributionMatcher).parameters.items()}
-    assert {name: defaults[name] for name in asdict(matcher)} == asdict(matcher)
+    assert {name: defaults[name] for name in asdict(matcher)} == asdict(matcher) | {"standardize": False}
+    demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_5m_vs_6m_win30.npz")
+    assert len(chosen(demos, Args().experts)) == len(demos.filter(won=True))
     defaults = {name: value.default for name, value in inspect.signature(MaskablePPO).parameters.items()}
     assert (learner.gamma, learner.clip_range) == (defaults["gamma"], defaults["clip_range"])
 
