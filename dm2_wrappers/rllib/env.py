@@ -95,8 +95,8 @@ class RLlibEnv(MultiAgentEnv):
             a: action + self.first_actions[a] if a in self.first_actions else action for a, action in action_dict.items()
         }
         acted = self.agents
-        observations, rewards, *flags, infos = self._reader.step(actions)
-        outcome = self._reader.read_step(observations, rewards, *flags, infos)
+        observations, rewards, terminations, truncations, infos = self._reader.step(actions)
+        outcome = self._reader.read_step(observations, rewards, terminations, truncations, infos)
         self.agents = self._present()
         self._check_seen(acted)
         everybody = dict(zip(self.possible_agents, range(len(self.possible_agents)), strict=True))
