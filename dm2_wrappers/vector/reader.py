@@ -48,10 +48,10 @@ class ParallelReader:
         """Reset the environment and return its raw observations and infos. What is None is not passed on.
 
         Raises:
-            ValueError: A seed that is not an integer of at least 0, or a result of another form.
+            ValueError: A seed that is not an integer, or a result of another form.
             TypeError: ``options`` is not a dict, or the environment's ``reset`` does not take an argument.
         """
-        seed, options = _checks.integer("seed", seed, least=0, none=True), reset_options(options)
+        seed, options = _checks.integer("seed", seed, none=True), reset_options(options)
         given = {name: value for name, value in (("seed", seed), ("options", options)) if value is not None}
         try:
             result = self.env.reset(**given)

@@ -23,14 +23,14 @@ def sub_env_seeds(seed: int | Sequence[int | None] | None, num_envs: int) -> lis
     if seed is None:
         return [None] * num_envs
     if isinstance(seed, int | np.integer):
-        first = _checks.integer("seed", seed, least=0)
+        first = _checks.integer("seed", seed)
         return [first + i for i in range(num_envs)]
     expected = f"seed must be an integer or one for each of {num_envs} sub-environments, got"
     if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
         raise ValueError(f"{expected} {_checks.shown(seed)}")
     if len(seed) != num_envs:
         raise ValueError(f"{expected} {len(seed)}")
-    return [_checks.integer(f"the seed of sub-environment {i}", one, least=0, none=True) for i, one in enumerate(seed)]
+    return [_checks.integer(f"the seed of sub-environment {i}", one, none=True) for i, one in enumerate(seed)]
 
 
 def reset_options(options: Any) -> dict[Any, Any] | None:

@@ -10,7 +10,7 @@ import pytest
 from tests.docs.pages import ROOT, pages
 
 # An index shows the README alone: there its other links must be absolute. The picture has a text that stands for it.
-PICTURE = "results/effect.png"
+PICTURE = "results/default.png"
 
 
 def _prose(page: str) -> str:
@@ -44,7 +44,7 @@ def test_links_lead_somewhere(page):
 def test_the_readme_works_on_a_package_index():
     relative = [target for target in _targets("README.md") if not target.startswith(("http", "#"))]
     assert relative == [PICTURE]
-    picture = re.search(r"!\[([^]]*)\]\(results/effect.png\)", (ROOT / "README.md").read_text())
+    picture = re.search(r"!\[([^]]*)\]\(results/default.png\)", (ROOT / "README.md").read_text())
     assert picture is not None
     assert len(picture[1]) > 40  # tells what the picture shows where it is not shown
 

@@ -167,7 +167,7 @@ def test_seeds():
     assert_array_equal(one.reset(seed=6)[0][:2], one.reset(seed=5)[0][1:])  # copy i is seeded with seed + i
     assert_array_equal(one.reset(seed=[6, 7, 5])[0], one.reset(seed=5)[0][[1, 2, 0]])
     one.reset(seed=-1), one.reset(seed=2**40)
-    with pytest.raises(ValueError, match="3 integers, got 2"):
+    with pytest.raises(ValueError, match="one for each of 3 sub-environments, got 2"):
         one.reset(seed=[1, 2])
     assert not np.array_equal(smax.vector_env("3m", 3).reset()[0], smax.vector_env("3m", 3).reset()[0])
 
