@@ -4,7 +4,7 @@
     python examples/ippo_sb3.py --algorithm ippo                 # the same learners without demonstrations
     python examples/ippo_sb3.py --algorithm ippo --pretrain 20   # the same again, but they begin as clones of the experts
     python examples/ippo_sb3.py --env smax:3s_vs_4z --coefficient 0.1 --demos demos_data/smax_3s_vs_4z_win50.npz
-    python examples/ippo_sb3.py --coefficient 0.3 --experts all --pretrain 0 --no-standardize    # as in the paper
+    python examples/ippo_sb3.py --coefficient 0.3 --experts all --pretrain 0 --no-standardize    # without clones
     python examples/ippo_sb3.py --env mpe2.simple_spread_v3:parallel_env --demos spread.npz    # or your own function
 
 Every run writes a folder with config.json, evaluations.csv (one line per evaluation), curve.png, a log per agent (CSV and

@@ -79,6 +79,8 @@ def execute(run: Run, *, stop: Event | None = None, wait: bool = True) -> Outcom
 
 
 def _command_for_demonstrations(run: Run) -> str:
+    if run.panel.env:
+        return f"examples/record_demos.py --env {run.panel.env} and move its file there"
     return f"python -m experiments demos {run.panel.scenario}" + ("" if run.backend == "smax" else f" --env {run.backend}")
 
 

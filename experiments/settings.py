@@ -40,7 +40,7 @@ def ippo(label: str, *, slug: str = "ippo", seeds: int = 3, first_seed: int = RE
 
 def dm2(scenario: str, demos: str, label: str, *, seeds: int = 5, **options: Any) -> Curve:
     """DM2 with the scenario's c, unless ``coefficient`` is given."""
-    coefficient = options.pop("coefficient", COEFFICIENTS.get(scenario))
+    coefficient = options.pop("coefficient") if "coefficient" in options else COEFFICIENTS[scenario]
     given = {key: value for key, value in option_names(options).items() if _DEFAULTS.get(key) != value}
     slug = "-".join(
         ["dm2", demos.replace("/", "-"), f"c{coefficient:g}", *(f"{k}={v}".replace(" ", "") for k, v in given.items())]

@@ -96,20 +96,24 @@ class AutogradNetworks:
         for k, size in enumerate(self._sizes):
             parameter = next(self._modules[k].parameters())
             with _global_streams(self._frozen_stream), torch.no_grad(), _evaluation_mode(self._modules):
-                self._of_agent(k, parameter.new_zeros(2, size))
+                try:
+                    self._of_agent(k, parameter.new_zeros(2, size))
+                except (RuntimeError, TypeError, LookupError) as error:  # what layers of another width raise
+                    raise ValueError(
+                        f"{self._expected(k)} failed on 2 observations: {error}; change what module= returns"
+                    ) from error
+
+    def _expected(self, k: int) -> str:
+        shapes = f"observations [B, {self._sizes[k]}] into logits [B, 1] or [B]"
+        return f"the network of agent {self._agents[k]!r} must turn {shapes}, but"
 
     def _of_agent(self, k: int, observations: Tensor) -> Tensor:
         """[B, D] -> [B]."""
+        logits = self._modules[k](observations[:, : self._sizes[k]])
         rows = len(observations)
-        agent, size = self._agents[k], self._sizes[k]
-        expected = f"the network of agent {agent!r} must turn observations [B, {size}] into logits [B, 1] or [B], but"
-        try:
-            logits = self._modules[k](observations[:, : self._sizes[k]])
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(f"{expected} failed on {rows} observations: {error}; change what module= returns") from error
         if not isinstance(logits, Tensor) or logits.shape not in ((rows, 1), (rows,)):
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{expected} turned {rows} observations into {got}; change what module= returns")
+            raise ValueError(f"{self._expected(k)} turned {rows} observations into {got}; change what module= returns")
         return logits.reshape(rows)
 
 

@@ -30,6 +30,15 @@ class EpisodeCollector:
     matcher: Imitator
     _steps: deque[tuple[Any, ...]] = field(default_factory=deque)
 
+    def check_given(self, actions: Any, rewards: Any) -> None:
+        """Check that a caller gave what self-imitation needs.
+
+        Raises:
+            ValueError: With self-imitation, no actions or no rewards.
+        """
+        if self.matcher.self_imitation is not None and (rewards is None or actions is None):
+            raise ValueError("SelfImitation needs each step's actions and team_rewards: pass both to append()")
+
     def step(
         self,
         observations: NDArray[np.float32],
@@ -45,21 +54,16 @@ class EpisodeCollector:
         Args:
             observations: Before the action, float32 [N, K, D].
             alive: bool [N, K].
-            actions: [N, K] or [N, K, A].
-            rewards: The team's environment reward, [N].
+            actions: [N, K] or [N, K, A]; needed with self-imitation, as `check_given` checks.
+            rewards: The team's environment reward, [N]; likewise.
             ended: Which joint episodes ended with it, bool [N].
             broken: Which of them the simulator broke, bool [N].
             time: How many steps of its episode came before, int64 [N]. An episode whose first steps were not seen here
                 is left out.
-
-        Raises:
-            ValueError: With self-imitation, no actions or no rewards.
         """
         imitation = self.matcher.self_imitation
         if imitation is None:
             return
-        if rewards is None or actions is None:
-            raise ValueError("SelfImitation needs each step's actions and team_rewards: pass both to append()")
         self._steps.append((observations, alive, actions, rewards, time))
         for i in map(int, np.flatnonzero(ended)):
             steps = list(self._steps)[-int(time[i]) - 1 :]

@@ -90,6 +90,7 @@ class JointRollout:
                 is not that of the steps before. Then the step is not added.
         """
         self.matcher.check_given(actions, after)
+        self._episodes.check_given(actions, team_rewards)
         observations, alive, ended, broken = self._checked(observations, alive, ended, broken)
         time = self._clock.tick(ended) if after is None or after.time is None else after.time
         actions = None if actions is None else np.array(actions)

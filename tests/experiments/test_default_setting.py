@@ -1,12 +1,13 @@
 """The default setting, its strongest baseline, and the candidates."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from experiments.curves import CurveResults
-from experiments.default_setting import default_runs, write_default_runs
+from experiments.default_setting import DEFAULT, default_runs, write_default_runs
 from experiments.grids import EXPERIMENTS
 from experiments.plan import Curve, Panel, runs
 
@@ -70,3 +71,18 @@ def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
         one for one in runs(EXPERIMENTS["default"], tmp_path, seeds=1) if one.env.endswith("spread") and one.curve == ours
     )
     assert str(run.options["demos"]) == "demos_data/full/spread/seed0/spread_learned.npz"
+
+
+def test_the_reported_default_is_that_of_the_program():
+    sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
+    import ippo_sb3
+
+    args = ippo_sb3.Args()
+    program = {
+        "coefficient": ippo_sb3.COEFFICIENT,
+        "anneal": True,  # where no coefficient is given
+        "experts": args.experts,
+        "standardize": args.matcher.standardize,
+        "pretrain": ippo_sb3.CLONING,
+    }
+    assert program == DEFAULT

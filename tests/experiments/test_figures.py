@@ -74,3 +74,26 @@ def test_pdf_files_are_written_on_demand(tmp_path):
     before = written[1].read_bytes()
     draw_lengths("lengths", panels, tmp_path / "l", ("pdf",))
     assert written[1].read_bytes() == before  # no date in it
+
+
+def test_a_panel_of_returns_has_an_axis_of_its_own(tmp_path, monkeypatch):
+    def results_of(measure, *scores):
+        scores = np.array([scores])
+        return CurveResults(
+            Curve("IPPO", "ippo"), np.array([0.0, 1e6]), scores, scores, scores[:, -1], 1.0, None, (), measure
+        )
+
+    drawn = []
+    monkeypatch.setattr("experiments.figures._save", lambda figure, *rest: drawn.append(figure) or [])
+    draw_curves(
+        "title", [("map", [results_of("win_rate", 0, 0.5)]), ("spread", [results_of("return", -30, -20)])], tmp_path / "x"
+    )
+    for figure in drawn:
+        wins, returns = figure.axes
+        assert wins.get_ylim() == (0, 1)
+        assert wins.get_ylabel().startswith("test win rate")
+        assert returns.get_ylim()[0] < -29
+        assert returns.get_ylim()[1] < 0
+        assert returns.get_ylabel().startswith("mean return of test episodes")
+    assert len(drawn) == 2
+    plt.close("all")

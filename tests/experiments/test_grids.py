@@ -160,3 +160,14 @@ def test_other_algorithms_run_next_to_algorithm_1_at_equal_steps(tmp_path):
     clones = [run for run in grid if "pretrain" in run.options]
     assert {run.options.get("algorithm", "dm2") for run in clones} == {"dm2", "ippo"}
     assert all(run.options["demos"].is_file() for run in clones)
+
+
+def test_a_curve_does_not_depend_on_the_programs_defaults(tmp_path):
+    by_slug = {run.curve.slug: run for name in ("fig2", "default") for run in runs(EXPERIMENTS[name], tmp_path, seeds=1)}
+    plain = {"experts": "all", "pretrain": 0, "standardize": False}
+    for slug in ("ippo", "dm2-win30-c0.05"):
+        assert {name: by_slug[slug].arguments[name] for name in plain} == plain
+        assert not plain.keys() & by_slug[slug].options.keys()  # as in the run.json of older runs
+    default = next(run for slug, run in by_slug.items() if "experts=best" in slug)
+    assert default.arguments == default.options
+    assert next(run for slug, run in by_slug.items() if slug.startswith("qmix")).arguments.keys().isdisjoint(plain)

@@ -139,3 +139,11 @@ def test_a_run_that_another_process_finished_meanwhile_is_not_repeated(tmp_path,
         lock.close()
         assert waiting.result(timeout=10).state == "done"
     assert read_run_json(run.folder)["attempts"] == 1
+
+
+def test_missing_demonstrations_of_another_packages_environment_name_the_program_that_records_them(tmp_path):
+    curve = replace(PANEL.curves[1], demos="seed9/learned")
+    panel = replace(PANEL, env="module:make", scenario="spread")
+    (outcome,) = run_all([Run(panel, curve, 0, "smax", tmp_path)])
+    assert outcome.state == "failed"
+    assert "spread_learned.npz is missing: run examples/record_demos.py --env module:make and move" in outcome.message

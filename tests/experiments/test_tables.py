@@ -55,3 +55,18 @@ def test_the_table_over_scenarios_gives_each_scenario_equal_weight():
     assert scenarios_table([("easy", easy)], "IPPO") == ""
     assert scenarios_table([("easy", easy), ("easy", easy)], "IPPO") == ""  # two panels of one scenario
     assert scenarios_table([("easy", [*easy, easy[1]]), ("hard", hard)], "IPPO") == ""  # which of the two?
+
+
+def test_returns_have_headings_of_their_own_and_no_part_in_the_mean_over_scenarios():
+    def results_of(measure):
+        scores = np.array([[-3.0, -1.0]])
+        return CurveResults(
+            Curve("IPPO", "ippo"), np.array([0.0, 1.0]), scores, scores, scores[:, -1], 1.0, -0.5, (), measure
+        )
+
+    lines = panel_table("spread", [results_of("return")]).splitlines()
+    assert "return after training" in lines[2]
+    assert "win rate" not in lines[2]
+    assert lines[-1].startswith("| IPPO (-0.5) | 1 | -0.500 | -1.000 | -2.000 |")
+    assert "win rate after training" in panel_table("map", [results_of("win_rate")])
+    assert not scenarios_table([("spread", [results_of("return")])], "IPPO")

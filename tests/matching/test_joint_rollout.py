@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dm2_wrappers import JointRollout
+from dm2_wrappers import DistributionMatcher, JointRollout, SelfImitation
+from tests.helpers import small_demonstrations
 from tests.helpers.tiny_matchers import make, rollout
 
 OBSERVATIONS, ALIVE = rollout(steps=6, copies=2)
@@ -42,3 +43,15 @@ def test_a_new_rollout_may_have_another_number_of_sub_environments():
     joint.clear()
     joint.append(OBSERVATIONS[0, :1], ALIVE[0, :1], [False])
     assert joint.gail_rewards().shape == (1, 1, 2)
+
+
+def test_a_step_without_what_self_imitation_needs_does_not_advance_the_clock():
+    demos = small_demonstrations.make()
+    matcher = DistributionMatcher(SelfImitation(demos), updates=1, batch_size=4, seed=0)
+    joint = JointRollout(matcher)
+    seen, alive, actions = np.ones((1, 2, 3), np.float32), np.ones((1, 2), bool), np.zeros((1, 2), np.int64)
+    with pytest.raises(ValueError, match="SelfImitation needs each step's actions and team_rewards"):
+        joint.append(seen, alive, [False])
+    for t in range(3):
+        joint.append(seen, alive, [t == 2], actions=actions, team_rewards=[1.0])
+    assert matcher.self_imitation.state_dict()["offered"] == 1  # the episode was seen whole
