@@ -306,7 +306,8 @@ def train(args: Args, run: Path, venv: MultiAgentVectorEnv, test_env: MultiAgent
     record_path = args.record_path or run / "demos.npz"
 
     def record() -> dm2.Demonstrations:
-        settings = {key: str(value) for key, value in asdict(args).items()}
+        folders = ("run", "record_path")  # where this machine keeps its files
+        settings = {key: str(value) for key, value in asdict(args).items() if key not in folders}
         provenance = {"algorithm": "QMIX (TorchRL), greedy", "train_steps": step, "settings": settings}
         return dm2.Demonstrations.record(test_env, policy, args.record, seed=args.seed + 1000, provenance=provenance)
 

@@ -137,7 +137,8 @@ def closeness_of(demos: dm2.Demonstrations, level: float) -> float:
 
 def record(team, args: Args, env) -> dm2.Demonstrations:
     """Record joint episodes of the sampling policy."""
-    settings = json.loads(json.dumps(asdict(args), default=str))
+    folders = ("out", "run")  # where this machine keeps its files
+    settings = {k: v for k, v in json.loads(json.dumps(asdict(args), default=str)).items() if k not in folders}
     provenance = {
         "algorithm": f"IPPO ({'Recurrent' if args.learner.recurrent else 'Maskable'}PPO per agent)",
         "train_steps": team.num_timesteps,
