@@ -149,12 +149,17 @@ def pursuit_experts(env: Any) -> Experts:
     return policy
 
 
-def foraging() -> Any:
+def foraging(task: str = "6x6-2p-1f") -> Any:
     """Two agents on 6 x 6 cells must stand beside the food and load it, both at once if it is heavy."""
     import gymnasium
     import lbforaging  # noqa: F401  registers the environments
 
-    return dm2.envs.from_gymnasium(gymnasium.make("Foraging-6x6-2p-1f-v3", disable_env_checker=True), multi_agent=True)
+    return dm2.envs.from_gymnasium(gymnasium.make(f"Foraging-{task}-v3", disable_env_checker=True), multi_agent=True)
+
+
+def foraging_together() -> Any:
+    """The same on 8 x 8 cells with food that is always heavy, so that no agent is ever paid alone."""
+    return foraging("8x8-2p-1f-coop")
 
 
 def foraging_experts(env: Any) -> Experts:

@@ -30,7 +30,7 @@ from dm2_wrappers.matching.initialization import check_separate, initialized
 from dm2_wrappers.matching.networks import Networks
 from dm2_wrappers.matching.stacked_mlps import StackedMLPs
 from dm2_wrappers.matching.standardization import Standardization
-from dm2_wrappers.matching.torch_modes import standard_modes
+from dm2_wrappers.matching.torch_modes import standard_modes, usable_device
 from dm2_wrappers.rng_state import derive_seed
 
 # Rows per block in `logits`: hidden layers of this many rows stay in the cache, and memory is bounded.
@@ -92,7 +92,7 @@ class Discriminators:
         self.agents = tuple(agents) if agents is not None else tuple(f"agent_{k}" for k in range(len(sizes)))
         if len(self.agents) != len(sizes) or len(set(self.agents)) != len(sizes):
             raise ValueError(f"agents must be {len(sizes)} different names, one for each of sizes, got {self.agents}")
-        self.device = _usable(device)
+        self.device = usable_device(device)
         self.standardization: Standardization | None = None
         modules = [
             initialized(agent, size, hidden, module, seed).to(self.device, torch.float32)
@@ -284,10 +284,3 @@ def _clones(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _usable(device: str | torch.device) -> torch.device:
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(f"device {device!r} cannot be used here: {error}") from error

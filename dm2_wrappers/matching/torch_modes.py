@@ -1,4 +1,4 @@
-"""Makes discriminators independent of PyTorch's process-wide modes, which belong to the user's program."""
+"""Makes networks independent of PyTorch's process-wide modes, which belong to the user's program, and checks devices."""
 
 from __future__ import annotations
 
@@ -41,6 +41,18 @@ def standard_modes(function: Callable[_P, _R]) -> Callable[_P, _R]:
             return function(*args, **kwargs)
 
     return run
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, if tensors can be made on it.
+
+    Raises:
+        ValueError: They cannot.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise ValueError(f"device {device!r} cannot be used here: {error}") from error
 
 
 def _are_standard() -> bool:

@@ -12,10 +12,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 
 from dm2_wrappers import _checks, evaluation
-from dm2_wrappers._extras import require
 from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher
-from dm2_wrappers.matching.torch_modes import standard_modes
+from dm2_wrappers.matching.torch_modes import standard_modes, usable_device
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
 from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
@@ -27,6 +26,7 @@ from dm2_wrappers.sb3.options import (
     check_workers,
     checked_algorithm,
     checked_coefficient,
+    checked_log_dir,
     checked_order,
     checked_policy,
     checked_timesteps,
@@ -183,15 +183,11 @@ class IndependentLearners(PlayingTeam):
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
         self.update_every = _checks.integer("update_every", update_every, least=1)
         self.seed = _checks.integer("seed", seed, none=True)
-        if log_dir is not None:
-            if not isinstance(log_dir, str | os.PathLike):
-                raise TypeError(f"log_dir must be the path of a folder, got {log_dir!r}")
-            require("tensorboard", "sb3")
         self.env = as_vector_env(env, "IndependentLearners takes")
         if matcher is not None:
             demos = matcher.demonstrations
             demos.check_compatible(self.env.possible_agents, self.env.observation_sizes, self.env.env_id)
-        self.matcher, self.log_dir = matcher, log_dir
+        self.matcher, self.log_dir = matcher, checked_log_dir(log_dir)
         self.workers = _checks.integer("workers", workers, least=0)
         self._spread = SpreadLearners(self.env.possible_agents, self.workers)
         self.models: dict[str, Any] = {}
@@ -459,8 +455,12 @@ class IndependentLearners(PlayingTeam):
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: The file is not a checkpoint, is damaged, or has other agents.
+            ValueError: The file is not a checkpoint, is damaged, or has other agents; or ``device`` cannot be used.
+            ImportError: ``log_dir`` was given, but the package tensorboard is not installed.
         """
+        log_dir, workers = checked_log_dir(log_dir), _checks.integer("workers", workers, least=0)
+        if device != "auto":
+            usable_device(device)
         state = checkpoint.read(path)
         options = dict(state.facts["options"])
         if options["convergence"] is not None:

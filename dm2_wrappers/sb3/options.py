@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 from stable_baselines3.common.vec_env import VecEnv
 
 from dm2_wrappers import _checks
+from dm2_wrappers._extras import require
 from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher, coefficient
 from dm2_wrappers.matching.matcher import checked_matcher
 from dm2_wrappers.unwrap import owns_matcher
@@ -211,6 +213,20 @@ def checked_timesteps(value: Any) -> int:
         return int(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"total_timesteps must be a number of environment steps, got {value!r}") from None
+
+
+def checked_log_dir(log_dir: Any) -> str | os.PathLike[str] | None:
+    """The path of a folder, or None.
+
+    Raises:
+        TypeError: No path.
+        ImportError: The package tensorboard is not installed.
+    """
+    if log_dir is not None:
+        if not isinstance(log_dir, str | os.PathLike):
+            raise TypeError(f"log_dir must be the path of a folder, got {log_dir!r}")
+        require("tensorboard", "sb3")
+    return log_dir
 
 
 def check_workers(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, SelfImitation
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, MultiAgentVectorWrapper, StepResult
@@ -60,7 +61,7 @@ class DM2VectorEnv(RewardMixer, MultiAgentVectorWrapper):
 
     def _see(self, observations: NDArray[np.float32], infos: Infos, present: NDArray[np.bool_]) -> None:
         """Keep what the agents see now, in copies: the environment, or who called, may use its arrays again."""
-        self._observations, self._alive = np.array(observations), np.array(infos["alive"], dtype=bool)
+        self._observations, self._alive = np.array(observations), _checks.flags("alive in infos", infos["alive"])
         self._present = present
 
     def step(self, actions: NDArray[Any]) -> StepResult:
