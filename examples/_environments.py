@@ -157,9 +157,9 @@ def foraging(task: str = "6x6-2p-1f") -> Any:
     return dm2.envs.from_gymnasium(gymnasium.make(f"Foraging-{task}-v3", disable_env_checker=True), multi_agent=True)
 
 
-def foraging_together() -> Any:
-    """The same on 8 x 8 cells with food that is always heavy, so that no agent is ever paid alone."""
-    return foraging("8x8-2p-1f-coop")
+def large_foraging() -> Any:
+    """Three agents on 10 x 10 cells with three pieces of food."""
+    return foraging("10x10-3p-3f")
 
 
 def foraging_experts(env: Any) -> Experts:

@@ -226,3 +226,24 @@ def test_demonstrations_are_not_shared_by_accident_between_checkpoints(tmp_path)
     second = trained(tmp_path, matcher=dm2.DistributionMatcher(first.matcher.demonstrations.subset(3), seed=0))
     loaded = IndependentLearners.load(tmp_path / "team", venv())
     assert len(loaded.matcher.demonstrations) == len(second.matcher.demonstrations) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "nowhere"}, ValueError, "device 'nowhere' cannot be used here"),
+        ({"workers": -1}, ValueError, "workers must be"),
+        ({"log_dir": 3}, TypeError, "log_dir must be the path of a folder, got 3"),
+    ],
+)
+def test_wrong_options_of_load_are_not_blamed_on_the_file(tmp_path, options, error, message):
+    trained(tmp_path)
+    with pytest.raises(error, match=f"^{message}"):
+        IndependentLearners.load(tmp_path / "team", venv(), **options)
+
+
+def test_a_log_without_tensorboard_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    trained(tmp_path)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match="tensorboard"):
+        IndependentLearners.load(tmp_path / "team", venv(), log_dir=tmp_path / "log")
