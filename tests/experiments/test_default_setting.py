@@ -57,7 +57,7 @@ def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
         json.dumps({k: v for k, v in run.options.items() if k not in ("env", "steps", "seed", "demos")}) for run in ours
     }
     assert len(settings) == 1
-    assert {"smax:2s3z", "smax:3s_vs_5z", "_environments:simple_spread", "_environments:foraging"} < {
+    assert {"smax:2s3z", "smax:3s_vs_5z", "_environments:simple_spread", "_environments:large_foraging"} < {
         run.env for run in ours
     }
 
@@ -70,7 +70,7 @@ def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
     (run,) = (
         one for one in runs(EXPERIMENTS["default"], tmp_path, seeds=1) if one.env.endswith("spread") and one.curve == ours
     )
-    assert str(run.options["demos"]) == "demos_data/full/spread/seed0/spread_learned.npz"
+    assert str(run.options["demos"]) == "demos_data/spread_weak.npz"
 
 
 def test_the_reported_default_is_that_of_the_program():
