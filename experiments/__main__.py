@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dm2_wrappers._extras import require
 from dm2_wrappers._files import replacing
-from experiments.default_setting import default_runs, write_default_runs
 from experiments.experts import DEFAULT_SCENARIOS, RECORDING_LEVELS, STYLE_SCENARIOS
 from experiments.grids import EXPERIMENTS
 from experiments.locks import LocksMissingError
@@ -200,6 +199,7 @@ def _state(run: Run) -> str:
 
 def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: list[Run], root: Path) -> int:
     from experiments.reports import write_report
+    from experiments.strongest import runs_of_pairs, write_runs
 
     # A selection of the runs does not overwrite the figure of all runs.
     selection = "_part" if args.only or args.seeds else ""
@@ -208,8 +208,8 @@ def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: lis
     formats = ("png", "pdf") if args.pdf else ("png",)
     results = _results(name, experiment, grid)
     files = write_report(experiment, results, path, title=title, formats=formats)
-    if name == "default":  # other programs read which runs these are
-        files.append(write_default_runs(default_runs(results, root, args.env), path.with_suffix(".json")))
+    if experiment.against_strongest:  # other programs read which runs these are
+        files.append(write_runs(runs_of_pairs(results, root, args.env), path.with_suffix(".json")))
     print(*files)
     return 0
 
@@ -217,7 +217,7 @@ def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: lis
 def _table(args: argparse.Namespace, name: str, experiment: Experiment, grid: list[Run], root: Path) -> int:
     from experiments.reports import tables
 
-    print(tables(_results(name, experiment, grid)))
+    print(tables(experiment, _results(name, experiment, grid)))
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ class CurveResults:
         lengths: Mean episode length of each evaluation in steps, [runs, T].
         final: The same of the larger evaluation after training, [runs].
         seconds: Training time of all runs together.
-        expert_score: The same of the experts' episodes; None without experts.
+        expert_score: The same of the experts' episodes; None without experts, and if only episodes that they won were kept.
         commits: The commits of the checkouts that did the runs.
         measure: "win_rate" or "return".
     """
@@ -102,10 +104,18 @@ def _read_curve(curve: Curve, runs: list[Run], measure: str) -> CurveResults:
         column("length"),
         np.array(finals, dtype=np.float64),
         sum(each["seconds"] for each in records),
-        (records[0]["demonstrations"] or {}).get({"return": "mean_return"}.get(measure, measure)),
+        _expert_score(records[0]["demonstrations"], measure),
         tuple(sorted({commit for each in records for commit in (each["commit"], *each.get("earlier_commits", ()))})),
         measure,
     )
+
+
+def _expert_score(demonstrations: Mapping[str, Any] | None, measure: str) -> float | None:
+    """What a run's ``run.json`` says about its demonstrations; a file of won episodes does not say how often they win."""
+    if demonstrations is None:
+        return None
+    score = demonstrations.get("mean_return" if measure == "return" else measure)
+    return None if measure == "win_rate" and score == 1.0 else score
 
 
 def _value(values: dict[str, float], name: str, run: Run, file: str) -> float:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from dm2_wrappers._files import replacing
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
-from experiments.curves import CurveResults
 from experiments.experts import WEAKER_STRONGER
 from experiments.other_algorithms import CLONING
 from experiments.plan import TUNING_SEED, Curve, Experiment, Panel
 from experiments.settings import IPPO_ALONE, dm2, ippo
-from experiments.statistics import area_under_curve, interquartile_mean
 
 # The experts: they win about 30 %. The file of 2s3z holds only the episodes that they won, which are those that are shown.
 _EXPERTS = {scenario: weaker for scenario, (weaker, _) in WEAKER_STRONGER.items()} | {"2s3z": "win30_won"}
@@ -59,7 +53,7 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
 def default_experiment() -> Experiment:
     """The experiment "default": five seeds of each scenario, with one setting for all."""
     panels = (*map(_default_panel, _STEPS), *map(_other_panel, _OTHERS))
-    return Experiment("The default setting and the strongest independent PPO", panels)
+    return Experiment("The default setting and the strongest independent PPO", panels, against_strongest=True)
 
 
 def _default_panel(scenario: str) -> Panel:
@@ -96,36 +90,3 @@ def _candidates(scenario: str) -> tuple[Curve, ...]:
     from_clones = Curve("IPPO from clones of won episodes", f"ippo-{demos}-won-pretrain={CLONING}", clones, demos)
     own = (replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED, seeds=3) for curve in (*tried, from_clones))
     return (*own, ippo("IPPO", slug="tuning-ippo", first_seed=TUNING_SEED))
-
-
-def default_runs(
-    results: Sequence[tuple[Panel, Sequence[CurveResults]]], root: Path, backend: str = "smax"
-) -> dict[str, dict[str, str]]:
-    """Each scenario's runs of DM2's default and of the strongest independent PPO, by the interquartile mean of the area.
-
-    Returns:
-        ``{scenario: {"dm2": folder, "ippo": folder}}``, folders below ``root``, that of all results. A folder has one folder
-        per seed. Scenarios in which one of the two has no finished run are left out.
-    """
-    chosen = {}
-    for panel, curves in results:
-        ours = [each for each in curves if each.curve.options.get("algorithm") != "ippo"]
-        baselines = [each for each in curves if each.curve.options.get("algorithm") == "ippo"]
-        if ours and baselines:
-            strongest = max(baselines, key=_area)
-            chosen[panel.scenario] = {
-                name: (root / "runs" / panel.folder(backend) / each.curve.slug).as_posix()
-                for name, each in (("dm2", ours[0]), ("ippo", strongest))
-            }
-    return chosen
-
-
-def _area(curve: CurveResults) -> float:
-    return float(interquartile_mean(area_under_curve(curve.steps, curve.scores)).value)
-
-
-def write_default_runs(runs: dict[str, dict[str, str]], path: Path) -> Path:
-    """Write them as JSON."""
-    with replacing(path, "w", encoding="utf-8") as file:
-        file.write(json.dumps(runs, indent=1) + "\n")
-    return path

@@ -86,6 +86,7 @@ class Experiment:
         level_label: What the curves' levels are. If not empty, a summary figure shows results by level.
         plot_lengths: Whether to draw episode lengths, too.
         smax_only: Why the experiment runs on SMAX only; empty if it runs on every backend.
+        against_strongest: Whether to compare each panel's first curve of DM2 with its strongest independent PPO.
     """
 
     title: str
@@ -93,6 +94,7 @@ class Experiment:
     level_label: str = ""
     plot_lengths: bool = False
     smax_only: str = ""
+    against_strongest: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dm2_wrappers._files import replacing
 from experiments.curves import CurveResults, read_panel
 from experiments.figures import draw_curves, draw_lengths, draw_levels
 from experiments.plan import Experiment, Panel, Run
+from experiments.strongest import strongest_table
 from experiments.tables import panel_table, scenarios_table
 
 PanelResults = list[tuple[Panel, list[CurveResults]]]
@@ -24,9 +25,11 @@ def read_results(experiment: Experiment, runs: list[Run]) -> PanelResults:
     return [(panel, curves) for panel, curves in panels if curves]
 
 
-def tables(results: PanelResults) -> str:
+def tables(experiment: Experiment, results: PanelResults) -> str:
     """A table for each panel, and one over all scenarios where that is possible."""
     texts = [panel_table(panel.name, curves, panel.baseline) for panel, curves in results]
+    if experiment.against_strongest:
+        return "\n".join([strongest_table(results), *texts])
     baselines = {one.curve.label for panel, curves in results for one in curves if one.curve.slug == panel.baseline}
     together = scenarios_table([(panel.scenario, curves) for panel, curves in results], min(baselines, default=""))
     return "\n".join([*texts, *([together] if together else [])])
@@ -48,5 +51,5 @@ def write_report(
         written += draw_lengths(title, panels, path.with_name(f"{path.name}_lengths"), formats)
     file = path.with_name(f"{path.name}.md")
     with replacing(file, "w", encoding="utf-8") as out:
-        out.write(tables(results))
+        out.write(tables(experiment, results))
     return [*written, file]

@@ -67,7 +67,7 @@ def panel_table(name: str, curves: list[CurveResults], baseline: str = "ippo") -
                     _mean(area),
                     interquartile_mean(area),
                     probability_of_improvement(area, areas[baseline]) if compared else "",
-                    _intervals_apart(area, areas[baseline]) if compared else "",
+                    apart(area, areas[baseline]) if compared else "",
                     _steps_until(one, baselines[0]) if baselines else "",
                     f"{one.lengths[:, -1].mean():.0f}",
                     f"{one.seconds / 3600:.2f}",
@@ -120,6 +120,13 @@ def row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
+def apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
+    """Whether the intervals of two curves' areas do not overlap, in a word or two."""
+    if min(len(one), len(other)) < _MIN_RUNS_TO_COMPARE:
+        return "too few seeds"
+    return "no" if interquartile_mean(one).overlaps(interquartile_mean(other)) else "yes"
+
+
 def _steps_until(one: CurveResults, baseline: CurveResults) -> str:
     """The first step at which the smoothed win rate reaches the baseline's last smoothed win rate."""
     own, target = (
@@ -138,9 +145,3 @@ def _mean(runs: NDArray[np.float64]) -> str:
     """Mean and standard error; a single run has no error."""
     mean, error = mean_and_error(runs)
     return f"{mean:.3f} ± {error:.3f}" if len(runs) > 1 else f"{mean:.3f}"
-
-
-def _intervals_apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
-    if min(len(one), len(other)) < _MIN_RUNS_TO_COMPARE:
-        return "too few seeds"
-    return "no" if interquartile_mean(one).overlaps(interquartile_mean(other)) else "yes"

@@ -29,6 +29,13 @@ def test_a_curve_has_the_evaluations_that_all_its_runs_have(tmp_path):
     np.testing.assert_array_equal(results.steps, [0, 200, 400])
 
 
+def test_a_file_of_won_episodes_does_not_say_how_often_the_experts_win(tmp_path):
+    run = run_of(tmp_path, curve=1)
+    write_finished_run(run, {0: 0.0, 320: 0.1}, demonstrations={"sha256": "sum", "win_rate": 1.0, "mean_return": 20.0})
+    (results,) = read_panel(PANEL, [run])
+    assert results.expert_score is None
+
+
 def test_runs_with_different_demonstrations_are_refused(tmp_path):
     grid = [run_of(tmp_path, curve=1, seed=seed) for seed in (0, 1)]
     for run in grid:

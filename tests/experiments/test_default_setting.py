@@ -1,35 +1,14 @@
-"""The default setting, its strongest baseline, and the candidates."""
+"""The default setting and the candidates."""
 
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from experiments.curves import CurveResults
-from experiments.default_setting import DEFAULT, default_runs, write_default_runs
+from experiments.default_setting import DEFAULT
 from experiments.grids import EXPERIMENTS
-from experiments.plan import Curve, Panel, runs
-
-
-def results(curve, *win_rates):
-    """Runs whose win rate is the same at both evaluations."""
-    rates = np.repeat(np.array(win_rates)[:, None], 2, axis=1)
-    return CurveResults(curve, np.array([0.0, 100.0]), rates, rates, rates[:, 0], 1.0, None, ())
-
-
-def test_the_strongest_ippo_is_the_one_with_the_largest_area(tmp_path):
-    ours = Curve("DM2", "dm2-x")
-    weak, strong = (Curve(name, name, {"algorithm": "ippo"}) for name in ("weak", "strong"))
-    panels = [
-        (Panel("here", (ours, weak, strong)), [results(ours, 0.1), results(weak, 0.2, 0.3), results(strong, 0.3, 0.4)]),
-        (Panel("no runs of ours", (ours, weak)), [results(weak, 0.2)]),
-        (Panel("no baseline", (ours, weak)), [results(ours, 0.2)]),
-    ]
-    chosen = default_runs(panels, Path("results"))
-    assert chosen == {"here": {"dm2": "results/runs/smax_here/dm2-x", "ippo": "results/runs/smax_here/strong"}}
-    path = write_default_runs(chosen, tmp_path / "default.json")
-    assert json.loads(path.read_text()) == chosen
+from experiments.plan import runs
+from experiments.strongest import runs_of_pairs
+from tests.experiments.test_strongest import results
 
 
 def test_candidates_have_one_setting_for_all_scenarios(tmp_path):
@@ -41,13 +20,6 @@ def test_candidates_have_one_setting_for_all_scenarios(tmp_path):
     first, *others = by_scenario.values()
     assert len(first) == 9 * 3
     assert all(other == first for other in others)
-
-
-def test_folders_in_the_repository_hold_the_runs():
-    root = Path(__file__).parents[2]
-    for both in json.loads((root / "results" / "default.json").read_text()).values():
-        for folder in both.values():
-            assert list((root / folder).glob("seed1*/evaluations.csv"))
 
 
 def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
@@ -65,7 +37,7 @@ def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
 def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
     (panel,) = (one for one in EXPERIMENTS["default"].panels if one.scenario == "spread")
     ours, alone = panel.curves[:2]
-    chosen = default_runs([(panel, [results(ours, 0.1), results(alone, 0.2)])], Path("results"))
+    chosen = runs_of_pairs([(panel, [results(ours, 0.1), results(alone, 0.2)])], Path("results"))
     assert chosen["spread"]["ippo"] == "results/runs/spread/ippo"
     (run,) = (
         one for one in runs(EXPERIMENTS["default"], tmp_path, seeds=1) if one.env.endswith("spread") and one.curve == ours

@@ -1,0 +1,64 @@
+"""The default setting next to the strongest independent PPO."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from experiments.curves import CurveResults
+from experiments.plan import Curve, Panel
+from experiments.strongest import runs_of_pairs, strongest_table, write_runs
+
+OURS, BEFORE = Curve("DM2", "dm2-x"), Curve("DM2 before", "dm2-y")
+WEAK, STRONG = (Curve(name, name, {"algorithm": "ippo"}) for name in ("ippo", "strong"))
+
+
+def results(curve, *scores, measure="win_rate"):
+    """Runs whose score is the same at both evaluations."""
+    both = np.repeat(np.array(scores)[:, None], 2, axis=1)
+    return CurveResults(curve, np.array([0.0, 100.0]), both, both, both[:, 0], 1.0, None, (), measure)
+
+
+def test_the_strongest_ippo_is_the_one_with_the_largest_area(tmp_path):
+    panels = [
+        (Panel("here", (OURS, WEAK, STRONG)), [results(OURS, 0.1), results(WEAK, 0.2, 0.3), results(STRONG, 0.3, 0.4)]),
+        (Panel("no runs of ours", (OURS, WEAK)), [results(WEAK, 0.2)]),
+        (Panel("only the second of ours", (OURS, BEFORE, WEAK)), [results(BEFORE, 0.3), results(WEAK, 0.2)]),
+        (Panel("no baseline", (OURS, WEAK)), [results(OURS, 0.2)]),
+    ]
+    chosen = runs_of_pairs(panels, Path("results"))
+    assert chosen == {"here": {"dm2": "results/runs/smax_here/dm2-x", "ippo": "results/runs/smax_here/strong"}}
+    path = write_runs(chosen, tmp_path / "default.json")
+    assert json.loads(path.read_text()) == chosen
+
+
+def test_the_table_compares_areas_and_averages_those_of_win_rates():
+    five, three = [0.4, 0.5, 0.5, 0.5, 0.9], [0.7, 0.8, 0.9]
+    panels = [
+        (Panel("a", (OURS, WEAK, STRONG)), [results(OURS, *five), results(WEAK, *[0.1] * 5), results(STRONG, *[0.25] * 5)]),
+        (Panel("b", (OURS, WEAK)), [results(OURS, *three), results(WEAK, *[0.9] * 5)]),
+        (
+            Panel("c", (OURS, WEAK), measure="return"),
+            [results(OURS, *[-20.0] * 5, measure="return"), results(WEAK, *[-10.0] * 5, measure="return")],
+        ),
+    ]
+    cells = [line.strip("| ").split(" | ") for line in strongest_table(panels).splitlines()[4:]]
+    a, b, c, mean = cells
+    assert a[:2] == ["a", "0.560"]
+    assert a[2].startswith("0.500 [")  # the mean of the middle half
+    assert a[3:] == ["5", "0.250 (strong)", "0.250 [0.250, 0.250]", "5", "2.00 times", "yes"]
+    assert b[4] == "0.900"  # the baseline's own name is not repeated
+    assert b[-2:] == ["0.89 times", "too few seeds"]
+    assert c[0] == "c (return)"
+    assert c[-2:] == ["lower", "yes"]
+    assert mean[0] == "mean of the 2 with win rates"
+    assert mean[2].startswith("0.650 [")
+    assert mean[5].startswith("0.575 [")
+    assert "1.13 times" in mean
+
+
+def test_folders_in_the_repository_hold_the_runs():
+    root = Path(__file__).parents[2]
+    for both in json.loads((root / "results" / "default.json").read_text()).values():
+        for folder in both.values():
+            assert list((root / folder).glob("seed1*/evaluations.csv"))
