@@ -84,7 +84,7 @@ def candidates_experiment() -> Experiment:
 
 
 def _candidates(scenario: str) -> tuple[Curve, ...]:
-    demos = WEAKER_STRONGER[scenario][0]
+    demos = _EXPERTS[scenario]
     tried = (dm2(scenario, demos, label, **{**_FALLING, **options}) for label, options in _CANDIDATES.items())
     clones = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
     from_clones = Curve("IPPO from clones of won episodes", f"ippo-{demos}-won-pretrain={CLONING}", clones, demos)
