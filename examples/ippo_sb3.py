@@ -36,7 +36,7 @@ from dm2_wrappers._files import replacing
 
 BEST = 0.3  # the share of the episodes that --experts best keeps if none of them was won
 CLONING = 20  # passes of behavior cloning, where the demonstrations have actions
-COEFFICIENT = 0.05  # c at the start; it falls to 0
+COEFFICIENT = 0.0025  # c at the start, for each unit of the experts' return; it falls to 0
 
 
 @dataclass
@@ -124,7 +124,8 @@ class Args:
     if none was or wins are not reported, the 30 % with the highest return), or the team's own best episodes
     (self-imitation), alone or added to all demonstrations; with "won" and "best", --pretrain clones only these, too"""
     coefficient: float | None = None
-    """the paper's c in r_env + c * r_gail; default: 0.05 falling to 0"""
+    """the paper's c in r_env + c * r_gail; default: falling to 0 from 1/400 of the experts' mean return, which is 0.05 on
+    SMAX and SMAC, where a win returns 20"""
     anneal: bool = False
     """let c fall linearly to 0 over the run; c changes at each evaluation"""
     order: Literal["simultaneous", "turn"] = "simultaneous"
@@ -224,6 +225,11 @@ def learn(team: dm2.sb3.IndependentLearners, steps: int, bar: tqdm, run: Path) -
         raise KeyboardInterrupt(f"The team after {team.num_timesteps:,} steps is in {run / 'stopped.zip'}.")
 
 
+def starting_coefficient(demos: dm2.Demonstrations) -> float:
+    """C at the start, to two digits: it has the scale of the return, and is 0.05 for demonstrations without rewards."""
+    return float(f"{COEFFICIENT * (abs(demos.mean_return) or 20.0):.2g}")
+
+
 def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, float]:
     """Each agent's c from a step on, until the next evaluation."""
     c = args.coefficient or 0.0
@@ -257,20 +263,23 @@ def main(args: Args) -> Path:
     if args.order == "turn" and args.learner.workers:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     args.learner = args.learner.settled(args.env)
-    if args.algorithm == "dm2" and args.coefficient is None:
-        args.coefficient, args.anneal = COEFFICIENT, True
     if args.experts == "own" or args.matcher.ends == "absorbing":
         args.matcher = replace(args.matcher, standardize=False)
     run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
-    free, why = ("steps", "run", "bar_position", "profile", "learner.workers"), ""
-    if args.anneal:
-        free, why = free[1:], f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start"
     with _runs.running(run):
         wanted = args.algorithm == "dm2" or args.pretrain
         demos = _runs.demonstrations(args.demos, args.env) if wanted else None
         if args.pretrain is None:
             clones = demos is not None and demos.has_actions and args.experts != "own"
             args.pretrain = CLONING if clones else 0
+        if demos is not None and args.algorithm == "dm2" and args.coefficient is None:
+            args.coefficient, args.anneal = starting_coefficient(chosen(demos, args.experts)), True
+        free, why = ("steps", "run", "bar_position", "profile", "learner.workers"), ""
+        if args.anneal:
+            free, why = (
+                free[1:],
+                f"c falls to 0 over a run's steps, so one of {args.steps} steps is another run from the start",
+            )
         _runs.begin(run, args, free, why)
         options = args.learner.env_options
         test_envs = min(32, args.eval_episodes, _runs.default_num_envs(args.env))

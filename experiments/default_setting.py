@@ -14,13 +14,15 @@ from experiments.settings import IPPO_ALONE, dm2, ippo
 # The experts: they win about 30 %. The file of 2s3z holds only the episodes that they won, which are those that are shown.
 _EXPERTS = {scenario: weaker for scenario, (weaker, _) in WEAKER_STRONGER.items()} | {"2s3z": "win30_won"}
 _STEPS = {"3m": 300_000, "2s3z": 1_000_000, "5m_vs_6m": 1_000_000, "3s_vs_4z": 1_000_000, "3s_vs_5z": 1_000_000}
-# Environments of other packages: their --env, and the steps of a run. They do not report wins, so "weak" experts are those
-# whose return is about 30 % of the way from a random team's to a good one's. examples/record_demos.py recorded them.
+# Environments of other packages: their --env, the steps of a run, and c at the start. They do not report wins, so "weak"
+# experts are those whose return is about 30 % of the way from a random team's to a good one's. examples/record_demos.py
+# recorded them.
 _OTHERS = {
-    "spread": ("_environments:simple_spread", 200_000),
-    "large_foraging": ("_environments:large_foraging", 300_000),
+    "spread": ("_environments:simple_spread", 200_000, 0.046),
+    "large_foraging": ("_environments:large_foraging", 300_000, 0.00053),
 }
-# The default: it was chosen among the candidates below. c falls to 0 over the run.
+# The default on SMAX: it was chosen among the candidates below. c falls to 0 over the run. The program starts with 1/400 of
+# the mean return of the episodes that are shown, which is 0.05 on SMAX.
 DEFAULT: dict[str, Any] = {
     "coefficient": 0.05,
     "anneal": True,
@@ -72,8 +74,9 @@ def _before(scenario: str) -> dict[str, Any]:
 
 
 def _other_panel(scenario: str) -> Panel:
-    env, steps = _OTHERS[scenario]
-    curves = (dm2(scenario, "weak", "DM2, the default", **DEFAULT), replace(IPPO_ALONE, seeds=5))
+    env, steps, coefficient = _OTHERS[scenario]
+    ours = dm2(scenario, "weak", "DM2, the default", **{**DEFAULT, "coefficient": coefficient})
+    curves = (ours, replace(IPPO_ALONE, seeds=5))
     return Panel(scenario, curves, steps=steps, env=env, measure="return")
 
 

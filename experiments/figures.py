@@ -25,6 +25,7 @@ from experiments.statistics import Estimate, area_under_curve, interquartile_mea
 # Okabe and Ito's colors, which color-blind readers can tell apart. Curves that are levels of one quantity use a scale.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 GREY = "#777777"
+_MOST_IN_A_ROW = 5
 
 Panels: TypeAlias = list[tuple[str, list[CurveResults]]]
 
@@ -46,7 +47,7 @@ def draw_curves(title: str, panels: Panels, path: Path, formats: Sequence[str] =
     written = []
     for suffix, interquartile in (("", False), ("_iqm", True)):
         end = ", interquartile mean" if interquartile else ""
-        figure, row = _row_of_axes(title, len(panels), "test win rate" + end, shared=not any(map(_of_returns, panels)))
+        figure, row = _axes(title, len(panels), "test win rate" + end, shared=not any(map(_of_returns, panels)))
         for axes, (name, curves), colors in zip(row, panels, _palette(panels), strict=True):
             _panel(axes, name, curves, colors, interquartile=interquartile)
             if _of_returns((name, curves)):
@@ -57,7 +58,7 @@ def draw_curves(title: str, panels: Panels, path: Path, formats: Sequence[str] =
 
 def draw_lengths(title: str, panels: Panels, path: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draw the length of test episodes over steps; arguments and result as of `draw_curves`."""
-    figure, row = _row_of_axes(title, len(panels), "length of test episodes in steps, mean ± standard error")
+    figure, row = _axes(title, len(panels), "length of test episodes in steps, mean ± standard error")
     for axes, (name, curves), colors in zip(row, panels, _palette(panels), strict=True):
         _curves(axes, curves, colors, [mean_and_band(one.lengths) for one in curves])
         _finish(axes, name, _STEPS, top=None)
@@ -80,7 +81,7 @@ def draw_levels(title: str, label: str, panels: Panels, path: Path, formats: Seq
     Returns:
         The files.
     """
-    figure, row = _row_of_axes(title, len(panels), "test win rate, mean ± standard error")
+    figure, row = _axes(title, len(panels), "test win rate, mean ± standard error")
     for axes, (name, curves) in zip(row, panels, strict=True):
         by_experts = not any(one.curve.level is not None for one in curves) and any(one.expert_score for one in curves)
         levels = [(one.expert_score if by_experts else one.curve.level, one) for one in curves]
@@ -120,11 +121,20 @@ def _of_returns(panel: tuple[str, list[CurveResults]]) -> bool:
     return any(one.measure == "return" for one in panel[1])
 
 
-def _row_of_axes(title: str, panels: int, ylabel: str, *, shared: bool = True) -> tuple[Figure, Sequence[Axes]]:
-    figure, row = plt.subplots(1, panels, figsize=(5.2 * panels, 5.2), layout="constrained", sharey=shared, squeeze=False)
-    row[0][0].set_ylabel(ylabel)
-    figure.suptitle(textwrap.fill(title, 48 * panels))
-    return figure, row[0]
+def _axes(title: str, panels: int, ylabel: str, *, shared: bool = True) -> tuple[Figure, list[Axes]]:
+    """The panels' axes in reading order, in as few rows of at most five as possible."""
+    rows = -(-panels // _MOST_IN_A_ROW)
+    columns = -(-panels // rows)
+    figure, grid = plt.subplots(
+        rows, columns, figsize=(5.2 * columns, 5.2 * rows), layout="constrained", sharey=shared, squeeze=False
+    )
+    for first in grid[:, 0]:
+        first.set_ylabel(ylabel)
+    axes = list(grid.flat)
+    for unused in axes[panels:]:
+        unused.remove()
+    figure.suptitle(textwrap.fill(title, 48 * columns))
+    return figure, axes[:panels]
 
 
 def _save(figure: Figure, path: Path, formats: Sequence[str]) -> list[Path]:

@@ -21,7 +21,7 @@ import dm2_wrappers as dm2
 from tests.docs.pages import ROOT, Block, blocks, pages
 
 sys.path.insert(0, str(ROOT / "examples"))
-from ippo_sb3 import CLONING, COEFFICIENT, Args, LearnerArgs, MatcherArgs, chosen
+from ippo_sb3 import CLONING, Args, LearnerArgs, MatcherArgs, chosen, starting_coefficient
 
 PROGRAMS = {page: [block for block in blocks(page) if block.language == "python"] for page in pages()}
 COMMANDS = {page: [block for block in blocks(page) if block.language in ("", "bash", "console")] for page in pages()}
@@ -61,7 +61,6 @@ def test_the_readme_has_the_settings_of_the_picture():
         f"ent_coef={learner.ent_coef},",
         f"max_grad_norm={learner.max_grad_norm},",
         '"activation_fn": torch.nn.ReLU',
-        f"coefficient=dm2.schedules.LinearFall({COEFFICIENT}, steps=steps),",
         f"DistributionMatcher(best, standardize={matcher.standardize}, seed=0)",
         f"pretrain(team, best, epochs={CLONING})",
     ):
@@ -71,6 +70,8 @@ def test_the_readme_has_the_settings_of_the_picture():
     assert {name: defaults[name] for name in asdict(matcher)} == asdict(matcher) | {"standardize": False}
     demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_5m_vs_6m_win30.npz")
     assert len(chosen(demos, Args().experts)) == len(demos.filter(won=True))
+    start = starting_coefficient(chosen(demos, Args().experts))
+    assert f"coefficient=dm2.schedules.LinearFall({start}, steps=steps)," in programs[1].code
     defaults = {name: value.default for name, value in inspect.signature(MaskablePPO).parameters.items()}
     assert (learner.gamma, learner.clip_range) == (defaults["gamma"], defaults["clip_range"])
 

@@ -97,3 +97,18 @@ def test_a_panel_of_returns_has_an_axis_of_its_own(tmp_path, monkeypatch):
         assert returns.get_ylabel().startswith("mean return of test episodes")
     assert len(drawn) == 2
     plt.close("all")
+
+
+def test_more_than_five_panels_have_rows(tmp_path, monkeypatch):
+    scores = np.array([[0.0, 0.5]])
+    one = CurveResults(Curve("IPPO", "ippo"), np.array([0.0, 1e6]), scores, scores, scores[:, -1], 1.0, None, ())
+    drawn = []
+    monkeypatch.setattr("experiments.figures._save", lambda figure, *rest: drawn.append(figure) or [])
+    for panels in (5, 7):
+        draw_lengths("title", [(f"map {k}", [one]) for k in range(panels)], tmp_path / "x")
+    five, seven = drawn
+    assert tuple(five.get_size_inches()) == (26.0, 5.2)
+    assert tuple(seven.get_size_inches()) == (20.8, 10.4)  # four and three
+    assert [axes.get_title() for axes in seven.axes] == [f"map {k}" for k in range(7)]
+    assert [bool(axes.get_ylabel()) for axes in seven.axes] == [True, False, False, False, True, False, False]
+    plt.close("all")
