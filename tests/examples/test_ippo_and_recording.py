@@ -279,6 +279,7 @@ def test_record_demos_records_at_the_level_and_names_files_truthfully(tmp_path, 
     named = int(path.stem.rpartition("win")[2]) / 100
     assert abs(named - demos.win_rate) <= 0.05
     assert demos.metadata["policy"]["train_steps"] > 0
+    assert str(tmp_path) not in json.dumps(demos.metadata)  # no paths of the machine that recorded
 
 
 @pytest.fixture

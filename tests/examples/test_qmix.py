@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -265,6 +266,7 @@ def test_a_run_trains_evaluates_plots_records_and_resumes_as_if_undisturbed(q, t
     demos = dm2.Demonstrations.load(whole / "demos.npz")
     assert len(demos) == 6
     assert demos.metadata["policy"]["train_steps"] == 192
+    assert str(tmp_path) not in json.dumps(demos.metadata)  # no paths of the machine that recorded
     (at_level,) = whole.glob("demos_win*.npz")
     assert dm2.Demonstrations.load(at_level).metadata["policy"]["train_steps"] == 0
 
