@@ -80,6 +80,16 @@ def _other_panel(scenario: str) -> Panel:
     return Panel(scenario, curves, steps=steps, env=env, measure="return")
 
 
+def scale_experiment() -> Experiment:
+    """The experiment "scale": c as on SMAX, or in proportion to the return, where returns are small (tuning seed 0)."""
+    env, steps, in_proportion = _OTHERS["large_foraging"]
+    tried = {"c from 0.05, as on SMAX": DEFAULT["coefficient"], "c from 1/400 of the experts' return": in_proportion}
+    curves = (dm2("large_foraging", "weak", label, **{**DEFAULT, "coefficient": c}) for label, c in tried.items())
+    own = tuple(replace(each, slug=f"tuning-{each.slug}", first_seed=TUNING_SEED, seeds=1) for each in curves)
+    panel = Panel("large_foraging", own, steps=steps, baseline=own[0].slug, env=env, measure="return")
+    return Experiment("Where c starts if returns are small (tuning seed 0, not a reported seed)", (panel,))
+
+
 def candidates_experiment() -> Experiment:
     """The experiment "candidates": tuning seeds 0 to 2."""
     panels = tuple(Panel(each, _candidates(each), steps, baseline="tuning-ippo") for each, steps in _STEPS.items())

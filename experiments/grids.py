@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from experiments.baseline import baseline_experiment
-from experiments.default_setting import candidates_experiment, default_experiment
+from experiments.default_setting import candidates_experiment, default_experiment, scale_experiment
 from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
@@ -251,6 +251,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
     "algorithms": other_algorithms(),
     "baseline": baseline_experiment(),
     "candidates": candidates_experiment(),
+    "scale": scale_experiment(),
     "default": default_experiment(),
 }
 
