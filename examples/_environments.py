@@ -149,17 +149,21 @@ def pursuit_experts(env: Any) -> Experts:
     return policy
 
 
-def foraging(task: str = "6x6-2p-1f") -> Any:
-    """Two agents on 6 x 6 cells must stand beside the food and load it, both at once if it is heavy."""
+def _foraging(task: str) -> Any:
     import gymnasium
     import lbforaging  # noqa: F401  registers the environments
 
     return dm2.envs.from_gymnasium(gymnasium.make(f"Foraging-{task}-v3", disable_env_checker=True), multi_agent=True)
 
 
+def foraging() -> Any:
+    """Two agents on 6 x 6 cells must stand beside the food and load it, both at once if it is heavy."""
+    return _foraging("6x6-2p-1f")
+
+
 def large_foraging() -> Any:
-    """Three agents on 10 x 10 cells with three pieces of food."""
-    return foraging("10x10-3p-3f")
+    """The same for three agents on 10 x 10 cells with three pieces of food."""
+    return _foraging("10x10-3p-3f")
 
 
 def foraging_experts(env: Any) -> Experts:

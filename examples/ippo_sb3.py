@@ -226,7 +226,7 @@ def learn(team: dm2.sb3.IndependentLearners, steps: int, bar: tqdm, run: Path) -
 
 
 def starting_coefficient(demos: dm2.Demonstrations) -> float:
-    """C at the start, to two digits: it has the scale of the return, and is 0.05 for demonstrations without rewards."""
+    """The coefficient at the start, to two digits: in proportion to the return, 0.05 for demonstrations without rewards."""
     return float(f"{COEFFICIENT * (abs(demos.mean_return) or 20.0):.2g}")
 
 

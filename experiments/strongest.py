@@ -80,7 +80,7 @@ def strongest_table(results: Results) -> str:
             cells += [f"{each.final.mean():.3f}{name}", interquartile_mean(area), len(area)]
         if ours.measure == "win_rate":
             won.append(areas)
-        lines.append(row((*cells, _compared(*areas, ratio=ours.measure == "win_rate"), apart(*areas))))
+        lines.append(row((*cells, _compared(*areas), apart(*areas))))
     if len(won) > 1:
         ours_all, theirs_all = (interquartile_mean(*group) for group in zip(*won, strict=True))
         ratio = f"{float(ours_all.value / theirs_all.value):.2f} times"
@@ -92,9 +92,10 @@ def _independent(curve: Curve) -> bool:
     return curve.options.get("algorithm") == "ippo"
 
 
-def _compared(ours: NDArray[np.float64], theirs: NDArray[np.float64], *, ratio: bool) -> str:
+def _compared(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> str:
+    """How many times as large our area is, or, if they are not both positive, which one is larger."""
     first, second = (float(interquartile_mean(each).value) for each in (ours, theirs))
-    if ratio and second > 0:
+    if min(first, second) > 0:
         return f"{first / second:.2f} times"
     return "higher" if first > second else "lower"
 

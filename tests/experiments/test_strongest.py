@@ -41,16 +41,21 @@ def test_the_table_compares_areas_and_averages_those_of_win_rates():
             Panel("c", (OURS, WEAK), measure="return"),
             [results(OURS, *[-20.0] * 5, measure="return"), results(WEAK, *[-10.0] * 5, measure="return")],
         ),
+        (
+            Panel("d", (OURS, WEAK), measure="return"),
+            [results(OURS, *[3.0] * 5, measure="return"), results(WEAK, *[2.0] * 5, measure="return")],
+        ),
     ]
     cells = [line.strip("| ").split(" | ") for line in strongest_table(panels).splitlines()[4:]]
-    a, b, c, mean = cells
+    a, b, c, d, mean = cells
     assert a[:2] == ["a", "0.560"]
     assert a[2].startswith("0.500 [")  # the mean of the middle half
     assert a[3:] == ["5", "0.250 (strong)", "0.250 [0.250, 0.250]", "5", "2.00 times", "yes"]
     assert b[4] == "0.900"  # the baseline's own name is not repeated
     assert b[-2:] == ["0.89 times", "too few seeds"]
     assert c[0] == "c (return)"
-    assert c[-2:] == ["lower", "yes"]
+    assert c[-2:] == ["lower", "yes"]  # a ratio of negative returns says nothing
+    assert d[-2:] == ["1.50 times", "yes"]
     assert mean[0] == "mean of the 2 with win rates"
     assert mean[2].startswith("0.650 [")
     assert mean[5].startswith("0.575 [")

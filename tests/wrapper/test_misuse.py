@@ -128,3 +128,16 @@ def test_a_reward_that_is_not_finite_names_agent_and_sub_environment():
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"agent 'agent_0' in sub-environment 1 got nan"):
         env.step(np.zeros((3, 2), np.int64))
+
+
+def test_flags_of_a_vector_environment_must_be_true_or_false():
+    inner = dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2)
+    reset = inner.reset
+
+    def with_counts(**options):
+        observations, infos = reset(**options)
+        return observations, {**infos, "alive": infos["alive"] * 2}
+
+    inner.reset = with_counts
+    with pytest.raises(ValueError, match=r"^alive in infos must hold True or False"):
+        dm2.DM2VectorEnv(inner, matcher(), coefficient=0.3).reset(seed=0)
