@@ -68,6 +68,9 @@ def test_the_quick_versions_keep_the_comparison_of_their_figure(tmp_path):
     }  # the repository has no demonstrations of the others
     assert max(run.panel.steps for run in five) == 400_000
     assert not runs(quick(EXPERIMENTS["fig3"]), tmp_path)  # one style of four is no comparison
+    assert not any(
+        run.panel.env for run in runs(quick(EXPERIMENTS["default"]), tmp_path)
+    )  # their packages are not installed
     assert not any(run.curve.options.get("recurrent") for run in runs(quick(EXPERIMENTS["preset"]), tmp_path))
 
 

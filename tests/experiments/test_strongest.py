@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from experiments.__main__ import main
 from experiments.curves import CurveResults
-from experiments.plan import Curve, Panel
+from experiments.grids import EXPERIMENTS
+from experiments.plan import Curve, Experiment, Panel
 from experiments.strongest import runs_of_pairs, strongest_table, write_runs
+from tests.helpers.tiny_grid import PANEL, run_of, write_finished_run
 
 OURS, BEFORE = Curve("DM2", "dm2-x"), Curve("DM2 before", "dm2-y")
 WEAK, STRONG = (Curve(name, name, {"algorithm": "ippo"}) for name in ("ippo", "strong"))
@@ -60,6 +64,20 @@ def test_the_table_compares_areas_and_averages_those_of_win_rates():
     assert mean[2].startswith("0.650 [")
     assert mean[5].startswith("0.575 [")
     assert "1.13 times" in mean
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_only_an_experiment_that_wants_it_has_the_table_and_names_its_runs(tmp_path, monkeypatch, capsys, wanted):
+    monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("tiny", (PANEL,), against_strongest=wanted))
+    for curve, rate in ((0, 0.2), (1, 0.4)):
+        for seed in range(5):
+            facts = {"sha256": "sum", "win_rate": 0.3} if curve else None
+            write_finished_run(run_of(tmp_path, curve, seed), {0: 0.0, 320: rate}, demonstrations=facts)
+    assert main(["table", "tiny", "--results", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("### The default setting and the strongest" if wanted else "### 3m")
+    assert main(["plot", "tiny", "--results", str(tmp_path)]) == 0
+    assert (tmp_path / "tiny.json").exists() == wanted
+    assert ("| 3m | 0.400 | 0.200 [" in (tmp_path / "tiny.md").read_text()) == wanted
 
 
 def test_folders_in_the_repository_hold_the_runs():
