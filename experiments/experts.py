@@ -10,6 +10,7 @@ RECORDING_LEVELS = {
     "3s_vs_5z": ((0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 5_000_000, 16_384),
     "3m": ((0.3, 0.5), 1_000_000, 4_096),
     "2s3z": ((0.3, 0.5), 2_000_000, 4_096),
+    "3s5z": ((0.3, 0.5), 3_000_000, 16_384),
 }
 # The same for one training by QMIX. Its win rate jumps from one level to the next; other seeds may stay near 0.
 QMIX_RECORDING_LEVELS = {

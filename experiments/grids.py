@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.baseline import baseline_experiment
+from experiments.baseline import baseline_experiment, both_experiment
 from experiments.default_setting import candidates_experiment, default_experiment, scale_experiment
 from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.other_algorithms import other_algorithms
@@ -250,6 +250,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
     ),
     "algorithms": other_algorithms(),
     "baseline": baseline_experiment(),
+    "both": both_experiment(),
     "candidates": candidates_experiment(),
     "scale": scale_experiment(),
     "default": default_experiment(),

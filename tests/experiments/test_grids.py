@@ -140,11 +140,15 @@ def test_the_baseline_changes_one_setting_at_a_time_on_tuning_seeds(tmp_path):
 
 
 def test_reported_runs_never_use_tuning_seeds(tmp_path):
-    tuning = {run.folder.parent for name in ("baseline", "candidates", "scale") for run in runs(EXPERIMENTS[name], tmp_path)}
+    tuning = {
+        run.folder.parent
+        for name in ("baseline", "both", "candidates", "scale")
+        for run in runs(EXPERIMENTS[name], tmp_path)
+    }
     for name, experiment in EXPERIMENTS.items():
         for run in runs(experiment, tmp_path):
-            assert (run.seed < 100) == (name in ("baseline", "candidates", "scale"))
-            assert (run.folder.parent in tuning) == (name in ("baseline", "candidates", "scale"))
+            assert (run.seed < 100) == (name in ("baseline", "both", "candidates", "scale"))
+            assert (run.folder.parent in tuning) == (name in ("baseline", "both", "candidates", "scale"))
 
 
 def test_other_algorithms_run_next_to_algorithm_1_at_equal_steps(tmp_path):
