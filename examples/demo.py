@@ -17,7 +17,7 @@ from pathlib import Path
 import _runs
 import numpy as np
 import tyro
-from ippo_sb3 import plot
+from _plot import plot
 
 ALGORITHMS = ("dm2", "ippo")
 

@@ -26,7 +26,7 @@ import _runs
 import numpy as np
 import torch
 import tyro
-from ippo_sb3 import plot
+from _plot import plot
 from record_demos import closeness
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import _plot
 import _runs
 import ippo_sb3
 import pytest
@@ -247,7 +248,7 @@ def test_record_and_train_on_a_users_environment(mine, tmp_path, monkeypatch):
     assert len(demos) == 3
     assert float(file.stem.rpartition("return")[2]) == pytest.approx(demos.mean_return, rel=1e-3)
     ippo_sb3.main(options(mine, tmp_path / "run", algorithm="dm2", demos=file, coefficient=0.3, steps=32))
-    logs = ippo_sb3.read_logs(tmp_path / "run" / "agents")
+    logs = _plot.read_logs(tmp_path / "run" / "agents")
     assert list(logs) == list(demos.agents)
     assert logs["agent_0"]["step"] == [16, 32]
     assert all(0 <= accuracy <= 1 for accuracy in logs["agent_0"]["accuracy"])
@@ -287,7 +288,7 @@ def test_logs_of_a_continued_run_are_joined_where_it_continued(tmp_path):
     names = "dm2/gail_reward_std,dm2/expert_accuracy,time/total_timesteps,dm2/policy_accuracy\n"
     (folder / "progress.csv").write_text(names + "0.5,0.8,10,0.6\n,,20,\n0.7,1.0,30,0.5\n9,9,40,9\n")
     (folder / "progress_from_30.csv").write_text(names + "0.1,0.5,40,0.5\n0.2,0.")
-    log = ippo_sb3.read_logs(tmp_path)["ally_0"]
+    log = _plot.read_logs(tmp_path)["ally_0"]
     assert log["step"] == [10, 30, 40]
     assert log["accuracy"] == pytest.approx([0.7, 0.75, 0.5])
     assert log["spread"] == [0.5, 0.7, 0.1]
