@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import dm2_wrappers as dm2
 from dm2_wrappers.envs.smac import install as smac_install
+from tests.helpers.smac_double import StarCraft2Env
 
 REGISTRY = "def get_smac_map_registry():\n    return {'3m': {}, '5m_vs_6m': {}, '3s_vs_4z': {}, '3s_vs_5z': {}}\n"
 
@@ -164,3 +166,19 @@ def test_all_findings(packages, starcraft, monkeypatch):
     assert [f.name for f in smac_install.findings() if not f.ok] == ["StarCraft II", "SMAC's maps"]
     monkeypatch.setitem(sys.modules, "pysc2", None)
     assert [f.name for f in smac_install.findings() if not f.ok] == ["pysc2", "StarCraft II", "SMAC's maps"]
+
+
+def test_what_is_missing_is_looked_for_at_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr(smac_install, "load", lambda: asked.append("load") or StarCraft2Env)
+    monkeypatch.setattr(smac_install, "check_map", lambda name: asked.append(f"map {name}"))
+    monkeypatch.setattr(smac_install, "check_starcraft", lambda name: asked.append(f"starcraft {name}"))
+    assert dm2.envs.parallel_env("smac:3m").env_id == "smac:3m"
+    assert asked == ["load", "map 3m", "starcraft 3m"]
+
+    def lacking(name):
+        raise FileNotFoundError("no StarCraft here")
+
+    monkeypatch.setattr(smac_install, "check_starcraft", lacking)
+    with pytest.raises(FileNotFoundError, match="no StarCraft here"):
+        dm2.envs.vector_env("smac:3m", 2)

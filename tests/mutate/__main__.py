@@ -30,7 +30,9 @@ HEAVY = ("torch", "gymnasium", "pettingzoo", "stable_baselines3", "sb3_contrib",
 ALSO = {
     "dm2_wrappers/matching": ["tests/wrapper"],
     "dm2_wrappers/vector": ["tests/wrapper", "tests/demonstrations/test_recording.py", "tests/test_evaluation.py"],
-    "dm2_wrappers/lockstep": [f"tests/sb3/test_{name}.py" for name in ("vec_env", "buffers", "learners", "callbacks")],
+    "dm2_wrappers/lockstep": [
+        f"tests/sb3/test_{name}.py" for name in ("vec_env", "buffers", "learners", "modes", "training", "callbacks")
+    ],
     "dm2_wrappers/wrapper": ["tests/vector/test_presence.py", "tests/matching"],
     "dm2_wrappers/demonstrations": ["tests/test_episodes.py"],
 }

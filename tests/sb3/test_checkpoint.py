@@ -15,7 +15,7 @@ from torch import nn
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
-from tests.helpers.sb3_teams import SMALL, assert_equal_weights, matcher, venv, weights
+from tests.helpers.sb3_teams import SMALL, assert_equal_weights, demonstrations, matcher, venv, weights
 
 KWARGS = {**SMALL, "n_steps": 6, "batch_size": 6}
 
@@ -247,3 +247,20 @@ def test_a_log_without_tensorboard_is_not_blamed_on_the_file(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ImportError, match="tensorboard"):
         IndependentLearners.load(tmp_path / "team", venv(), log_dir=tmp_path / "log")
+
+
+def test_numpys_numbers_are_saved_like_pythons(tmp_path):
+    third = np.float32(0.3)
+    for coefficient in (third, {"agent_0": third, "agent_1": np.int64(1)}):
+        demos = dm2.DistributionMatcher(demonstrations(), updates=1, batch_size=8, seed=np.int64(0))
+        options = {"env_coefficient": np.float32(0.5), "update_every": np.int64(18), "seed": np.int64(3)}
+        team = IndependentLearners(
+            PPO, venv(), matcher=demos, coefficient=coefficient, n_steps=6, batch_size=6, **options, **SMALL
+        )
+        team.save(tmp_path / "team")
+        loaded = IndependentLearners.load(tmp_path / "team", venv())
+        assert (loaded.env_coefficient, loaded.update_every, loaded.seed) == (0.5, 18, 3)
+        expected = float(third) if coefficient is third else {"agent_0": float(third), "agent_1": 1.0}
+        assert loaded.coefficient == team.coefficient == expected
+    with pytest.raises(ValueError, match=r"seed must be None or an integer, got 1\.5"):
+        dm2.DistributionMatcher(demonstrations(), seed=1.5)

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import sys
 import tempfile
 
+import numpy as np
 import pytest
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
@@ -87,3 +89,65 @@ def test_the_progress_bar_moves_at_each_step():
     team._callbacks = kept
     team.learn(36, callback={"agent_1": Watch()}, progress_bar=True)
     assert seen == list(range(3, 37, 3))
+
+
+def test_logs_go_to_a_folder_per_agent(tmp_path):
+    team = IndependentLearners(
+        PPO, venv(), seed=0, matcher=matcher(), coefficient=0.5, log_dir=tmp_path, n_steps=6, batch_size=6, **SMALL
+    )
+    team.learn(54, log_interval=1)
+    header = (tmp_path / "agent_1" / "progress.csv").read_text().splitlines()[0].split(",")
+    assert {"dm2/env_reward", "dm2/gail_reward", "dm2/loss", "dm2/expert_accuracy", "rollout/ep_rew_mean"} <= set(header)
+    assert list((tmp_path / "agent_0").glob("events.out.tfevents*"))
+
+
+def test_an_online_run_logs_the_means_since_the_last_log_and_the_newest_metrics(tmp_path):
+    steps = []
+    team = IndependentLearners(
+        DQN,
+        venv(),
+        seed=0,
+        matcher=matcher(),
+        coefficient=0.5,
+        update_every=18,
+        log_dir=tmp_path,
+        learning_starts=100,
+        buffer_size=100,
+        **SMALL,
+    )
+    team._lockstep.listeners.append(steps.append)
+    for chunk in (60, 60):  # what was not logged in the first is in the next
+        team.learn(chunk, log_interval=4, reset_num_timesteps=not team.num_timesteps)
+    for k, agent in enumerate(team.agents):
+        with (tmp_path / agent / "progress.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) > 3
+        assert {"dm2/loss", "dm2/expert_accuracy", "dm2/offset"} <= set(rows[-1])
+        first = 0
+        for row in rows:
+            end = int(row["time/total_timesteps"]) // 3
+            live = np.stack([step.alive[:, k] for step in steps[first:end]])
+            if live.any():
+                for name in ("env_reward", "gail_reward"):
+                    paid = np.stack([step.infos[name][:, k] for step in steps[first:end]])
+                    assert float(row[f"dm2/{name}"]) == pytest.approx(paid[live].mean(), rel=1e-4, abs=1e-5)
+            first = end
+    newest = team._lockstep.env.metrics["expert_accuracy/agent_0"]
+    assert team.models["agent_0"].logger.name_to_value.get("dm2/expert_accuracy", newest) == newest
+
+
+def test_tensorboard_log_is_a_folder_per_agent(tmp_path):
+    IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, tensorboard_log=str(tmp_path), **SMALL).learn(18)
+    assert {path.name for path in tmp_path.iterdir()} == {"agent_0", "agent_1", "team"}
+
+
+def test_progress_bar_counts_environment_steps(capsys):
+    IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, **SMALL).learn(36, progress_bar=True)
+    captured = capsys.readouterr()
+    assert "36/36" in captured.out + captured.err
+
+
+def test_logging_without_tensorboard_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"package 'tensorboard', which is not installed: run pip install"):
+        IndependentLearners(PPO, venv(), log_dir=tmp_path, n_steps=6, batch_size=6, **SMALL)

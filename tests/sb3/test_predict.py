@@ -1,13 +1,16 @@
 """`predict` and `policy`: action masks from everywhere, recurrent states, and exploration that leaves training alone."""
 
+import copy
+
 import numpy as np
 import pytest
+from gymnasium import spaces
 from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
-from tests.helpers.sb3_teams import ON_POLICY, SMALL, venv
+from tests.helpers.sb3_teams import ON_POLICY, SMALL, train, venv
 from tests.helpers.tiny_envs import TinyEnv
 
 OPTIONS = {**SMALL, **ON_POLICY[MaskablePPO]}
@@ -156,3 +159,93 @@ def test_what_predict_does_not_take():
         team.predict(seen, policy=lambda observations: {})
     with pytest.raises(ValueError, match="observation of agent 'agent_1' must hold finite numbers, got array"):
         team.predict({"agent_1": np.array([0, np.nan, 0])})
+
+
+def test_predict_takes_a_parallel_envs_observations_with_masks():
+    env = TinyEnv(sizes=(4, 3), masks=True)
+    team = IndependentLearners(MaskablePPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    observations, _ = env.reset(seed=0)
+    for _ in range(20):
+        actions = team.predict(observations)
+        assert all(observations[a]["action_mask"][action] for a, action in actions.items())
+    assert team.predict(observations, deterministic=True) == team.predict(observations, deterministic=True)
+    assert set(team.predict({"agent_1": observations["agent_1"]})) == {"agent_1"}
+    with pytest.raises(ValueError, match="unknown agents"):
+        team.predict({"nobody": observations["agent_0"]})
+    with pytest.raises(
+        ValueError,
+        match="agent 'agent_1' is not in its space: expected shape",
+    ):
+        team.predict({"agent_1": observations["agent_0"]})
+
+
+class NativeEnv(TinyEnv):
+    """Observations and actions of all shapes: a Discrete observation and one of 2 x 2; checks what it is given."""
+
+    def _observation_space(self, agent):
+        if agent == "agent_0":
+            return spaces.Discrete(4, start=2)
+        return spaces.Box(-1, 1, (2, 2), np.float32)
+
+    def _action_space(self, agent):
+        if self.continuous:
+            return spaces.Box(-1, 1, (2, self.numbers[agent]), np.float32)
+        return super()._action_space(agent)
+
+    def _observe(self, agent):
+        return 2 + self.t % 4 if agent == "agent_0" else np.full((2, 2), 0.1 * self.t, np.float32)
+
+    def step(self, actions):
+        for agent, action in actions.items():
+            assert action in self.action_space(agent), (agent, action)
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_predict_is_in_the_environments_own_spaces(batched, tmp_path):
+    def make():
+        env = NativeEnv(start=1, limit=4)
+        return dm2.vectorize(lambda: env, 1) if batched else env
+
+    team = IndependentLearners(PPO, make(), seed=0, n_steps=6, batch_size=6, **SMALL)
+    team.save(tmp_path / "team")
+    for each in (team, IndependentLearners.load(tmp_path / "team", make())):
+        demos = dm2.Demonstrations.record(NativeEnv(start=1, limit=4), each.predict, 20, seed=0)
+        assert set(demos.actions.flat) == {0, 1, 2}
+        assert demos.sizes == (4, 4)
+        # The learner's own action for the one-hot 2, of which the first number stands for 3, is one less.
+        state = np.array([[0, 1, 0, 0]], np.float32)
+        expected = each.models["agent_0"].predict(state, deterministic=True)[0][0] + 1
+        assert each.predict({"agent_0": 3}, deterministic=True) == {"agent_0": expected}
+
+
+def test_predict_shapes_continuous_actions():
+    env = NativeEnv(continuous=True, actions=(1, 3), limit=4)
+    team = IndependentLearners(PPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    observations, _ = env.reset(seed=0)
+    actions = team.predict(observations)
+    assert {agent: action.shape for agent, action in actions.items()} == {"agent_0": (2, 1), "agent_1": (2, 3)}
+    assert dm2.Demonstrations.record(env, team.predict, 2, seed=0).actions.shape == (8, 2, 6)
+
+
+def test_a_team_of_a_batched_environment_without_a_layout_takes_flat_observations():
+    env = venv()
+    team = IndependentLearners(MaskablePPO, env, seed=0, n_steps=6, batch_size=6, **SMALL)
+    del env.layout
+    observation = {"observation": np.zeros(4, np.float32), "action_mask": np.array([0, 1, 0])}
+    assert team.predict({"agent_0": observation}) == {"agent_0": 1}
+
+
+def test_recurrent_policies_keep_their_state_through_an_episode():
+    team = train(RecurrentPPO, steps=18)
+    policy = team.policy(deterministic=True)
+    observations, infos = venv().reset(seed=0)
+    policy.start_episode(np.ones(3, bool))
+    policy(observations, infos)
+    first = copy.deepcopy(policy._states)
+    policy(observations, infos)
+    assert any((a != b).any() for a, b in zip(first["agent_0"], policy._states["agent_0"], strict=True))
+    policy.start_episode(np.ones(3, bool))
+    policy(observations, infos)
+    for a, b in zip(first["agent_0"], policy._states["agent_0"], strict=True):
+        np.testing.assert_array_equal(a, b)
