@@ -63,8 +63,8 @@ class Args:
     """share one network among all agents"""
     mixing_embed: int = 32
     """width of the mixing network"""
-    updates: int = 2
-    """gradient steps after each joint step of all sub-environments"""
+    update_every: int = 32
+    """environment steps, summed over sub-environments, per gradient step"""
     batch_size: int = 512
     """joint steps in a minibatch"""
     buffer_size: int = 100_000
@@ -136,8 +136,9 @@ class QMIX:
     def __init__(self, venv: MultiAgentVectorEnv, state_size: int, args: Args) -> None:
         if not venv.discrete:
             raise ValueError(f"QMIX needs discrete actions, but those of {args.env} are continuous")
-        if args.n_steps < 1:
-            raise ValueError(f"n_steps must be at least 1, got {args.n_steps}")
+        for name in ("n_steps", "update_every"):
+            if getattr(args, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}")
         self.args = args
         num_actions = max(int(space.n) for space in venv.action_spaces.values())
         self.network = AgentNetwork(max(venv.observation_sizes), num_actions, venv.num_agents, args)
@@ -270,6 +271,11 @@ def continued(step: TensorDict, later: TensorDict, gamma: float) -> TensorDict:
     return joined
 
 
+def gradient_steps(before: int, after: int, every: int) -> int:
+    """How many gradient steps are due from one environment step to another, with one for each ``every`` steps."""
+    return after // every - before // every
+
+
 def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
     """What the mixer sees [N, S]: the environment's state, or all observations if it has no state."""
     return infos["state"] if "state" in infos else observations.reshape(len(observations), -1)
@@ -349,9 +355,10 @@ def train(args: Args, run: Path, venv: MultiAgentVectorEnv, test_env: MultiAgent
                 if len(window) == args.n_steps:
                     qmix.buffer.extend(look_ahead(window, args.gamma))
                 observations, infos = result[0], result[-1]
+                due = gradient_steps(step, step + args.num_envs, args.update_every)
                 step += args.num_envs
                 bar.update(args.num_envs)
-                for _ in range(args.updates if step >= args.learning_starts and len(qmix.buffer) else 0):
+                for _ in range(due if step >= args.learning_starts and len(qmix.buffer) else 0):
                     qmix.learn()
             test()
             passed = [level for level in args.levels if level not in levels]

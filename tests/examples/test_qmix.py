@@ -21,7 +21,7 @@ pytest.importorskip("torchrl", reason="QMIX needs the extra torchrl: pip install
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = ["--env", "smax:3m", "--num-envs", "4", "--eval-every", "64", "--eval-episodes", "4", "--final-episodes", "4"]
 SMALL += ["--learning-starts", "16", "--batch-size", "8", "--buffer-size", "96", "--epsilon-steps", "100"]
-SMALL += ["--n-steps", "3"]
+SMALL += ["--n-steps", "3", "--update-every", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +253,21 @@ def run(q, *options):
 def evaluations(folder):
     with (folder / "evaluations.csv").open(newline="") as file:
         return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("num_envs", [64, 4, 5])
+def test_gradient_steps_per_environment_step_do_not_depend_on_the_number_of_sub_environments(q, num_envs):
+    counted = [q.gradient_steps(step, step + num_envs, 32) for step in range(0, 640, num_envs)]
+    assert sum(counted) == 640 // 32
+    assert max(counted) - min(counted) <= 1  # spread over the joint steps
+
+
+def test_a_run_makes_the_gradient_steps_that_are_due(q, tmp_path, monkeypatch):
+    made, learn = [], q.QMIX.learn
+    monkeypatch.setattr(q.QMIX, "learn", lambda self: made.append(len(self.buffer)) or learn(self))
+    small = {"eval_episodes": 1, "final_episodes": 1, "batch_size": 4, "buffer_size": 96, "learning_starts": 20}
+    q.main(q.Args(env="smax:3m", num_envs=4, steps=64, update_every=8, run=tmp_path / "run", **small))
+    assert made == [24, 32, 40, 48, 56, 64]  # every 8 steps, from step 20 on
 
 
 def test_a_run_trains_evaluates_plots_records_and_resumes_as_if_undisturbed(q, tmp_path):
