@@ -14,6 +14,7 @@ from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
 from experiments.plan import Curve, Experiment, Panel
+from experiments.qmix_search import qmix_search
 from experiments.settings import (
     IPPO_ALONE,
     PAPER_GAIL,
@@ -251,6 +252,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
     "algorithms": other_algorithms(),
     "baseline": baseline_experiment(),
     "both": both_experiment(),
+    "qmix": qmix_search(),
     "candidates": candidates_experiment(),
     "scale": scale_experiment(),
     "default": default_experiment(),

@@ -9,6 +9,9 @@ from experiments.grids import EXPERIMENTS
 from experiments.plan import IPPO, ROOT, Run, demos_path, quick, runs
 from experiments.settings import COEFFICIENTS
 
+# Experiments on which settings are chosen.
+TUNING = ("baseline", "both", "candidates", "qmix", "scale")
+
 
 def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
     seen = {}
@@ -140,15 +143,11 @@ def test_the_baseline_changes_one_setting_at_a_time_on_tuning_seeds(tmp_path):
 
 
 def test_reported_runs_never_use_tuning_seeds(tmp_path):
-    tuning = {
-        run.folder.parent
-        for name in ("baseline", "both", "candidates", "scale")
-        for run in runs(EXPERIMENTS[name], tmp_path)
-    }
+    tuning = {run.folder.parent for name in TUNING for run in runs(EXPERIMENTS[name], tmp_path)}
     for name, experiment in EXPERIMENTS.items():
         for run in runs(experiment, tmp_path):
-            assert (run.seed < 100) == (name in ("baseline", "both", "candidates", "scale"))
-            assert (run.folder.parent in tuning) == (name in ("baseline", "both", "candidates", "scale"))
+            assert (run.seed < 100) == (name in TUNING)
+            assert (run.folder.parent in tuning) == (name in TUNING)
 
 
 def test_other_algorithms_run_next_to_algorithm_1_at_equal_steps(tmp_path):

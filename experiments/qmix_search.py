@@ -1,0 +1,32 @@
+"""The search for settings with which QMIX learns 5m_vs_6m on every seed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from experiments.plan import TUNING_SEED, Curve, Experiment, Panel
+from experiments.settings import qmix
+
+_SCENARIO = "5m_vs_6m"
+# The settings of today: epsilon falls over 50,000 steps, Adam's step size is 5e-4, target networks move by 0.005 at each
+# gradient step, and there is one gradient step for 32 environment steps.
+_TRIED: dict[str, dict[str, Any]] = {
+    "the settings of today": {},
+    "epsilon over 200,000 steps": {"epsilon_steps": 200_000},
+    "step size 0.001": {"learning_rate": 1e-3},
+    "target networks move by 0.02": {"tau": 0.02},
+    "a gradient step every 16 steps": {"update_every": 16},
+}
+
+
+def qmix_search() -> Experiment:
+    """One setting at a time, tuning seeds 0 to 2."""
+    curves = tuple(_tuning(label, **options) for label, options in _TRIED.items())
+    panel = Panel(_SCENARIO, curves, baseline=curves[0].slug)
+    return Experiment("QMIX, one setting at a time (tuning seeds 0 to 2, not the reported seeds)", (panel,))
+
+
+def _tuning(label: str, **options: Any) -> Curve:
+    curve = qmix(_SCENARIO, label, seeds=3, **options)
+    return replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED)
