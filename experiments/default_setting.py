@@ -11,9 +11,13 @@ from experiments.other_algorithms import CLONING
 from experiments.plan import TUNING_SEED, Curve, Experiment, Panel
 from experiments.settings import IPPO_ALONE, dm2, ippo
 
-# The experts: they win about 30 %. The file of 2s3z holds only the episodes that they won, which are those that are shown.
-EXPERTS = {scenario: weaker for scenario, (weaker, _) in WEAKER_STRONGER.items()} | {"2s3z": "win30_won"}
+# The experts: they win about 30 %. A file "win30_won" holds only the episodes that they won, which are those that are shown.
+EXPERTS = {scenario: weaker for scenario, (weaker, _) in WEAKER_STRONGER.items()} | dict.fromkeys(
+    ("2s3z", "3s5z"), "win30_won"
+)
 STEPS = {"3m": 300_000, "2s3z": 1_000_000, "5m_vs_6m": 1_000_000, "3s_vs_4z": 1_000_000, "3s_vs_5z": 1_000_000}
+# A scenario that settings are not tuned on.
+_UNTUNED = {"3s5z": 1_000_000}
 # Environments of other packages: their --env, the steps of a run, and c at the start. They do not report wins, so "weak"
 # experts are those whose return is about 30 % of the way from a random team's to a good one's. examples/record_demos.py
 # recorded them.
@@ -54,17 +58,18 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
 
 def default_experiment() -> Experiment:
     """The experiment "default": five seeds of each scenario, with one setting for all."""
-    panels = (*map(_default_panel, STEPS), *map(_other_panel, _OTHERS))
+    panels = (*map(_default_panel, STEPS | _UNTUNED), *map(_other_panel, _OTHERS))
     return Experiment("The default setting and the strongest independent PPO", panels, against_strongest=True)
 
 
 def _default_panel(scenario: str) -> Panel:
     ours = dm2(scenario, EXPERTS[scenario], "DM2, the default", **DEFAULT)
-    before = dm2(scenario, WEAKER_STRONGER[scenario][0], "DM2, the default before", **_before(scenario))
     curves = [ours, replace(IPPO_ALONE, seeds=5)]
     if scenario == "5m_vs_6m":  # the only scenario on which another after_death was tried
         curves.append(ippo("IPPO, after_death mean", seeds=5, after_death="mean"))
-    return Panel(scenario, (*curves, before), steps=STEPS[scenario])
+    if scenario in WEAKER_STRONGER:
+        curves.append(dm2(scenario, WEAKER_STRONGER[scenario][0], "DM2, the default before", **_before(scenario)))
+    return Panel(scenario, tuple(curves), steps=(STEPS | _UNTUNED)[scenario])
 
 
 def _before(scenario: str) -> dict[str, Any]:

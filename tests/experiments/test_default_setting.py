@@ -29,7 +29,7 @@ def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
     own = ("env", "steps", "seed", "demos", "coefficient")  # c follows from the demonstrations
     settings = {json.dumps({k: v for k, v in run.options.items() if k not in own}) for run in ours}
     assert len(settings) == 1
-    assert {"smax:2s3z", "smax:3s_vs_5z", "_environments:simple_spread", "_environments:large_foraging"} < {
+    assert {"smax:2s3z", "smax:3s_vs_5z", "smax:3s5z", "_environments:simple_spread", "_environments:large_foraging"} < {
         run.env for run in ours
     }
 
