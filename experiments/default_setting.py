@@ -64,7 +64,7 @@ def default_experiment() -> Experiment:
 
 def _default_panel(scenario: str) -> Panel:
     ours = dm2(scenario, EXPERTS[scenario], "DM2, the default", **DEFAULT)
-    curves = [ours, replace(IPPO_ALONE, seeds=5)]
+    curves = [ours, _from_clones(EXPERTS[scenario]), replace(IPPO_ALONE, seeds=5)]
     if scenario == "5m_vs_6m":  # the only scenario on which another after_death was tried
         curves.append(ippo("IPPO, after_death mean", seeds=5, after_death="mean"))
     if scenario in WEAKER_STRONGER:
@@ -81,8 +81,14 @@ def _before(scenario: str) -> dict[str, Any]:
 def _other_panel(scenario: str) -> Panel:
     env, steps, coefficient = _OTHERS[scenario]
     ours = dm2(scenario, "weak", "DM2, the default", **{**DEFAULT, "coefficient": coefficient})
-    curves = (ours, replace(IPPO_ALONE, seeds=5))
+    curves = (ours, _from_clones("weak"), replace(IPPO_ALONE, seeds=5))
     return Panel(scenario, curves, steps=steps, env=env, measure="return")
+
+
+def _from_clones(demos: str) -> Curve:
+    """Independent PPO that begins as the default's teams do: what the discriminators add to cloning."""
+    options = {"algorithm": "ippo", "experts": DEFAULT["experts"], "pretrain": DEFAULT["pretrain"]}
+    return Curve("IPPO from the same clones", f"ippo-{demos}-best-pretrain={CLONING}", options, demos)
 
 
 def scale_experiment() -> Experiment:

@@ -33,11 +33,13 @@ _HEADINGS = (
 def pairs(results: Results) -> list[tuple[Panel, CurveResults, CurveResults]]:
     """Each panel's first curve of DM2, and the curve of independent PPO with the largest interquartile mean of the area.
 
+    Independent PPO that begins with clones has demonstrations, so it is no baseline here.
+
     Panels in which one of the two has no finished run are left out.
     """
     found = []
     for panel, curves in results:
-        first = next((curve.slug for curve in panel.curves if not _independent(curve)), None)
+        first = next((curve.slug for curve in panel.curves if curve.options.get("algorithm") != "ippo"), None)
         ours = [each for each in curves if each.curve.slug == first]
         baselines = [each for each in curves if _independent(each.curve)]
         if ours and baselines:
@@ -89,7 +91,7 @@ def strongest_table(results: Results) -> str:
 
 
 def _independent(curve: Curve) -> bool:
-    return curve.options.get("algorithm") == "ippo"
+    return curve.options.get("algorithm") == "ippo" and curve.demos is None
 
 
 def _compared(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> str:

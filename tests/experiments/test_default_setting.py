@@ -34,9 +34,16 @@ def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
     }
 
 
+def test_independent_ppo_begins_with_the_clones_of_the_default():
+    for panel in EXPERIMENTS["default"].panels:
+        ours, clones = panel.curves[:2]
+        assert clones.demos == ours.demos
+        assert clones.options == {"algorithm": "ippo", **{name: ours.options[name] for name in ("experts", "pretrain")}}
+
+
 def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
     (panel,) = (one for one in EXPERIMENTS["default"].panels if one.scenario == "spread")
-    ours, alone = panel.curves[:2]
+    ours, _, alone = panel.curves[:3]
     chosen = runs_of_pairs([(panel, [results(ours, 0.1), results(alone, 0.2)])], Path("results"))
     assert chosen["spread"]["ippo"] == "results/runs/spread/ippo"
     (run,) = (

@@ -17,6 +17,9 @@ OURS, BEFORE = Curve("DM2", "dm2-x"), Curve("DM2 before", "dm2-y")
 WEAK, STRONG = (Curve(name, name, {"algorithm": "ippo"}) for name in ("ippo", "strong"))
 
 
+CLONES = Curve("clones", "clones", {"algorithm": "ippo", "pretrain": 20}, "win30")  # with demonstrations: no baseline
+
+
 def results(curve, *scores, measure="win_rate"):
     """Runs whose score is the same at both evaluations."""
     both = np.repeat(np.array(scores)[:, None], 2, axis=1)
@@ -25,7 +28,10 @@ def results(curve, *scores, measure="win_rate"):
 
 def test_the_strongest_ippo_is_the_one_with_the_largest_area(tmp_path):
     panels = [
-        (Panel("here", (OURS, WEAK, STRONG)), [results(OURS, 0.1), results(WEAK, 0.2, 0.3), results(STRONG, 0.3, 0.4)]),
+        (
+            Panel("here", (CLONES, OURS, WEAK, STRONG)),
+            [results(CLONES, 0.9), results(OURS, 0.1), results(WEAK, 0.2, 0.3), results(STRONG, 0.3, 0.4)],
+        ),
         (Panel("no runs of ours", (OURS, WEAK)), [results(WEAK, 0.2)]),
         (Panel("only the second of ours", (OURS, BEFORE, WEAK)), [results(BEFORE, 0.3), results(WEAK, 0.2)]),
         (Panel("no baseline", (OURS, WEAK)), [results(OURS, 0.2)]),
