@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from experiments.baseline import baseline_experiment, both_experiment
-from experiments.default_setting import candidates_experiment, default_experiment, scale_experiment
+from experiments.baseline import baseline_experiment
+from experiments.default_setting import default_experiment
 from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
 from experiments.plan import Curve, Experiment, Panel
 from experiments.qmix_search import qmix_search
+from experiments.setting_search import both_experiment, candidates_experiment, scale_experiment
 from experiments.settings import (
     IPPO_ALONE,
     PAPER_GAIL,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from experiments.plan import TUNING_SEED, Curve, Experiment, Panel
-from experiments.settings import qmix
+from experiments.plan import Experiment, Panel
+from experiments.settings import qmix, tuning
 
 _SCENARIO = "5m_vs_6m"
 # The settings of today: epsilon falls over 50,000 steps, Adam's step size is 5e-4, target networks move by 0.005 at each
@@ -22,11 +21,6 @@ _TRIED: dict[str, dict[str, Any]] = {
 
 def qmix_search() -> Experiment:
     """One setting at a time, tuning seeds 0 to 2."""
-    curves = tuple(_tuning(label, **options) for label, options in _TRIED.items())
+    curves = tuple(tuning(qmix(_SCENARIO, label, **options), seeds=3) for label, options in _TRIED.items())
     panel = Panel(_SCENARIO, curves, baseline=curves[0].slug)
     return Experiment("QMIX, one setting at a time (tuning seeds 0 to 2, not the reported seeds)", (panel,))
-
-
-def _tuning(label: str, **options: Any) -> Curve:
-    curve = qmix(_SCENARIO, label, seeds=3, **options)
-    return replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED)

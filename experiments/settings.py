@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from dm2_wrappers.matching.paper import COEFFICIENTS as PAPER_COEFFICIENTS
-from experiments.plan import QMIX, REPORT_SEED, Curve
+from experiments.plan import QMIX, REPORT_SEED, TUNING_SEED, Curve
 
 # c of each scenario: from the paper or its authors' repository, else the paper's larger value.
 COEFFICIENTS = {**PAPER_COEFFICIENTS, "3m": 0.3, "2s3z": 0.3}
@@ -22,6 +22,11 @@ QMIX_STEPS = {"5m_vs_6m": 1, "3s_vs_4z": 3, "3s_vs_5z": 3}
 
 IPPO_ALONE = Curve("IPPO", "ippo", {"algorithm": "ippo"})
 
+# A c that falls to 0 over the run.
+FALLING: dict[str, Any] = {"coefficient": 0.3, "anneal": True}
+
+# Names of options in labels.
+_IN_WORDS = {"learning_rate": "learning rate", "n_epochs": "epochs", "ent_coef": "entropy bonus"}
 # Options with the program's default value are left out, so equal runs have equal names.
 _DEFAULTS = {"updates": 30, "center": True, "reward": "logit", "env-coefficient": 1.0}
 
@@ -58,3 +63,13 @@ def qmix(scenario: str, label: str = "QMIX", *, seeds: int = 5, **options: Any) 
     given = {"n-steps": QMIX_STEPS[scenario], **option_names(options)}
     slug = "-".join(["qmix", *(f"{key}={value}" for key, value in given.items())])
     return Curve(label, slug, given, program=QMIX, seeds=seeds)
+
+
+def described(options: Mapping[str, Any]) -> str:
+    """For example "learning rate 0.002"."""
+    return ", ".join(f"{_IN_WORDS.get(name, name)} {value}" for name, value in options.items())
+
+
+def tuning(curve: Curve, seeds: int = 1) -> Curve:
+    """The same curve on tuning seeds, in a folder of its own: the reported runs never include them."""
+    return replace(curve, slug=f"tuning-{curve.slug}", first_seed=TUNING_SEED, seeds=seeds)

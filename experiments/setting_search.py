@@ -1,0 +1,79 @@
+"""The search for the default setting, on tuning seeds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from experiments.default_setting import DEFAULT, STRONGER_IPPO, default_dm2
+from experiments.other_algorithms import CLONING
+from experiments.plan import Curve, Experiment
+from experiments.scenarios import SCENARIOS, TUNED_ON
+from experiments.settings import FALLING, described, dm2, ippo, tuning
+
+# What is tried for both DM2 and independent PPO.
+_CHANGED: tuple[dict[str, Any], ...] = ({}, {"learning_rate": 2e-3}, {"n_epochs": 10})
+# Settings that may become the default, tried on seeds that no report uses.
+_CANDIDATES: dict[str, dict[str, Any]] = {
+    "all episodes, c falling": {},
+    "won episodes, c falling": {"experts": "won"},
+    "won episodes, standardized, c falling": {"experts": "won", "standardize": True},
+    "won episodes, absorbing ends, c falling": {"experts": "won", "ends": "absorbing"},
+    "won episodes, from their clones, c falling": {"experts": "won", "pretrain": CLONING},
+    "won episodes, standardized, from their clones, c falling": {
+        "experts": "won",
+        "standardize": True,
+        "pretrain": CLONING,
+    },
+    "won episodes, standardized, from their clones, c falling from 0.05": {
+        "experts": "won",
+        "standardize": True,
+        "pretrain": CLONING,
+        "coefficient": 0.05,
+    },
+}
+
+
+def scale_experiment() -> Experiment:
+    """The experiment "scale": c as on SMAX, or in proportion to the return, where returns are small (tuning seed 0)."""
+    name = "large_foraging"
+    as_on_smax = default_dm2(name, "c from 0.05, as on SMAX", coefficient=DEFAULT["coefficient"])
+    in_proportion = default_dm2(name, "c from 1/400 of the experts' return")
+    curves = tuple(tuning(each) for each in (as_on_smax, in_proportion))
+    panel = SCENARIOS[name].panel(name, curves, curves[0].slug)
+    return Experiment("Where c starts if returns are small (tuning seed 0, not a reported seed)", (panel,))
+
+
+def both_experiment() -> Experiment:
+    """The experiment "both": the default and independent PPO with the same learning rates and epochs."""
+    panels = []
+    for name, scenario in SCENARIOS.items():
+        curves = _both(name)
+        panels.append(scenario.panel(name, curves, curves[1].slug))
+    title = "DM2 and independent PPO, other learning rates and epochs (tuning seed 0, not a reported seed)"
+    return Experiment(title, tuple(panels))
+
+
+def _both(name: str) -> tuple[Curve, ...]:
+    alone = {key: value for key, value in STRONGER_IPPO.get(name, {}).items() if key == "after_death"}
+    curves = []
+    for changed in _CHANGED:
+        what = described(changed) or "the settings of today"
+        curves.append(tuning(default_dm2(name, f"DM2, {what}", **changed)))
+        curves.append(tuning(ippo(f"IPPO, {what}", **alone, **changed)))
+    return tuple(curves)
+
+
+def candidates_experiment() -> Experiment:
+    """The experiment "candidates": tuning seeds 0 to 2."""
+    panels = tuple(SCENARIOS[name].panel(name, _candidates(name), "tuning-ippo") for name in TUNED_ON)
+    return Experiment("Settings that may become the default (tuning seeds 0 to 2, not the reported seeds)", panels)
+
+
+def _candidates(name: str) -> tuple[Curve, ...]:
+    demos = SCENARIOS[name].experts
+    tried = (dm2(name, demos, label, **{**FALLING, **options}) for label, options in _CANDIDATES.items())
+    clones = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
+    from_clones = Curve(
+        "IPPO from clones of won episodes", f"ippo-{demos.replace('/', '-')}-won-pretrain={CLONING}", clones, demos
+    )
+    return tuple(tuning(curve, seeds=3) for curve in (*tried, from_clones, ippo("IPPO")))
