@@ -40,6 +40,7 @@ def _default_curves(name: str) -> tuple[Curve, ...]:
     if name in STRONGER_IPPO:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))
+        curves.append(default_dm2(name, f"DM2, {described(options)}", **options))
     if name in WEAKER_STRONGER:
         curves.append(dm2(name, WEAKER_STRONGER[name][0], "DM2, the default before", **_before(name)))
     return tuple(curves)
