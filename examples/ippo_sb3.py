@@ -147,7 +147,7 @@ class Args:
     eval_episodes: int = 32
     """test episodes per evaluation, with fixed seeds"""
     final_episodes: int = 512
-    """test episodes after training, for final.json"""
+    """test episodes after training, for final.json, which also has the results with the most likely actions (greedy_...)"""
     greedy_eval: bool = False
     """evaluate with the most likely actions instead of sampled ones"""
     run: Path | None = None
@@ -351,7 +351,11 @@ def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: 
             evaluate()
             team.save(checkpoint)
             team.restart_episodes()  # as `restore` does: an interrupted run ends with the same numbers
-    final = team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=args.greedy_eval)
+    final, greedy = (
+        team.evaluate(test_env, args.final_episodes, seed=20_000, deterministic=deterministic)
+        for deterministic in (args.greedy_eval, True)
+    )
+    final |= {f"greedy_{name}": value for name, value in greedy.items() if name != "episodes"}
     plot({args.algorithm.upper(): rows}, run / "curve.png", title=args.env, demos=demos, logs=run / "agents")
     _runs.write_json(run / "final.json", {"step": team.num_timesteps, **final})  # last: the run is done
     (run / "stopped.zip").unlink(missing_ok=True)

@@ -35,6 +35,7 @@ class CurveResults:
         expert_score: The same of the experts' episodes; None without experts, and if only episodes that they won were kept.
         commits: The commits of the checkouts that did the runs.
         measure: "win_rate" or "return".
+        greedy: As ``final``, with the most likely actions; None if not every run measured it.
     """
 
     curve: Curve
@@ -46,6 +47,7 @@ class CurveResults:
     expert_score: float | None
     commits: tuple[str, ...]
     measure: str = "win_rate"
+    greedy: NDArray[np.float64] | None = None
 
     @property
     def label(self) -> str:
@@ -73,13 +75,14 @@ def read_panel(panel: Panel, runs: list[Run]) -> list[CurveResults]:
 
 
 def _read_curve(curve: Curve, runs: list[Run], measure: str) -> CurveResults:
-    tables, finals = [], []
+    tables, finals, greedy = [], [], []
     for run in runs:
         rows, final = read_evaluations(run.folder), read_final(run.folder)
         assert final is not None  # the run is done
         require_all_evaluations(run.folder, rows, final)
         tables.append({row["step"]: row for row in rows})
         finals.append(_value(final, measure, run, "final.json"))
+        greedy += [final[f"greedy_{measure}"]] if f"greedy_{measure}" in final else []
     steps = sorted(set.intersection(*(set(table) for table in tables)))
 
     def column(name: str) -> NDArray[np.float64]:
@@ -107,6 +110,7 @@ def _read_curve(curve: Curve, runs: list[Run], measure: str) -> CurveResults:
         _expert_score(records[0]["demonstrations"], measure),
         tuple(sorted({commit for each in records for commit in (each["commit"], *each.get("earlier_commits", ()))})),
         measure,
+        np.array(greedy, dtype=np.float64) if len(greedy) == len(runs) else None,
     )
 
 

@@ -201,7 +201,7 @@ def _in_range(name: str, value: float) -> bool:
     """Standard errors of a single episode are NaN; other values are finite, and win rates are shares."""
     if name == "step":
         return value >= 0 and float(value).is_integer()
-    if name == "win_rate":
+    if name.endswith("win_rate"):
         return 0 <= value <= 1
     return math.isfinite(value) or (name.endswith("_se") and math.isnan(value))
 

@@ -150,6 +150,18 @@ def test_teams_begin_as_clones_and_learn_in_turns(tmp_path):
         assert facts["options"]["order"] == ("turn" if algorithm == "dm2" else "simultaneous")
 
 
+def test_the_final_evaluation_has_sampled_and_greedy_actions(tmp_path):
+    learner, run = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8), tmp_path / "run"
+    few = {"steps": 16, "eval_every": 16, "eval_episodes": 2, "final_episodes": 6}
+    ippo_sb3.main(ippo_sb3.Args(algorithm="ippo", env="tests.helpers.tiny_envs:TinyEnv", run=run, learner=learner, **few))
+    final = json.loads((run / "final.json").read_text())
+    with ippo_sb3._runs.vector_env("tests.helpers.tiny_envs:TinyEnv", 2) as venv:
+        team = dm2.sb3.IndependentLearners.load(run / "checkpoint.zip", venv)
+        sampled, greedy = (team.evaluate(venv, 6, seed=20_000, deterministic=each) for each in (False, True))
+    assert final == {"step": 16, **sampled, **{f"greedy_{name}": greedy[name] for name in greedy if name != "episodes"}}
+    assert final["greedy_return"] != final["return"]
+
+
 def test_clones_of_the_episodes_that_were_won(tmp_path, monkeypatch):
     env, rng = TinyEnv(wins=True), np.random.default_rng(0)
     demos = dm2.Demonstrations.record(env, lambda seen: {agent: int(rng.integers(3)) for agent in seen}, 6, seed=0)

@@ -53,6 +53,16 @@ def test_a_cut_off_curve_is_refused(tmp_path):
         read_panel(PANEL, [run])
 
 
+def test_greedy_results_are_read_if_every_run_has_them(tmp_path):
+    pair = [run_of(tmp_path, seed=seed) for seed in (0, 1)]
+    for run in pair:
+        write_finished_run(run, {0: 0.0, 320: 0.1})
+    path = pair[0].folder / "final.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "greedy_win_rate": 0.3}))
+    assert read_panel(PANEL, pair[:1])[0].greedy.tolist() == [0.3]
+    assert read_panel(PANEL, pair)[0].greedy is None
+
+
 def test_runs_without_win_rates_are_refused(tmp_path):
     run = run_of(tmp_path)
     write_finished_run(run, {0: 0.0, 320: 0.2})

@@ -35,7 +35,7 @@ def test_few_runs_have_no_interval_and_one_run_has_no_error():
     lines = panel_table("map", [ippo, five, three, twice, results_of("once", 0.5)]).splitlines()
     assert re.search(r"\| 1\.000 \[1\.000, 1\.000\] \| yes \|", lines[-4])
     assert re.search(r"\| 0\.367 \[0\.300, 0\.400\] \| 1\.000 \[1\.000, 1\.000\] \| too few seeds \|", lines[-3])
-    assert "| 0.700 ± 0.100 | 0.350 ± 0.050 | 0.350 | 1.000 | too few seeds |" in lines[-2]
+    assert "| 0.700 ± 0.100 |  | 0.350 ± 0.050 | 0.350 | 1.000 | too few seeds |" in lines[-2]
     assert "| 0.500 | 0.250 | 0.250 | 1.000 | too few seeds |" in lines[-1]
 
 
@@ -57,6 +57,14 @@ def test_the_table_over_scenarios_gives_each_scenario_equal_weight():
     assert scenarios_table([("easy", [*easy, easy[1]]), ("hard", hard)], "IPPO") == ""  # which of the two?
 
 
+def test_greedy_results_have_a_column_of_their_own():
+    rates = np.array([[0.0, 0.2], [0.0, 0.4]])
+    results = CurveResults(
+        Curve("IPPO", "ippo"), np.array([0.0, 1.0]), rates, rates, rates[:, -1], 1.0, None, (), greedy=np.array([0.6, 0.8])
+    )
+    assert panel_table("map", [results]).splitlines()[-1].startswith("| IPPO | 2 |  | 0.300 ± 0.100 | 0.700 ± 0.100 |")
+
+
 def test_returns_have_headings_of_their_own_and_no_part_in_the_mean_over_scenarios():
     def results_of(measure):
         scores = np.array([[-3.0, -1.0]])
@@ -67,6 +75,6 @@ def test_returns_have_headings_of_their_own_and_no_part_in_the_mean_over_scenari
     lines = panel_table("spread", [results_of("return")]).splitlines()
     assert "return after training" in lines[2]
     assert "win rate" not in lines[2]
-    assert lines[-1].startswith("| IPPO (-0.5) | 1 | -0.500 | -1.000 | -2.000 |")
+    assert lines[-1].startswith("| IPPO (-0.5) | 1 | -0.500 | -1.000 |  | -2.000 |")
     assert "win rate after training" in panel_table("map", [results_of("win_rate")])
     assert not scenarios_table([("spread", [results_of("return")])], "IPPO")
