@@ -54,6 +54,7 @@ def both_experiment() -> Experiment:
 
 
 def _both(name: str) -> tuple[Curve, ...]:
+    # The treatment of deaths is the better one for independent PPO throughout; its learning rate is what is tried here.
     alone = {key: value for key, value in STRONGER_IPPO.get(name, {}).items() if key == "after_death"}
     curves = []
     for changed in _CHANGED:

@@ -41,6 +41,25 @@ def test_independent_ppo_begins_with_the_clones_of_the_default():
         assert clones.options == {"algorithm": "ippo", **{name: ours.options[name] for name in ("experts", "pretrain")}}
 
 
+def test_dm2_also_has_the_settings_of_the_strongest_baselines():
+    for panel in EXPERIMENTS["default"].panels:
+        ours, _, plain, *others = panel.curves
+        stronger = [curve for curve in others if curve.options.get("algorithm") == "ippo"]
+        same = [curve for curve in others if curve.demos == ours.demos and curve.options.items() > ours.options.items()]
+        assert [{**plain.options, **_more(curve, ours)} for curve in same] == [curve.options for curve in stronger]
+        assert len(same) == (panel.scenario in ("3m", "2s3z", "5m_vs_6m"))
+
+
+def _more(curve, ours):
+    return dict(curve.options.items() - ours.options.items())
+
+
+def test_scenarios_without_wins_are_compared_by_their_returns():
+    for name in ("default", "both", "scale"):
+        for panel in EXPERIMENTS[name].panels:
+            assert (panel.measure == "return") == (panel.scenario in ("spread", "large_foraging"))
+
+
 def test_scenarios_of_other_packages_keep_their_own_folders(tmp_path):
     (panel,) = (one for one in EXPERIMENTS["default"].panels if one.scenario == "spread")
     ours, _, alone = panel.curves[:3]

@@ -124,7 +124,12 @@ def test_a_damaged_json_file_is_one_sentence(tmp_path, name, content, what):
 
 
 @pytest.mark.parametrize(
-    ("content", "what"), [({}, "'step' is missing"), ({"step": 1, "win_rate": "all"}, "'win_rate' is 'all'")]
+    ("content", "what"),
+    [
+        ({}, "'step' is missing"),
+        ({"step": 1, "win_rate": "all"}, "'win_rate' is 'all'"),
+        ({"step": 1, "greedy_win_rate": 1.5}, "'greedy_win_rate' is 1.5"),
+    ],
 )
 def test_a_final_evaluation_needs_its_step_and_numbers(tmp_path, content, what):
     (tmp_path / "final.json").write_text(json.dumps(content))
