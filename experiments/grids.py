@@ -15,7 +15,7 @@ from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
 from experiments.plan import Curve, Experiment, Panel
 from experiments.qmix_search import qmix_search
-from experiments.setting_search import both_experiment, candidates_experiment, scale_experiment
+from experiments.setting_search import both_experiment, candidates_experiment, clones_experiment, scale_experiment
 from experiments.settings import (
     IPPO_ALONE,
     PAPER_GAIL,
@@ -255,6 +255,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
     "both": both_experiment(),
     "qmix": qmix_search(),
     "candidates": candidates_experiment(),
+    "clones": clones_experiment(),
     "scale": scale_experiment(),
     "default": default_experiment(),
 }

@@ -32,6 +32,27 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What c does for teams that begin as clones of the won episodes.
+_AFTER_CLONING: dict[str, dict[str, Any]] = {
+    "c from 0.05": {"coefficient": 0.05, "anneal": True},
+    "c from 0.15": {"coefficient": 0.15, "anneal": True},
+    "c from 0.3": {"coefficient": 0.3, "anneal": True},
+    "c = 0.05": {"coefficient": 0.05},
+}
+
+
+def clones_experiment() -> Experiment:
+    """The experiment "clones": what the discriminators add to cloning, by c (tuning seeds 0 to 2)."""
+    names = ("5m_vs_6m", "3s_vs_4z", "3s5z")
+    panels = tuple(SCENARIOS[name].panel(name, _after_cloning(name), _from_clones(name).slug) for name in names)
+    return Experiment("c for teams that begin as clones (tuning seeds 0 to 2, not the reported seeds)", panels)
+
+
+def _after_cloning(name: str) -> tuple[Curve, ...]:
+    how = {"experts": "won", "standardize": True, "pretrain": CLONING}
+    curves = (dm2(name, SCENARIOS[name].experts, label, **{**options, **how}) for label, options in _AFTER_CLONING.items())
+    return (_from_clones(name), *(tuning(curve, seeds=3) for curve in curves))
+
 
 def scale_experiment() -> Experiment:
     """The experiment "scale": c as on SMAX, or in proportion to the return, where returns are small (tuning seed 0)."""
@@ -73,8 +94,11 @@ def candidates_experiment() -> Experiment:
 def _candidates(name: str) -> tuple[Curve, ...]:
     demos = SCENARIOS[name].experts
     tried = (dm2(name, demos, label, **{**FALLING, **options}) for label, options in _CANDIDATES.items())
-    clones = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
-    from_clones = Curve(
-        "IPPO from clones of won episodes", f"ippo-{demos.replace('/', '-')}-won-pretrain={CLONING}", clones, demos
-    )
-    return tuple(tuning(curve, seeds=3) for curve in (*tried, from_clones, ippo("IPPO")))
+    return (*(tuning(curve, seeds=3) for curve in tried), _from_clones(name), tuning(ippo("IPPO"), seeds=3))
+
+
+def _from_clones(name: str) -> Curve:
+    demos = SCENARIOS[name].experts
+    options = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
+    slug = f"ippo-{demos.replace('/', '-')}-won-pretrain={CLONING}"
+    return tuning(Curve("IPPO from clones of won episodes", slug, options, demos), seeds=3)

@@ -10,7 +10,7 @@ from experiments.plan import IPPO, ROOT, Run, demos_path, quick, runs
 from experiments.settings import COEFFICIENTS
 
 # Experiments on which settings are chosen.
-TUNING = ("baseline", "both", "candidates", "qmix", "scale")
+TUNING = ("baseline", "both", "candidates", "clones", "qmix", "scale")
 
 
 def test_equal_names_mean_equal_options_and_every_run_is_listed_once(tmp_path):
