@@ -127,6 +127,8 @@ class Args:
     SMAX and SMAC, where a win returns 20"""
     anneal: bool = False
     """let c fall linearly to 0 over the run; c changes at each evaluation"""
+    return_gap: bool = False
+    """let c fall to 0 as the team's return nears the mean return of the episodes that the discriminators are shown"""
     order: Literal["simultaneous", "turn"] = "simultaneous"
     """simultaneous: all agents learn from each rollout (Algorithm 1); turn: one agent after the other (Algorithm 2)"""
     pretrain: int | None = None
@@ -229,11 +231,12 @@ def starting_coefficient(demos: dm2.Demonstrations) -> float:
     return float(f"{COEFFICIENT * (abs(demos.mean_return) or 20.0):.2g}")
 
 
-def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, float]:
+def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, float] | dm2.schedules.Schedule:
     """Each agent's c from a step on, until the next evaluation."""
     c = args.coefficient or 0.0
     c = dm2.schedules.LinearFall(c, steps=args.steps).at(step) if args.anneal else c
-    return {agent: 0.0 if agent in args.unmatched else c for agent in agents}
+    numbers = {agent: 0.0 if agent in args.unmatched else c for agent in agents}
+    return dm2.schedules.ReturnGap(numbers) if args.return_gap else numbers
 
 
 def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
@@ -261,6 +264,8 @@ def main(args: Args) -> Path:
         raise SystemExit("--profile measures this process only: leave --workers out")
     if args.order == "turn" and args.learner.workers:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
+    if args.anneal and args.return_gap:
+        raise SystemExit("--anneal and --return-gap are two ways for c to fall: give one of them")
     args.learner = args.learner.settled(args.env)
     if args.experts == "own" or args.matcher.ends == "absorbing":
         args.matcher = replace(args.matcher, standardize=False)
@@ -272,7 +277,8 @@ def main(args: Args) -> Path:
             clones = demos is not None and demos.has_actions and args.experts != "own"
             args.pretrain = CLONING if clones else 0
         if demos is not None and args.algorithm == "dm2" and args.coefficient is None:
-            args.coefficient, args.anneal = starting_coefficient(chosen(demos, args.experts)), True
+            args.coefficient = starting_coefficient(chosen(demos, args.experts))
+            args.anneal = not args.return_gap
         free, why = ("steps", "run", "bar_position", "profile", "learner.workers"), ""
         if args.anneal:
             free, why = (
@@ -345,7 +351,7 @@ def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: 
             evaluate()
         while team.num_timesteps < args.steps:
             before = team.num_timesteps
-            if team.matcher is not None:
+            if team.matcher is not None and args.anneal:
                 team.coefficient = coefficient(args, team.agents, step=before)
             learn(team, min(args.eval_every, args.steps - before), bar, run)
             evaluate()

@@ -38,12 +38,13 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
     "c from 0.15": {"coefficient": 0.15, "anneal": True},
     "c from 0.3": {"coefficient": 0.3, "anneal": True},
     "c = 0.05": {"coefficient": 0.05},
+    "c from 0.05, falling with the return": {"coefficient": 0.05, "return_gap": True},
 }
 
 
 def clones_experiment() -> Experiment:
     """The experiment "clones": what the discriminators add to cloning, by c (tuning seeds 0 to 2)."""
-    names = ("5m_vs_6m", "3s_vs_4z", "3s5z")
+    names = ("3m", "2s3z", "5m_vs_6m", "3s_vs_4z", "3s5z")
     panels = tuple(SCENARIOS[name].panel(name, _after_cloning(name), _from_clones(name).slug) for name in names)
     return Experiment("c for teams that begin as clones (tuning seeds 0 to 2, not the reported seeds)", panels)
 

@@ -95,6 +95,34 @@ def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():
     assert ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4), ("a", "b"), step=750_000) == {"a": 0.4, "b": 0.4}
 
 
+def test_c_falls_as_the_teams_return_nears_the_experts(tmp_path, tiny_demos):
+    demos, log = dm2.Demonstrations.load(tiny_demos), Path("agents") / "agent_0" / "progress.csv"
+    demos = replace(demos, rewards=5 * demos.rewards)  # better than the team ever becomes
+    demos.save(tmp_path / "better.npz")
+    learner = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8)
+    common = {"env": TINY, "demos": tmp_path / "better.npz", "pretrain": 0, "experts": "all", "learner": learner}
+    common |= {"return_gap": True, "unmatched": ["agent_1"], "eval_every": 32, "eval_episodes": 2, "final_episodes": 2}
+    for name, ends in (("whole", (96,)), ("continued", (64, 96))):
+        for end in ends:
+            ippo_sb3.main(ippo_sb3.Args(run=tmp_path / name, steps=end, **common))
+    whole, continued = (tmp_path / name / "evaluations.csv" for name in ("whole", "continued"))
+    assert whole.read_text() == continued.read_text()
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert (config["anneal"], config["coefficient"]) == (False, ippo_sb3.starting_coefficient(demos))
+    with (tmp_path / "whole" / log).open(newline="") as file:
+        logged = [float(row["dm2/coefficient"]) for row in csv.DictReader(file)]
+    assert logged[0] == pytest.approx(config["coefficient"])
+    assert 0 <= min(logged) < logged[0]  # a random team's episodes differ in their return
+    gap = ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4, return_gap=True, unmatched=["b"]), ("a", "b"), step=0)
+    assert gap.options["start"] == {"a": 0.4, "b": 0.0}
+
+
+def test_c_falls_in_one_way_only(tmp_path):
+    with pytest.raises(SystemExit, match="--anneal and --return-gap are two ways for c to fall: give one of them"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", anneal=True, return_gap=True))
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("options", [{"order": "turn"}, {"profile": True}])
 def test_workers_exclude_other_options(options, tmp_path):
     with pytest.raises(SystemExit, match="leave --workers out"):
