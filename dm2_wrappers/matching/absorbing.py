@@ -2,8 +2,8 @@ r"""``ends="absorbing"``: an agent's time after its death or its episode's end c
 
 With ``ends="live"`` only live steps train a discriminator and are paid. A constant b in the logit then adds
 ``b * (number of live steps)`` to an agent's return, so a team that is worse than its experts (b < 0) gains by ending its
-episodes early. Here every agent enters an absorbing state when it dies or its episode ends, as in DAC (Kostrikov et al.
-2019), and stays there until the time limit of H steps, as on the padded rows of the paper's code. All absorbing states are
+episodes early. Here every agent enters an absorbing state when it dies, leaves, or its episode ends, as in DAC
+(Kostrikov et al. 2019), and stays there until the time limit of H steps, as on the padded rows of the paper's code. All absorbing states are
 one row: 0 but for a last feature, which is 1 there and 0 for live steps.
 
 *Trained.* An agent whose last live step is step t (counted from 0) spends the ``n = H - t - 1`` steps after it in the
@@ -75,10 +75,9 @@ class AbsorbingEnds:
         return self.max_steps
 
     def entered(self, alive: NDArray[np.bool_], after: AfterStep) -> NDArray[np.bool_]:
-        """The steps with which an agent entered the absorbing state, bool [..., K]."""
-        ended = after.ended[..., None]
-        goes_on = np.where(ended, after.truncated & after.alive, after.alive)
-        return alive & ~goes_on
+        """The steps with which an agent entered the absorbing state: it died, left, or its episode ended, bool [..., K]."""
+        at_limit = after.ended[..., None] & after.truncated & after.alive
+        return alive & ~after.goes_on & ~at_limit
 
     def remaining(self, alive: NDArray[np.bool_], after: AfterStep) -> NDArray[np.int64]:
         """How many absorbing steps come with each step, int64 [..., K]; 0 where life goes on.
@@ -99,8 +98,8 @@ class AbsorbingEnds:
         """What each step is paid in units of the absorbing reward, float64 [..., K]; see the module."""
         entered = self.entered(alive, after)
         first = 0 if self.counts_entry else 1
-        if self.beyond_limit:
-            return np.where(entered, self.gamma**first / (1 - self.gamma), 0.0)
+        if self.beyond_limit:  # learners bootstrap where a time limit of its own makes an agent leave, too
+            return np.where(entered & ~(after.truncated & after.alive), self.gamma**first / (1 - self.gamma), 0.0)
         count = self.remaining(alive, after)
         total = count if self.gamma == 1 else self.gamma**first * (1 - self.gamma**count) / (1 - self.gamma)
         return np.where(entered, total, 0.0)

@@ -24,6 +24,7 @@ class AfterStep:
         ended: bool [...], whether the joint episode ended with the step.
         truncated: bool [..., K], whether a time limit ended the agent's episode and nothing else did.
         time: int64 [...], how many steps of its episode came before this one; None if the caller does not count.
+        left: bool [..., K], whether the agent left with the step while others went on; None: none did but those that died.
     """
 
     observations: NDArray[np.float32]
@@ -31,6 +32,7 @@ class AfterStep:
     ended: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     time: NDArray[np.int64] | None = None
+    left: NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -48,21 +50,28 @@ class AfterStep:
             infos: With ``"final_obs"`` and, where agents can die, ``"final_alive"``.
             time: int64 [N].
         """
+        ended = joint_ends(terminations, truncations)
         return cls(
             observations=np.array(infos["final_obs"]),
             alive=np.array(infos.get("final_alive", ~terminations), dtype=bool),
-            ended=joint_ends(terminations, truncations),
+            ended=ended,
             truncated=truncations & ~terminations,
             time=time,
+            left=(terminations | truncations) & ~ended[..., None],
         )
+
+    @property
+    def goes_on(self) -> NDArray[np.bool_]:
+        """Which agents are alive after the step in the same episode, bool [..., K]."""
+        goes_on = self.alive & ~self.ended[..., None]
+        return goes_on if self.left is None else goes_on & ~self.left
 
     @classmethod
     def stacked(cls, steps: Sequence[AfterStep]) -> AfterStep:
         """T joint steps as one, [T, N, ...]."""
         columns = {each.name: [getattr(step, each.name) for step in steps] for each in fields(cls)}
-        if any(step.time is None for step in steps):
-            columns.pop("time")
-        return cls(**{name: np.stack(column) for name, column in columns.items()})
+        known = {name: column for name, column in columns.items() if not any(part is None for part in column)}
+        return cls(**{name: np.stack(column) for name, column in known.items()})
 
 
 def with_time(after: AfterStep | None, time: NDArray[np.int64]) -> AfterStep | None:

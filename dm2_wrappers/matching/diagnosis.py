@@ -22,7 +22,7 @@ from dm2_wrappers.matching.discriminators import Discriminators
 
 UPDATES = 20  # before a warning
 BLIND = 0.25  # a discriminator whose mean separation in the second half of its first updates is below this is blind
-GIVEAWAY = 0.99  # a single feature that is right this often in as many updates on end gives the experts away
+GIVEAWAY = 0.99  # a single feature that is right this often in as many consecutive updates gives the experts away
 _CANDIDATES = 8  # features whose threshold is searched: those whose means differ most
 
 
@@ -39,7 +39,7 @@ class Diagnosis:
         self._agents, self._standardized = agents, standardized
         self._padding = torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]  # [K, D]
         self._separations: list[list[float]] = [[] for _ in agents]  # in the first updates
-        self._given_away = [0] * len(agents)  # for how many updates on end
+        self._given_away = [0] * len(agents)  # for how many updates in a row
         self._warned: set[str] = set()
 
     @torch.no_grad()
@@ -87,7 +87,7 @@ class Diagnosis:
             named = ", ".join(f"feature {feature} of {agent}" for agent, feature in given.items())
             self._once(
                 "given away",
-                f"in {UPDATES} updates on end a single feature told the experts from the agents in {GIVEAWAY:.0%} of their "
+                f"in {UPDATES} consecutive updates a single feature told the experts from the agents in {GIVEAWAY:.0%} of their "
                 f"steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit of "
                 "the recording, leave it out of the observations",
             )

@@ -55,15 +55,23 @@ class Experts:
 
     def renew(self) -> bool:
         """Take in the team's own best episodes, if they have changed; whether they have."""
-        if self._own is None or not self._own.take_changed():
+        if self._own is None or not self._own.take():
             return False
-        self._best = self._own.demonstrations()
+        self.restored()
+        return True
+
+    def restored(self) -> None:
+        """Show the team's own episodes that were taken in last, after their state was loaded."""
+        if self._own is None:
+            return
+        self._best = self._own.taken()
         each = [self._of(source) for source in self._sources()]
         joined = [np.concatenate(of_agent) for of_agent in zip(*each, strict=True)]
         counts = [len(of_agent) for of_agent in joined]
         if counts and all(counts):  # as long as one agent has nothing to imitate, the agents have nothing yet
             self.rows, self.counts = self._checks.stacked(joined, any_scale=self._any_scale), counts
-        return True
+        else:
+            self.rows, self.counts = self.rows[:0], [0] * len(self.counts)
 
     def absorbing_steps(self, absorbing: AbsorbingEnds) -> Tensor:
         """How many absorbing steps each agent has, int64 [K]."""

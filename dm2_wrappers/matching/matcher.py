@@ -188,7 +188,7 @@ class DistributionMatcher(OneProcess, Matcher):
         rows = rows.to(on)
         self._reader = StepReader(AgentInputs(self.agents, self.sizes, on), rows, coding, self._absorbing)
         self._experts = Experts(experts, own, self.agents, rows, coding, on, any_scale=standardized)
-        self._recorded = Recorded(self.buffer_size, self.num_agents, max(rows.sizes), on, absorbs)
+        self._recorded = Recorded(self.buffer_size, self.num_agents, max(rows.sizes), on, absorbs, self.keep_buffer)
         if standardized:
             self.discriminators.standardization = Standardization(self._experts.rows, self._experts.counts)
         self._pay = GailReward(self.discriminators, reward)
@@ -265,11 +265,11 @@ class DistributionMatcher(OneProcess, Matcher):
 
         Args:
             agents: Train the discriminators of these agents only, as Algorithm 2 does; the others', and their offsets,
-                stay as they are. All by default.
+                stay as they are, and they can be trained on the same rollout until `record` begins the next. All by default.
             convergence: Train until all of them have converged, instead of for ``updates`` minibatches.
 
         Returns:
-            "trained", 1 or 0; "transitions", the number of new live transitions of all agents; "offset/<agent>". If it
+            "trained", 1 or 0; "transitions", the number of these agents' new live transitions; "offset/<agent>". If it
             trained, also the means over minibatches of "loss", "gradient_penalty", "expert_accuracy", "policy_accuracy",
             "expert_logit" and "policy_logit", averaged over all trained agents and as "<name>/<agent>";
             "gail_reward_std/<agent>", the standard deviation of r_gail over the agent's new live transitions; and
@@ -301,9 +301,7 @@ class DistributionMatcher(OneProcess, Matcher):
                 center=self.center,
                 convergence=convergence,
             )
-            self._recorded.new.zero_()
-            if not self.keep_buffer:
-                self._recorded.clear()
+            self._recorded.trained(chosen)
         self.metrics = metrics | {f"offset/{a}": float(o) for a, o in zip(self.agents, self._pay.offsets, strict=True)}
         return dict(self.metrics)
 
@@ -430,7 +428,7 @@ class DistributionMatcher(OneProcess, Matcher):
             what = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"the saved state of the matcher is damaged: {what}") from error
         self._recorded, self._pay.offsets = recorded, offsets
-        self._experts.renew()
+        self._experts.restored()
 
     @property
     def needs_actions(self) -> bool:

@@ -22,20 +22,25 @@ class Recorded:
         size: W, the number of features of an input.
         device: Where to keep them.
         absorbs: Whether to count the absorbing steps that come with the transitions.
+        keep: Whether transitions stay after an update, as long as there is room.
 
     Attributes:
         transitions: The buffer.
-        new: Each agent's live transitions since the last update, int64 [K]; may be more than the buffer holds.
+        new: Each agent's live transitions in this rollout, until it is updated, int64 [K]; may be more than the buffer holds.
     """
 
-    def __init__(self, capacity: int, num_agents: int, size: int, device: torch.device, absorbs: bool) -> None:
-        self._shape = capacity, num_agents, size, device, absorbs
+    def __init__(self, capacity: int, num_agents: int, size: int, device: torch.device, absorbs: bool, keep: bool) -> None:
+        self._shape = capacity, num_agents, size, device, absorbs, keep
+        self._keep = keep
         self.transitions = TransitionBuffer(capacity, num_agents, size, device)
         self._remaining = TransitionBuffer(capacity, num_agents, 1, device) if absorbs else None
         self.new = torch.zeros(num_agents, dtype=torch.int64)
+        self._over = False  # the rollout: the next steps begin another
 
     def add(self, steps: ReadSteps) -> None:
         """Append the agents' steps, [T, N, K, ...]."""
+        if self._over:
+            self._begin()
         if self._remaining is not None and steps.remaining is not None:
             self._remaining.add(steps.remaining[..., None], steps.alive)
         self.transitions.add(steps.rows, steps.trained)
@@ -45,11 +50,24 @@ class Recorded:
         """How many absorbing steps came with each agent's live steps that are kept, float64 [K]."""
         return torch.zeros(len(self.new), dtype=torch.float64) if self._remaining is None else kept_in(self._remaining)
 
-    def clear(self) -> None:
-        """Discard the transitions."""
-        self.transitions.clear()
-        if self._remaining is not None:
-            self._remaining.clear()
+    def trained(self, chosen: Tensor) -> None:
+        """End the rollout, because these agents' discriminators were trained on it, bool [K].
+
+        The other agents may still be trained on it, until new steps come.
+        """
+        self.new[chosen] = 0
+        self._over = True
+        if not self.new.any():
+            self._begin()
+
+    def _begin(self) -> None:
+        """Begin another rollout."""
+        self.new.zero_()
+        self._over = False
+        if not self._keep:
+            self.transitions.clear()
+            if self._remaining is not None:
+                self._remaining.clear()
 
     def empty(self) -> Recorded:
         """One like this in which nothing is recorded."""
@@ -57,7 +75,8 @@ class Recorded:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of the contents."""
-        state = {"buffer": self.transitions.state_dict(), "new": self.new.clone()}
+        state: dict[str, Any] = {"buffer": self.transitions.state_dict(), "new": self.new.clone()}
+        state["over"] = self._over
         return state if self._remaining is None else {**state, "remaining": self._remaining.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -69,4 +88,4 @@ class Recorded:
         self.transitions.load_state_dict(state["buffer"])
         if self._remaining is not None:
             self._remaining.load_state_dict(state["remaining"])
-        self.new = state["new"].clone()
+        self.new, self._over = state["new"].clone(), bool(state.get("over", False))

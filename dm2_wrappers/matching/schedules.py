@@ -109,7 +109,7 @@ class ReturnGap(BuiltIn):
         episodes: How many of the newest episodes ``now`` is the mean of.
 
     Raises:
-        ValueError: An option out of range.
+        ValueError: An option out of range. Later, if the matcher has `SelfImitation` alone and ``target`` is None.
     """
 
     def __init__(
@@ -132,9 +132,19 @@ class ReturnGap(BuiltIn):
         self._newest: list[float] = []
 
     def begin(self, agents: Sequence[str], demonstrations: Demonstrations) -> None:
-        """See `Schedule`."""
+        """See `Schedule`.
+
+        Raises:
+            ValueError: The matcher has no experts' demonstrations, and no ``target`` was given.
+        """
         if self.options["target"] is None:
-            self._target = float(demonstrations.mean_return)
+            mean_return = getattr(demonstrations, "mean_return", None)
+            if mean_return is None:
+                raise ValueError(
+                    "ReturnGap falls towards the demonstrations' mean return, but SelfImitation alone has none: pass "
+                    "target=, the return at which c is to be at its end"
+                )
+            self._target = float(mean_return)
 
     def coefficient(self) -> Numbers:
         """See `Schedule`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -41,6 +41,9 @@ class OwnEpisode:
         return float(self.rewards.sum())
 
 
+_Entry: TypeAlias = tuple[float, int, OwnEpisode]  # return, minus the episode's number, episode
+
+
 class SelfImitation:
     """Where a matcher takes demonstrations: the team's own best episodes, by the environment's return.
 
@@ -52,7 +55,8 @@ class SelfImitation:
     Give experts' demonstrations to imitate both, all live steps with equal weight. Otherwise the agents are rewarded with 0
     as long as no episode is kept.
 
-    The matcher's ``state_dict`` holds the buffer; episodes that are under way are not in it.
+    The matcher's ``state_dict`` holds the buffer and the episodes of the last update; episodes that are under way are not in
+    it.
 
     Args:
         experts: Demonstrations that are imitated as well.
@@ -96,9 +100,9 @@ class SelfImitation:
         agents, sizes, self.env_id = _described(experts if env is None else env)
         self.agents, self.sizes = tuple(agents), tuple(sizes)
         # Of each kept episode (return, -number, episode): the first of the heap is the worst, of equal ones the latest.
-        self._best: list[tuple[float, int, OwnEpisode]] = []
+        self._best: list[_Entry] = []
+        self._taken: list[_Entry] = []  # those that the discriminators learn from now
         self._offered, self._sum = 0, 0.0  # finished episodes so far, and the sum of their returns
-        self._changed = False
 
     def __len__(self) -> int:
         return len(self._best)
@@ -137,12 +141,26 @@ class SelfImitation:
             heapq.heapreplace(self._best, entry)
         else:
             return False
-        self._changed = True
         return True
+
+    def take(self) -> bool:
+        """Let the episodes that are kept now be those to learn from; whether this changed them."""
+        ranked = self._ranked()
+        if [entry[1] for entry in ranked] == [entry[1] for entry in self._taken]:
+            return False
+        self._taken = ranked
+        return True
+
+    def taken(self) -> Demonstrations | None:
+        """The episodes at the last `take`, the best first; None if there were none."""
+        return self._as_demonstrations(self._taken)
 
     def demonstrations(self) -> Demonstrations | None:
         """The kept episodes, the best first; None while there are none."""
-        best = [episode for _, _, episode in self._ranked()]
+        return self._as_demonstrations(self._ranked())
+
+    def _as_demonstrations(self, ranked: Sequence[_Entry]) -> Demonstrations | None:
+        best = [episode for _, _, episode in ranked]
         if not best:
             return None
         offsets = np.cumsum([0, *(len(episode.rewards) for episode in best)])
@@ -187,18 +205,15 @@ class SelfImitation:
         numbers = {name: options[name] for name in ("episodes", "above_mean", "max_steps")}
         return cls(experts, env=like, **numbers)
 
-    def take_changed(self) -> bool:
-        """Whether the buffer has changed since the last call."""
-        changed, self._changed = self._changed, False
-        return changed
-
     def state_dict(self) -> dict[str, Any]:
-        """The kept episodes, in types that ``torch.load(weights_only=True)`` accepts."""
-        kept = [
-            {"number": -number, **{name: torch.from_numpy(np.array(getattr(episode, name))) for name in _ARRAYS}}
-            for _, number, episode in self._ranked()
+        """The episodes, kept or learned from, in types that ``torch.load(weights_only=True)`` accepts."""
+        kept, taken = ({-entry[1]: entry for entry in entries} for entries in (self._ranked(), self._taken))
+        episodes = [
+            {"number": number, **{name: torch.from_numpy(np.array(getattr(episode, name))) for name in _ARRAYS}}
+            for number, (_, _, episode) in (kept | taken).items()
         ]
-        return {"offered": self._offered, "sum": self._sum, "episodes": kept}
+        numbers = {"kept": list(kept), "taken": list(taken)}
+        return {"offered": self._offered, "sum": self._sum, "episodes": episodes, **numbers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -206,7 +221,8 @@ class SelfImitation:
         Raises:
             ValueError: It is of other agents or sizes, or holds more episodes. Nothing has changed then.
         """
-        best, shape = [], (len(self.agents), max(self.sizes))
+        entries: dict[int, _Entry] = {}
+        shape = (len(self.agents), max(self.sizes))
         for saved in state["episodes"]:
             episode = OwnEpisode(**{name: saved[name].numpy().copy() for name in _ARRAYS})
             length = len(episode.rewards)
@@ -214,14 +230,17 @@ class SelfImitation:
             fits &= episode.actions.shape[:2] == (length, shape[0]) and bool(np.isfinite(episode.rewards).all())
             if not fits or not 0 < length <= self.max_steps:
                 raise ValueError("the saved episodes of SelfImitation are of other agents, sizes or max_steps, or damaged")
-            best.append((episode.team_return, -int(saved["number"]), episode))
-        if len(best) > self.episodes:
+            number = int(saved["number"])
+            entries[number] = (episode.team_return, -number, episode)
+        # A state from before these were told apart holds only episodes that are both.
+        best, taken = ([entries[number] for number in state.get(name, entries)] for name in ("kept", "taken"))
+        if max(len(best), len(taken)) > self.episodes:
             raise ValueError(f"{len(best)} episodes of SelfImitation were saved, but episodes is {self.episodes}")
         heapq.heapify(best)
-        self._best, self._changed = best, True
+        self._best, self._taken = best, sorted(taken, key=lambda entry: entry[:2], reverse=True)
         self._offered, self._sum = int(state["offered"]), float(state["sum"])
 
-    def _ranked(self) -> list[tuple[float, int, OwnEpisode]]:
+    def _ranked(self) -> list[_Entry]:
         return sorted(self._best, key=lambda kept: kept[:2], reverse=True)
 
 

@@ -89,7 +89,7 @@ class StepReader:
         if self._needs_next and after is not None:
             parts["next_observation"], _ = self._observations.joint(after.observations, after.alive)
             ended = after.ended[..., None]
-            trained = live & torch.from_numpy(after.alive & ~ended).to(live.device)
+            trained = live & torch.from_numpy(after.goes_on).to(live.device)
             paid = live & torch.from_numpy(after.alive | ended).to(live.device)
         remaining = factor = None
         if self._absorbing is not None and after is not None:

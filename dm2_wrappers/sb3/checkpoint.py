@@ -51,10 +51,11 @@ FACTS = (
     "num_timesteps",
     "counters",
     "turn",
+    "steps_since_update",
 )
 TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers", "schedule")
 # What a checkpoint from before these facts, options and tensors existed means by leaving them out.
-_OLDER_FACTS = {"turn": 0, "schedule": None}
+_OLDER_FACTS = {"turn": 0, "schedule": None, "steps_since_update": 0}
 _OLDER_OPTIONS = {"order": "simultaneous", "convergence": None, "relabel": False}
 _OLDER_TENSORS = {"schedule": None}
 _LARGEST_JSON = 4 * 2**20  # bytes of team.json

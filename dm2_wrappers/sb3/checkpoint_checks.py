@@ -50,7 +50,8 @@ def check_facts(facts: Mapping[str, Any]) -> None:
     _expect(_all(facts["masked_agents"], str) and set(facts["masked_agents"]) <= set(agents), "masked_agents")
     _expect(isinstance(facts["env_id"], str), "env_id")
     _expect(isinstance(facts["custom_networks"], bool), "custom_networks")
-    _expect(_count(facts["num_timesteps"]), "num_timesteps")
+    for name in ("num_timesteps", "steps_since_update"):
+        _expect(_count(facts[name]), name)
     options, matcher, counters = facts["options"], facts["matcher"], facts["counters"]
     _expect(isinstance(options, dict) and set(options) == _OPTIONS, "options")
     _expect((options["coefficient"] is None) == (matcher is None), "coefficient")

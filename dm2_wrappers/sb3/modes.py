@@ -37,6 +37,15 @@ class NoMatcher:
     turn = 0
 
     @property
+    def steps_since_update(self) -> int:
+        """Joint steps since the last update, if the next one comes after ``update_every``; otherwise 0."""
+        return 0
+
+    @steps_since_update.setter
+    def steps_since_update(self, steps: int) -> None:
+        """Only online mode counts them."""
+
+    @property
     def mixing(self) -> Mixing | None:
         """The coefficient in use."""
         return None
@@ -148,6 +157,15 @@ class OnlineMode(NoMatcher):
             view.env_coefficient = 1.0  # the wrapper has multiplied by it
         self._callbacks = {agent: LogOnline(self._env, lockstep, k, agent) for k, agent in enumerate(views)}
         self._pay = {agent: PresentPay(self._env, k) for k, agent in enumerate(views)} if relabel else {}
+
+    @property
+    def steps_since_update(self) -> int:
+        """Joint steps since the last update."""
+        return self._env.steps_since_update
+
+    @steps_since_update.setter
+    def steps_since_update(self, steps: int) -> None:
+        self._env.steps_since_update = steps
 
     @property
     def mixing(self) -> Mixing:

@@ -35,6 +35,7 @@ def collect(team: IndependentLearners) -> TeamState:
             "algorithms": [learner_state.class_name(model) for model in models.values()],
             "options": {**options, "convergence": None if team.convergence is None else asdict(team.convergence)},
             "turn": team._matching.turn,
+            "steps_since_update": team._matching.steps_since_update,
             "masked_agents": sorted(team._masked_agents()),
             "matcher": None if matcher is None else matcher.options,
             "custom_networks": matcher is not None and matcher.custom_networks,
@@ -135,6 +136,7 @@ def apply(state: TeamState, team: IndependentLearners) -> None:
         if hasattr(model, "rollout_buffer"):
             model.rollout_buffer.dead_value = tensors["dead_values"][agent]
     team._matching.turn = state.facts["turn"]
+    team._matching.steps_since_update = state.facts["steps_since_update"]
     team._known_masks = set(state.facts["masked_agents"])
     lockstep.streams = {agent: GlobalRNGState.from_state_dict(tensors["streams"][agent]) for agent in team.agents}
     team.restart_episodes()

@@ -45,6 +45,7 @@ class RewardMixer:
         update_every: Joint environment steps between two automatic updates. None: you call ``update()`` yourself.
         training: While False, nothing is recorded and ``update_every`` does not count steps. Rewards are still mixed.
         metrics: What the last ``update()`` returned.
+        steps_since_update: Joint steps since the last update, which ``update_every`` counts.
     """
 
     def _set_up(
@@ -62,7 +63,7 @@ class RewardMixer:
         self.metrics: dict[str, float] = {}
         self._pending = PendingSteps()
         self._clock, self._episodes = EpisodeClock(), EpisodeCollector(self.matcher)
-        self._unrecorded_steps = 0
+        self.steps_since_update = 0
         self._steps_before_update: int | None = 0  # None once an update was made, or the warning given
 
     @property
@@ -86,15 +87,19 @@ class RewardMixer:
     def update(self) -> dict[str, float]:
         """Train the discriminators (lines 8 and 9 of Algorithm 1) and return the metrics of `DistributionMatcher.update`."""
         self.flush()
-        self._steps_before_update = None
+        self.steps_since_update, self._steps_before_update = 0, None
         self.metrics = self.matcher.update()
         self._mixing.updated(self.env_coefficient)
         return self.metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """The matcher's state and the schedule's; what was seen is handed to the matcher first, as by `flush`."""
+        """The matcher's state, the schedule's, and the count of ``update_every``; `flush` is called first."""
         self.flush()
-        return {"matcher": self.matcher.state_dict(), "schedule": self._mixing.state_dict()}
+        return {
+            "matcher": self.matcher.state_dict(),
+            "schedule": self._mixing.state_dict(),
+            "steps_since_update": self.steps_since_update,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned; ``coefficient`` must be the same schedule. Then reset the environment.
@@ -115,13 +120,10 @@ class RewardMixer:
             self.matcher.load_state_dict(before)
             raise
         self._pending.clear()
+        self.steps_since_update = int(state.get("steps_since_update", 0))
 
     def flush(self) -> None:
-        """Pass the observations since the last update to the matcher now. ``update_every`` starts counting again."""
-        self._unrecorded_steps = 0
-        self._hand_over()
-
-    def _hand_over(self) -> None:
+        """Pass the observations since the last update to the matcher now. Updates come as they would without it."""
         if len(self._pending):
             observations, alive, broken, more = self._pending.take_all()
             self.matcher.record(observations, alive, broken=broken, **more)
@@ -151,11 +153,11 @@ class RewardMixer:
             self._episodes.step(observations, alive, actions, team_rewards(own, present), ended, broken, time)
         done = actions if self.matcher.needs_actions else None
         self._pending.append(observations, alive, ended, broken, actions=done, after=after)
-        self._unrecorded_steps += len(observations)
+        self.steps_since_update += len(observations)
         if len(self._pending) * len(observations) >= self.matcher.buffer_size:
-            self._hand_over()  # without updates: the matcher keeps the newest steps, and memory stays bounded
+            self.flush()  # without updates: the matcher keeps the newest steps, and memory stays bounded
         if self.update_every is not None:
-            if self._unrecorded_steps >= self.update_every:
+            if self.steps_since_update >= self.update_every:
                 self.update()
         elif self._steps_before_update is not None:
             self._steps_before_update += len(observations)

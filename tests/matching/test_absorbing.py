@@ -77,6 +77,25 @@ def test_the_factor_by_hand():
     np.testing.assert_allclose(AbsorbingEnds(1.0, 5, False, False).factor(alive, after), [[0, 3, 0]])
 
 
+def test_an_agent_that_leaves_alive_enters_the_absorbing_state():
+    infos = {"final_obs": np.zeros((1, 3, 1)), "final_alive": np.array([[True, True, True]])}
+    terminations, truncations = np.array([[True, False, False]]), np.array([[False, True, False]])
+    after = AfterStep.of(terminations, truncations, infos, np.array([1]))  # two leave in the second of five steps
+    assert after.left.tolist() == [[True, True, False]]
+    assert AfterStep.stacked([after, after]).left.tolist() == [[[True, True, False]]] * 2
+    alive = np.ones((1, 3), bool)
+    absorbing = AbsorbingEnds(0.5, 5, beyond_limit=False, counts_entry=False)
+    np.testing.assert_array_equal(absorbing.remaining(alive, after), [[3, 3, 0]])
+    np.testing.assert_allclose(absorbing.factor(alive, after), [[0.875, 0.875, 0]])
+    # Who bootstraps at the limits of single agents has their rest from the bootstrap, but not that of the terminated one.
+    forever = AbsorbingEnds(0.5, 5, beyond_limit=True, counts_entry=False)
+    np.testing.assert_allclose(forever.factor(alive, after), [[1, 0, 0]])
+    # All leave at once: the episode is over, and what decides is whether a time limit ended it.
+    over = AfterStep.of(np.array([[True, False, False]]), np.array([[False, True, True]]), infos, np.array([1]))
+    assert not over.left.any()
+    np.testing.assert_array_equal(absorbing.remaining(alive, over), [[3, 0, 0]])
+
+
 @pytest.mark.parametrize("kind", ["state", "transition"])
 def test_returns_are_those_of_episodes_padded_to_the_limit(kind):
     matcher = make(inputs=kind)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -72,9 +73,41 @@ def test_an_update_of_one_agent_leaves_the_others_as_they_are():
     assert metrics["transitions"] == float(rollout()[1][..., 1].sum())
     assert "loss/b" in metrics
     assert not {"loss/a", "minibatches"} & set(metrics)
-    assert one.update(["a"])["trained"] == 0  # an update of any agents ends the rollout of all
     with pytest.raises(ValueError, match="expected agents among"):
         one.update(["c"])
+
+
+@pytest.mark.parametrize("keep_buffer", [True, False])
+def test_agents_updated_one_after_the_other_learn_from_the_same_rollout(keep_buffer):
+    together, in_turn = make(keep_buffer=keep_buffer), make(keep_buffer=keep_buffer)
+    for seed in (0, 1):
+        for matcher in (together, in_turn):
+            matcher.record(*rollout(seed=seed))
+        together.update()
+        assert in_turn.update(["a"])["trained"] == 1
+        saved = in_turn.state_dict()
+        assert in_turn.update(["a"])["trained"] == 0  # a has learned from this rollout
+        in_turn = make(keep_buffer=keep_buffer)
+        in_turn.load_state_dict(saved)
+        assert in_turn.update(["b"])["trained"] == 1
+        observations, _ = rollout(seed=2)
+        assert np.array_equal(in_turn.rewards(observations), together.rewards(observations))
+        assert in_turn.state_dict()["buffer"]["added"].tolist() == together.state_dict()["buffer"]["added"].tolist()
+
+
+@pytest.mark.parametrize("keep_buffer", [True, False])
+def test_a_new_rollout_is_the_only_new_one_for_agents_that_were_not_updated(keep_buffer):
+    matcher = make(keep_buffer=keep_buffer)
+    matcher.record(*rollout(seed=0))
+    matcher.update(["a"])
+    matcher.record(*rollout(seed=1))
+    live = rollout(seed=1)[1][..., 1].sum()
+    both = live + (rollout(seed=0)[1][..., 1].sum() if keep_buffer else 0)
+    assert matcher.state_dict()["buffer"]["added"][1] == both
+    assert matcher.update(["b"])["transitions"] == live
+    # The offset is the mean over the newest rollout.
+    observations, alive = rollout(seed=1)
+    assert matcher.rewards(observations, alive)[..., 1][alive[..., 1]].mean() == pytest.approx(0, abs=1e-5)
 
 
 def test_an_update_until_convergence_trains_more_minibatches_only_while_the_loss_falls():

@@ -116,6 +116,10 @@ def test_a_saved_schedule_goes_on_alike(make):
         (lambda: LinearFall(0.3, steps=0), "steps must be an integer of at least 1"),
         (lambda: LinearFall({"a": 1}, {"b": 1}, steps=1).at(0), "same agents"),
         (lambda: ReturnGap(0.3, episodes=0), "episodes"),
+        (
+            lambda: Mixing(ReturnGap(0.3), SimpleNamespace(agents=AGENTS, demonstrations=object())),
+            "SelfImitation alone has none: pass target=",
+        ),
         (lambda: VarianceShare(1.0), "share must be below 1"),
         (lambda: VarianceShare(0.5, largest={"a": 1}), "largest must be one number"),
         (lambda: Mixing(Constant({"a": 1.0}), MATCHER), r"the coefficient of Constant must have one number for each"),

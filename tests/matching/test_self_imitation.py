@@ -179,6 +179,34 @@ def test_the_state_holds_the_episodes_and_goes_on_bit_for_bit():
         other.load_state_dict(state)
 
 
+def test_a_finished_episode_waits_for_the_next_update_in_a_loaded_matcher_too():
+    make = lambda: DistributionMatcher(alone(episodes=2, above_mean=False), updates=2, batch_size=8, seed=0)  # noqa: E731
+    one, observations = make(), np.ones((4, 1, 2, 3), np.float32)
+    observations[..., 1, 2:] = 0
+    one.record(observations, np.ones((4, 1, 2), bool))
+    one.self_imitation.offer(own(1.0, mark=50))
+    untrained = make()
+    untrained.load_state_dict(one.state_dict())
+    assert untrained._experts.counts == one._experts.counts == [0, 0]
+    one.self_imitation.offer(own(2.0, mark=60))
+    one.update()
+    one.self_imitation.offer(own(3.0, mark=70))  # replaces that of return 1, which the discriminators have learned from
+    other = make()
+    other.self_imitation.offer(own(9.0, mark=90))
+    other.update()  # what a used matcher has taken in is forgotten
+    other.load_state_dict(one.state_dict())
+    assert other._experts.rows.tolist() == one._experts.rows.tolist()
+    assert sorted(set(one._experts.rows[:, 0].tolist())) == [50, 60]
+    assert other.self_imitation.returns == one.self_imitation.returns == [3.0, 2.0]
+    for matcher in (one, other):
+        matcher.record(observations, np.ones((4, 1, 2), bool))
+        matcher.update()
+    assert same(one.state_dict(), other.state_dict())
+    assert sorted(set(other._experts.rows[:, 0].tolist())) == [60, 70]
+    other.load_state_dict(untrained.state_dict())
+    assert other._experts.counts == [0, 0]
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="needs experts=demonstrations, or env=environment, one of the two"):
         SelfImitation()

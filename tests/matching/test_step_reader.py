@@ -102,6 +102,21 @@ def test_an_episodes_last_transition_is_paid_with_the_last_observation_and_a_dea
     np.testing.assert_array_equal(matcher.rewards(observations, alive, after=over)[:, 0], paid)
 
 
+def test_the_step_with_which_an_agent_leaves_alive_is_paid_but_not_trained_on():
+    observations, alive, after = steps()
+    alive[1:3, 0, 1] = after.alive[:3, 0, 1] = True
+    after = replace(after, left=np.array([[0, 0], [0, 1], [0, 0], [0, 0]], bool)[:, None])  # b leaves after the second step
+    alive[2, 0, 1] = False
+    observations[1, 0, 1], after.observations[0:2, 0, 1] = [3, 0], [[3, 0], [4, 0]]
+    matcher = make(inputs="transition", center=False)
+    matcher.record(observations, alive, after=after)
+    assert recorded(matcher, 1) == [[2, 3, 0, 0], [8, 10, 0, 0]]
+    paid = matcher.rewards(observations, alive, after=after)[:, 0, 1]
+    logits = matcher.discriminators.logits(torch.tensor([[3.0, 3, 5, 5], [3, 4, 0, 0]])).tolist()
+    assert paid[1] == pytest.approx(logits[1], abs=1e-6)
+    assert paid[2] == 0
+
+
 def test_rewards_by_name():
     matcher = make(inputs="state-action")
     joint = matcher.rewards(np.array([[1, 2], [3, 0]], np.float32), actions=np.array([1, 2]))

@@ -45,6 +45,7 @@ def test_two_loads_go_on_bit_for_bit_alike(tmp_path):
         (MaskablePPO, KWARGS),
         (RecurrentPPO, {**KWARGS, "policy": "MlpLstmPolicy"}),
         (DQN, {**SMALL, "learning_starts": 5, "buffer_size": 500, "update_every": 10}),
+        (DQN, {**SMALL, "learning_starts": 5, "buffer_size": 500, "update_every": 22}),
     ],
 )
 def test_an_interrupted_run_goes_on_as_one_that_restarts_its_episodes(tmp_path, algorithm, options):
@@ -59,6 +60,20 @@ def test_an_interrupted_run_goes_on_as_one_that_restarts_its_episodes(tmp_path, 
     assert_equal_weights(weights(team), weights(loaded))
     observations = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
     np.testing.assert_array_equal(team.matcher.rewards(observations), loaded.matcher.rewards(observations))
+
+
+def test_saving_does_not_change_when_the_discriminators_are_updated(tmp_path):
+    options = {**SMALL, "learning_starts": 5, "buffer_size": 500, "update_every": 30, "matcher": matcher(), "coefficient": 0.5}
+    team, updated = IndependentLearners(DQN, venv(), seed=0, **options), []
+    update = team.matcher.update
+    team.matcher.update = lambda: updated.append(team.num_timesteps) or update()
+    for _ in range(6):
+        team.learn(12, reset_num_timesteps=False)
+        team.save(tmp_path / "team")
+        team.restart_episodes()
+    assert len(updated) == team.num_timesteps // 30 == 2
+    with zipfile.ZipFile(tmp_path / "team.zip") as file:
+        assert json.loads(file.read("team.json"))["steps_since_update"] == 12
 
 
 def test_the_value_of_being_dead_comes_back(tmp_path):

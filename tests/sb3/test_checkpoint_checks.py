@@ -82,6 +82,8 @@ def test_a_saved_team_passes(facts, tensors):
         ("turn", -1),
         ("turn", 2),
         ("turn", 0.0),
+        ("steps_since_update", -1),
+        ("steps_since_update", 1.5),
         ("matcher", []),
         ("matcher/device", "cuda"),
         ("matcher/module", None),

@@ -50,6 +50,31 @@ def test_update_every_counts_joint_steps_and_training_false_records_nothing():
     assert updates == [4, 13, 17]
 
 
+@pytest.mark.parametrize("kind", ["parallel", "vector"])
+def test_saving_and_loading_do_not_change_when_updates_come(kind):
+    def make():
+        options = {"coefficient": 1.0, "update_every": 8}
+        if kind == "parallel":
+            return dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), **options)
+        return dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2), matcher(), **options)
+
+    saved_often, used, updates = make(), make(), []
+    record, update = saved_often.matcher.record, saved_often.matcher.update
+    handed = []
+    saved_often.matcher.record = lambda *args, **options: handed.append(len(args[0])) or record(*args, **options)
+    saved_often.matcher.update = lambda: updates.append(sum(handed)) or update()
+    play(used, 3)
+    for _ in range(6):
+        play(saved_often, 3)
+        saved_often.flush()
+        state = saved_often.state_dict()
+    per_step = 1 if kind == "parallel" else 2
+    assert updates == [steps for steps in range(1, 19) if steps * per_step % 8 == 0]
+    assert state["steps_since_update"] == 18 * per_step % 8
+    used.load_state_dict(state)
+    assert used.steps_since_update == state["steps_since_update"]
+
+
 def test_batched_update_every_counts_steps_of_all_copies():
     venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 3), matcher(), coefficient=0.3, update_every=6)
     venv.reset(seed=0)
