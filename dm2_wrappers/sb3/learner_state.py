@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import json
 import sys
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -217,7 +219,10 @@ def _shapes(state: Any) -> dict[str, Any]:
 
 
 def _checked_optimizer(name: str, saved_state: Any, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state with the built one's options, which the saved ones equal but for the learning rate."""
+    """An optimizer's state with the built one's options, which the saved ones equal but for the learning rate.
+
+    A parameter that was never trained has no moments. With TRPO these are the actor's, which Adam does not step.
+    """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     groups = optimizer.state_dict()["param_groups"]
     wrong = ValueError(f"its {name} does not have the form of this one's {type(optimizer).__name__}")
@@ -227,20 +232,38 @@ def _checked_optimizer(name: str, saved_state: Any, optimizer: torch.optim.Optim
     if not isinstance(saved_groups, list) or len(saved_groups) != len(groups) or not isinstance(moments, Mapping):
         raise wrong
     for group, saved_group in zip(groups, saved_groups, strict=True):
-        rate = saved_group.get("lr") if isinstance(saved_group, Mapping) else None
+        if not isinstance(saved_group, Mapping) or not _places(saved_group.get("params"), group["params"]):
+            raise wrong
+        rate = saved_group.get("lr")
         if not isinstance(rate, float | int) or isinstance(rate, bool) or not 0 <= rate < float("inf"):
             raise wrong
         group["lr"] = rate  # SB3 sets it again before it trains
-    names = {frozenset(each) if isinstance(each, Mapping) else None for each in moments.values()}
-    whole = set(moments) in (set(), set(range(len(parameters))))
-    if not whole or len(names) > 1 or None in names:
-        raise wrong
+    kept = _kept_by(optimizer) if moments else set()
     for i, values in moments.items():
+        if type(i) is not int or not 0 <= i < len(parameters) or not isinstance(values, Mapping) or set(values) != kept:
+            raise wrong
         for key, value in values.items():
             shape = () if key == "step" else parameters[i].shape
             scalar = isinstance(value, int | float) and not isinstance(value, bool)
             if not (key == "step" and scalar) and not (isinstance(value, torch.Tensor) and value.shape == shape):
                 raise wrong
-    if names and optimizer.state and names != {frozenset(each) for each in optimizer.state.values()}:
-        raise wrong
     return {"state": dict(moments), "param_groups": groups}
+
+
+def _places(saved: Any, own: list[int]) -> bool:
+    """Whether a saved group has the built one's parameters."""
+    return isinstance(saved, list) and all(type(place) is int for place in saved) and saved == own
+
+
+def _kept_by(optimizer: torch.optim.Optimizer) -> set[str]:
+    """The names of what an optimizer keeps of each parameter that it has stepped, such as Adam's "exp_avg"."""
+    if optimizer.state:
+        return set(next(iter(optimizer.state.values())))
+    # It has not stepped yet: let a copy of it step a parameter of one number.
+    group = optimizer.param_groups[0]
+    one = torch.zeros_like(group["params"][0].detach().flatten()[:1], requires_grad=True)
+    one.grad = torch.zeros_like(one)
+    probe = copy.copy(optimizer)
+    probe.state, probe.param_groups = defaultdict(dict), [{**group, "params": [one]}]
+    probe.step()
+    return set(probe.state[one])

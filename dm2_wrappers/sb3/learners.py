@@ -19,7 +19,7 @@ from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.sb3 import checkpoint, learner_state, modes, team_state
 from dm2_wrappers.sb3.buffers import reconnect, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.callbacks import Callbacks, agent_callbacks, user_callbacks
-from dm2_wrappers.sb3.logs import TeamLogs
+from dm2_wrappers.sb3.logs import TeamLogs, folder_of
 from dm2_wrappers.sb3.options import (
     check_relabel,
     check_train_freq,
@@ -81,8 +81,9 @@ class IndependentLearners(PlayingTeam):
             when the step was played.
         seed: Seeds the learners (each differently), the environment and the random streams. None: random.
         log_dir: Folder in which each agent logs to ``<agent>/progress.csv`` (a loaded team to
-            ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents. Use it
-            instead of ``tensorboard_log``.
+            ``progress_from_<step>.csv``) and for TensorBoard. ``team/`` beside them has the means over the agents.
+            Characters of a name that a folder's name cannot have are percent-encoded: agent ``a/b`` logs to ``a%2Fb/``,
+            and an agent called "team" to ``%74eam/``. Use it instead of ``tensorboard_log``.
         workers: How many processes to start, over which the agents are spread as evenly as possible; this one takes part,
             too. The results are the same as in one process that uses one torch thread (``torch.set_num_threads(1)``), as
             each worker does. For on-policy algorithms on the CPU. Your program must start under
@@ -148,7 +149,7 @@ class IndependentLearners(PlayingTeam):
             # Copies: some of SB3's algorithms write into the policy_kwargs that they are given.
             kwargs = copy.deepcopy(algorithm_kwargs)
             if tensorboard_log is not None:
-                kwargs["tensorboard_log"] = os.path.join(tensorboard_log, agent)
+                kwargs["tensorboard_log"] = os.path.join(tensorboard_log, folder_of(agent))
             if self.seed is not None:
                 kwargs["seed"] = derive_seed(self.seed, "learner", agent) % 2**31
             make = checked_algorithm(agent, algorithms[agent])

@@ -13,6 +13,26 @@ from stable_baselines3.common.logger import HumanOutputFormat, KVWriter, Logger,
 from stable_baselines3.common.utils import configure_logger
 
 TEAM = "team"  # the folder of the team's log, beside the agents' folders
+_NOT_IN_NAMES = frozenset('%/\\:*?"<>|')  # in a file's name on some system, and "%" so that no two agents share a folder
+
+
+def folder_of(agent: str) -> str:
+    """The name of an agent's folder: its own name, but for characters that are not safe there.
+
+    They are percent-encoded, as in web addresses (``a/b`` is ``a%2Fb``, ``..`` is ``%2E%2E``), so that each agent has a
+    folder of its own below the logs' folder. An agent called "team" has ``%74eam``, because ``team`` is the team's.
+    """
+    last = len(agent) - 1
+    unsafe = [c in _NOT_IN_NAMES or not c.isprintable() or (c in ". " and i in (0, last)) for i, c in enumerate(agent)]
+    if agent.casefold() == TEAM:
+        unsafe[0] = True
+    encoded = (_percent_encoded(c) if each else c for c, each in zip(agent, unsafe, strict=True))
+    return "".join(encoded) or "%"
+
+
+def _percent_encoded(character: str) -> str:
+    """``%`` and two hexadecimal digits for each byte."""
+    return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass"))
 
 
 class TeamLogs:
@@ -20,8 +40,9 @@ class TeamLogs:
 
     With ``log_dir`` an agent logs to ``<log_dir>/<agent>/`` as CSV and for TensorBoard, and the team's means go to
     ``<log_dir>/team/``. With SB3's ``tensorboard_log`` they go to SB3's own run folders in
-    ``<tensorboard_log>/<agent>/`` and ``<tensorboard_log>/team/``. ``verbose=1`` prints SB3's tables, which begin with the
-    agent's name. A learner that was given a logger with ``set_logger`` keeps it.
+    ``<tensorboard_log>/<agent>/`` and ``<tensorboard_log>/team/``. `folder_of` says how an agent's folder is called if its
+    name is no plain file name. ``verbose=1`` prints SB3's tables, which begin with the agent's name. A learner that was
+    given a logger with ``set_logger`` keeps it.
 
     Args:
         log_dir: See above; None for no such log.
@@ -43,18 +64,18 @@ class TeamLogs:
         """
         if self.log_dir is not None and self._ours:
             return  # these files are still open
+        # Those without a logger of the user's: only from them does the team's log get numbers.
+        logged = {a: m for a, m in models.items() if not m._custom_logger or m._logger is self._ours.get(a)}
         means = None
         if self.log_dir is not None:
             steps = max(model.num_timesteps for model in models.values())
-            means = _Means(_file_logger(os.path.join(self.log_dir, TEAM), steps), len(models))
+            means = _Means(_file_logger(os.path.join(self.log_dir, TEAM), steps), len(logged))
         elif (folder := _tensorboard_log(models)) is not None:
             team = _run_logger(os.path.join(folder, TEAM), tb_log_name or "mean", reset_num_timesteps)
-            means = _Means(team, len(models))
-        for agent, model in models.items():
-            if model._custom_logger and model._logger is not self._ours.get(agent):
-                continue
+            means = _Means(team, len(logged))
+        for agent, model in logged.items():
             if self.log_dir is not None:
-                logger = _file_logger(os.path.join(self.log_dir, agent), model.num_timesteps)
+                logger = _file_logger(os.path.join(self.log_dir, folder_of(agent)), model.num_timesteps)
             else:
                 name = tb_log_name or type(model).__name__
                 logger = _run_logger(model.tensorboard_log, name, reset_num_timesteps)

@@ -81,11 +81,12 @@ class LiveReplayBuffer(ReplayBuffer):
         self._episode[step.joint_end] += copies
 
     def _remove(self, episodes: NDArray[np.int64]) -> None:
-        """Remove the rows of these episodes; the others close up, in the order of their age."""
+        """Remove the rows of these episodes; the others close up, in the order of their age.
+
+        If none are left, the learner takes no gradient steps until there are new ones; see `PauseWithoutSteps`.
+        """
         by_age = (np.arange(self.buffer_size) + self.pos) % self.buffer_size if self.full else np.arange(self.pos)
         kept = by_age[~np.isin(self._episode_of[by_age], episodes)]
-        if not len(kept):  # an empty buffer cannot be sampled from: keep the oldest step, which was played like any other
-            kept = by_age[:1]
         for name in (*self._arrays, "_episode_of"):
             array = getattr(self, name)
             array[: len(kept)] = array[kept]

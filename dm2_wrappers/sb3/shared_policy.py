@@ -37,6 +37,9 @@ class SharedPolicyDM2(CallbackList):
     returns and advantages again. SB3 then trains. It replaces the learner's rollout buffer by one that excludes the steps
     of absent and dead agents and of episodes that the simulator broke (`dm2_wrappers.sb3.rollout_buffers`).
 
+    It logs c and the mean rewards over the agents and for each agent (``dm2/coefficient``, ``dm2/coefficient/<agent>``,
+    ...), and the metrics of the discriminators.
+
     Args:
         matcher: The discriminators; None only excludes those steps, for comparison.
         coefficient: The paper's c, for all agents, ``{agent: c}`` or a schedule. Required with a matcher.
@@ -65,12 +68,28 @@ class SharedPolicyDM2(CallbackList):
         self.matcher = matcher
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
         self.after_death = _checks.choice("after_death", after_death, ("earned", "mean", "critic"))
-        agents = () if matcher is None else matcher.agents
-        self.coefficient = checked_coefficient(coefficient, agents, matcher)
         self._rollout = None if matcher is None else JointRollout(matcher)
         self._payment: ExactPayment | None = None
-        if self._rollout is not None and self.coefficient is not None:
-            self._payment = ExactPayment(self._rollout, self.coefficient, self.env_coefficient)
+        self.coefficient = coefficient
+
+    @property
+    def coefficient(self) -> Coefficient | None:
+        """The paper's c; None without a matcher. You can assign it at any time; it is read at the end of a rollout."""
+        return self._coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: Coefficient | None) -> None:
+        agents = () if self.matcher is None else self.matcher.agents
+        self._coefficient = checked_coefficient(value, agents, self.matcher)
+        if self._payment is not None:
+            self._payment.set_coefficient(self._coefficient)
+        elif self._rollout is not None and self._coefficient is not None:
+            self._payment = ExactPayment(self._rollout, self._coefficient, self.env_coefficient)
+
+    @property
+    def current_coefficient(self) -> dict[str, float] | None:
+        """Each agent's present c; None without a matcher."""
+        return None if self._payment is None else self._payment.mixing.by_agent()
 
     def _init_callback(self) -> None:
         env = innermost(self.model.get_env())
@@ -103,7 +122,10 @@ class SharedPolicyDM2(CallbackList):
 
     def _on_step(self) -> bool:
         if self._payment is not None:
-            self._payment.append(self.env.last_joint_step)
+            step = self.env.last_joint_step
+            if not step.time.any():  # the first step of all episodes: SB3 may have reset the environment amid others
+                self._payment.restart()
+            self._payment.append(step)
         return super()._on_step()
 
     def _on_rollout_end(self) -> None:
@@ -117,6 +139,9 @@ class SharedPolicyDM2(CallbackList):
         # Line 11. Added, not assigned: SB3 has already added the bootstrap at time limits to these rewards.
         buffer.rewards += (self._payment.mixing.array * gail).reshape(len(gail), -1)
         buffer.recompute()
+        self.logger.record("dm2/coefficient", float(self._payment.mixing.array.mean()))
+        for agent, c in self._payment.mixing.by_agent().items():
+            self.logger.record(f"dm2/coefficient/{agent}", c)
         self._record("gail_reward", gail.reshape(len(gail), -1), counted)
         for k, agent in enumerate(self.env.agents):
             self._record(f"gail_reward/{agent}", gail[..., k], counted[:, k :: len(self.env.agents)])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import MaskablePPO, RecurrentPPO
-from stable_baselines3 import A2C, DQN, PPO
+from sb3_contrib import QRDQN, MaskablePPO, RecurrentPPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.callbacks import BaseCallback
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
@@ -338,11 +339,75 @@ def test_who_dies_in_the_step_of_the_time_limit_is_worth_what_being_dead_is():
     assert not buffers["agent_0"].dead_at_time_limit.any()
 
 
-def test_a_replay_buffer_that_loses_its_only_episode_keeps_a_step_to_sample():
-    env = dm2.vectorize(lambda: TinyEnv(sizes=(4, 3), limit=6, broken=(0,)), 1)
-    team = IndependentLearners(DQN, env, seed=0, learning_starts=2, train_freq=1, buffer_size=50, **SMALL)
-    team.learn(12)
-    assert team.models["agent_0"].replay_buffer.pos == 7  # the first episode's first step, and the second episode
+def after_breaking(algorithm, broken, **options):
+    """A team that trains 3 times after each episode of 6 steps, and each agent's weights before it learns."""
+    continuous = algorithm in (SAC, TD3)
+    env = dm2.vectorize(lambda: TinyEnv((4, 3), actions=2, continuous=continuous, limit=6, broken=broken), 1)
+    small = {"learning_starts": 0, "train_freq": 6, "gradient_steps": 3, "buffer_size": 50, "batch_size": 8, **SMALL}
+    team = IndependentLearners(algorithm, env, seed=0, **{**small, **options})
+    return team, {agent: copied(model) for agent, model in team.models.items()}
+
+
+def copied(model):
+    return {name: parameter.clone() for name, parameter in model.policy.state_dict().items()}
+
+
+def changed(model, before):
+    return any(not torch.equal(parameter, before[name]) for name, parameter in model.policy.state_dict().items())
+
+
+@pytest.mark.parametrize("algorithm", [DQN, QRDQN, SAC, TD3])
+def test_broken_episodes_alone_teach_an_off_policy_learner_nothing(algorithm):
+    team, before = after_breaking(algorithm, broken=range(4))
+    team.learn(24)
+    for agent, model in team.models.items():
+        assert (model.replay_buffer.size(), model._n_updates, model.gradient_steps) == (0, 0, 3)
+        assert not changed(model, before[agent])
+    team.learn(12, reset_num_timesteps=False)  # two good episodes, from which it learns as usual
+    for agent, model in team.models.items():
+        assert (model.replay_buffer.size(), model._n_updates, model.gradient_steps) == (12, 6, 3)
+        assert model.replay_buffer.observations[:12, 0, 0].tolist() == [0, 1, 2, 3, 4, 5] * 2
+        assert changed(model, before[agent])
+
+
+def test_an_episode_that_breaks_as_the_first_one_leaves_no_trace_in_what_is_learned():
+    """Both teams learn from the same steps alone, so they end with the same weights, bit for bit."""
+    weights = []
+    for broken in ((0,), ()):
+        team, _ = after_breaking(DQN, broken, exploration_initial_eps=1.0, exploration_final_eps=1.0)
+        if not broken:
+            team.learn(6, callback=lambda agent: NoGradientSteps())
+            for model in team.models.values():
+                model.replay_buffer.reset()
+                model._n_updates = 0
+        else:
+            team.learn(6)
+        weights.append([copied(model) for model in team.learn(18, reset_num_timesteps=False).models.values()])
+    for mine, theirs in zip(*weights, strict=True):
+        assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+
+
+class NoGradientSteps(BaseCallback):
+    def _on_training_start(self):
+        self.steps, self.model.gradient_steps = self.model.gradient_steps, 0
+
+    def _on_training_end(self):
+        self.model.gradient_steps = self.steps
+
+    def _on_step(self):
+        return True
+
+
+def test_a_checkpoint_of_an_empty_replay_buffer_goes_on(tmp_path):
+    team, before = after_breaking(DQN, broken=(0,))
+    team.learn(6).save(tmp_path / "team")
+    restored = after_breaking(DQN, broken=())[0].restore(tmp_path / "team")
+    for other in (IndependentLearners.load(tmp_path / "team", restored.env), restored):
+        assert [model.replay_buffer.size() for model in other.models.values()] == [0, 0]
+        other.learn(6)
+        for agent, model in other.models.items():
+            assert (model.replay_buffer.size(), model._n_updates, model.gradient_steps) == (6, 3, 3)
+            assert changed(model, before[agent])
 
 
 def test_a_replay_buffer_of_another_size_takes_the_newest_rows():

@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 import tempfile
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.logger import configure
 
+import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
+from dm2_wrappers.sb3.logs import folder_of
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, matcher, venv
+from tests.helpers.tiny_envs import TinyEnv
 
 OPTIONS = {**SMALL, **ON_POLICY[PPO]}
 
@@ -68,6 +72,89 @@ def test_a_logger_of_the_users_own_is_kept(tmp_path):
     team.models["agent_1"].set_logger(configure(str(tmp_path), ["csv"]))
     team.learn(36, log_interval=1).learn(18, log_interval=1)
     assert len(rows(tmp_path)) == 3
+
+
+def test_the_teams_log_goes_on_without_an_agent_that_has_a_logger_of_the_users_own(tmp_path):
+    team = IndependentLearners(PPO, venv(), seed=0, log_dir=tmp_path / "logs", **OPTIONS)
+    team.models["agent_1"].set_logger(configure(str(tmp_path / "own"), ["csv"]))
+    team.learn(36, log_interval=1)
+    means, alone = rows(tmp_path / "logs" / "team"), rows(tmp_path / "logs" / "agent_0")
+    assert len(means) == len(alone) == len(rows(tmp_path / "own")) == 2
+    assert [float(row["rollout/ep_rew_mean"]) for row in means] == [float(row["rollout/ep_rew_mean"]) for row in alone]
+
+
+class NamedEnv(TinyEnv):
+    """A TinyEnv whose agents have other names."""
+
+    def __init__(self, names):
+        super().__init__(sizes=[3] * len(names))
+        own = dict(zip(self.possible_agents, names, strict=True))
+        for by_agent in ("sizes", "numbers", "lifetimes", "observation_spaces", "action_spaces"):
+            setattr(self, by_agent, {own[agent]: value for agent, value in getattr(self, by_agent).items()})
+        self.possible_agents = list(names)
+
+
+def test_agents_with_any_names_log_to_folders_of_their_own(tmp_path):
+    absolute = str(tmp_path / "absolute")
+    folders = {
+        "team": "%74eam",
+        "..": "%2E%2E",
+        "../outside": "%2E.%2Foutside",
+        absolute: absolute.replace("/", "%2F"),
+        "a/b": "a%2Fb",
+        "a%2Fb": "a%252Fb",
+        "a": "a",
+        "ally 0": "ally 0",
+        "\u00e9l\u00e8ve": "\u00e9l\u00e8ve",
+    }
+    env = dm2.vectorize(lambda: NamedEnv(list(folders)), 2)
+    options = {**SMALL, **ON_POLICY[PPO]}
+    IndependentLearners(PPO, env, seed=0, log_dir=tmp_path / "logs", **options).learn(24, log_interval=1)
+    assert os.listdir(tmp_path) == ["logs"]
+    assert set(os.listdir(tmp_path / "logs")) == {"team", *folders.values()}
+    of_agents = {agent: rows(tmp_path / "logs" / folder) for agent, folder in folders.items()}
+    means = rows(tmp_path / "logs" / "team")
+    for log in (means, *of_agents.values()):
+        assert len(log) == 2
+        assert all(None not in row for row in log)  # no row is longer than the header
+    expected = np.mean([float(own[-1]["train/loss"]) for own in of_agents.values()])
+    assert float(means[-1]["train/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_tensorboard_logs_of_agents_with_any_names_are_apart(tmp_path):
+    env = dm2.vectorize(lambda: NamedEnv(["team", "../outside"]), 2)
+    options = {**SMALL, **ON_POLICY[PPO]}
+    IndependentLearners(PPO, env, seed=0, tensorboard_log=str(tmp_path / "logs"), **options).learn(12, tb_log_name="run")
+    assert os.listdir(tmp_path) == ["logs"]
+    found = {path.relative_to(tmp_path / "logs").as_posix() for path in (tmp_path / "logs").glob("*/*")}
+    assert found == {"team/run_1", "%74eam/run_1", "%2E.%2Foutside/run_1"}
+
+
+def test_a_folder_belongs_to_one_name():
+    names = [
+        "team",
+        "Team",
+        "%74eam",
+        ".",
+        "..",
+        "...",
+        "%",
+        "a",
+        "a.",
+        "a ",
+        "a%2E",
+        "a\\b",
+        "c:d",
+        "a\x00b",
+        "a\nb",
+        "\udc80",
+    ]
+    folders = [folder_of(name) for name in names]
+    assert len({*folders, folder_of("")}) == len(names) + 1
+    assert not {"team", "TEAM", "", ".", ".."} & {*folders, folder_of("")}
+    assert not any(set(folder) & set('/\\:*?"<>|\x00\n') for folder in folders)
+    assert [unquote(folder, errors="surrogatepass") for folder in folders] == names
+    assert [folder_of(name) for name in ("agent_0", "walker-1", "ally 2", "p.3")] == ["agent_0", "walker-1", "ally 2", "p.3"]
 
 
 def test_the_progress_bar_moves_at_each_step():

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import TRPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
@@ -19,6 +20,9 @@ from tests.attack.checkpoints import attack, entries, team_of, write
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, assert_equal_weights, demonstrations, matcher, venv, weights
 from tests.helpers.tiny_envs import TinyEnv
 
+OF_TRPO = {"n_steps": 6, "batch_size": 6}
+OF_TURNS = {**OF_TRPO, "order": "turn", "convergence": dm2.Convergence(0.05, 3, 9)}
+ON_POLICY = {**ON_POLICY, TRPO: OF_TRPO, None: OF_TURNS}
 OFF_POLICY = {"learning_starts": 5, "buffer_size": 500, "update_every": 18, "batch_size": 4}
 
 
@@ -33,6 +37,7 @@ def assert_equal_teams(first, second):
     for agent, model in first.models.items():
         other = second.models[agent]
         optimizers = [m.policy.optimizer.state_dict()["state"] for m in (model, other)]
+        assert optimizers[0].keys() == optimizers[1].keys()
         for i, values in optimizers[0].items():
             for name, value in values.items():
                 assert torch.equal(torch.as_tensor(value), torch.as_tensor(optimizers[1][i][name])), (agent, i, name)
@@ -75,6 +80,104 @@ def test_a_team_with_variables_outside_its_networks_is_restored(tmp_path):
     restored = IndependentLearners(SAC, team.env, seed=0, learning_starts=4, batch_size=4, buffer_size=100, **SMALL)
     restored.restore(tmp_path / "team")
     assert_equal_weights(weights(loaded.learn(24)), weights(restored.learn(24)))
+
+
+class PartlyTrained(ActorCriticPolicy):
+    """A policy with a layer that nothing uses, and one that does not learn."""
+
+    def _build(self, lr_schedule):
+        super()._build(lr_schedule)
+        self.unused = torch.nn.Linear(2, 2)
+        self.mlp_extractor.policy_net[0].requires_grad_(False)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "trained"),
+    [(TRPO, {}, "critic alone"), (None, {}, "critic alone"), (PPO, {"policy": PartlyTrained}, "all but four")],
+    ids=["TRPO", "Algorithm 2", "frozen and unused layers"],
+)
+def test_a_team_that_trains_a_part_of_its_parameters_is_restored_and_goes_on_as_if_not_stopped(
+    algorithm, options, trained, tmp_path
+):
+    def make(seed):
+        return built(algorithm, venv(wins=False), seed, **options)
+
+    team = make(0).learn(54)
+    moments = team.models["agent_0"].policy.optimizer.state
+    parameters = list(team.models["agent_0"].policy.parameters())
+    assert len(moments) == {"critic alone": 4, "all but four": len(parameters) - 4}[trained]
+    team.save(tmp_path / "team")
+    team.restart_episodes()  # as a loaded team does
+    teams = [make(0), make(9).learn(18)]
+    for other in teams:
+        assert_equal_teams(team, other.restore(tmp_path / "team"))
+    team.learn(54, reset_num_timesteps=False)
+    for other in teams:
+        assert_equal_teams(team, other.learn(54))
+        for model in other.models.values():
+            assert len(model.policy.optimizer.state) == len(moments)
+    own = teams[1].restore(tmp_path / "team").learn(54)  # its own checkpoint, again
+    assert_equal_teams(team, own)
+
+
+def learner_with(parts, edit):
+    """The checkpoint's entries with the second agent's optimizer changed."""
+    with zipfile.ZipFile(io.BytesIO(parts["agents/1.zip"])) as archive:
+        inner = {name: archive.read(name) for name in archive.namelist()}
+    state = torch.load(io.BytesIO(inner["policy.optimizer.pth"]), weights_only=True)
+    edit(state)
+    torch.save(state, data := io.BytesIO())
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        for name, content in {**inner, "policy.optimizer.pth": data.getvalue()}.items():
+            archive.writestr(name, content)
+    return {**parts, "agents/1.zip": file.getvalue()}
+
+
+def first(state):
+    return next(iter(state["state"].values()))
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["new team", "team that has learned"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda state: state["state"].update({99: first(state)}),
+        lambda state: state["state"].update({-1: first(state)}),
+        lambda state: state["state"].update({"0": first(state)}),
+        lambda state: state["state"].update({True: first(state)}),
+        lambda state: state["state"].update({1: first(state)}),  # those of another shape
+        lambda state: state["state"].update({0: None}),
+        lambda state: first(state).pop("exp_avg"),
+        lambda state: [each.pop("exp_avg") for each in state["state"].values()],
+        lambda state: state["state"].update({i: {"square_avg": each["exp_avg"]} for i, each in state["state"].items()}),
+        lambda state: state["param_groups"][0]["params"].pop(),
+        lambda state: state["param_groups"][0].update(params=[torch.zeros(2)]),
+        lambda state: state["param_groups"][0].pop("params"),
+    ],
+)
+def test_a_damaged_or_foreign_optimizer_is_refused_and_nothing_changes(edit, used, tmp_path):
+    built(TRPO, venv()).learn(36).save(tmp_path / "team")
+    write(tmp_path / "damaged.zip", learner_with(entries(tmp_path / "team.zip"), edit))
+    team, twin = (built(TRPO, venv(), 5) for _ in range(2))
+    for each in (team, twin) if used else ():
+        each.learn(18)
+    message = r"damaged\.zip' cannot be used or is damaged: its policy\.optimizer does not have the form of this one's Adam$"
+    with pytest.raises(ValueError, match=message):
+        team.restore(tmp_path / "damaged")
+    assert_equal_teams(twin, team)
+    assert len(team.models["agent_0"].policy.optimizer.state) == (4 if used else 0)
+
+
+def test_the_state_of_another_optimizer_is_refused_by_a_team_that_has_not_learned(tmp_path):
+    def with_optimizer(kind):
+        return built(PPO, venv(), policy_kwargs={"net_arch": [8], "optimizer_class": kind})
+
+    with_optimizer(torch.optim.RMSprop).learn(18).save(tmp_path / "team")
+    for kind in (torch.optim.Adam, torch.optim.SGD):
+        with pytest.raises(ValueError, match=f"policy.optimizer does not have the form of this one's {kind.__name__}"):
+            with_optimizer(kind).restore(tmp_path / "team")
+    with_optimizer(torch.optim.RMSprop).restore(tmp_path / "team").learn(18)
 
 
 class Bomb:

@@ -152,6 +152,76 @@ def test_a_schedule_is_told_of_each_rollout_and_sets_its_c():
     np.testing.assert_allclose(buffer.rewards, buffer.env_rewards + 1.0 * gail, rtol=1e-5)  # c after its second update
 
 
+class Hearing(dm2.schedules.Constant):
+    """A constant c that keeps the returns that it is told."""
+
+    def __init__(self):
+        super().__init__(0.5)
+        self.returns = []
+
+    def update(self, progress):
+        self.returns += progress.returns.tolist()
+
+
+def test_a_second_learn_forgets_the_episodes_that_it_abandons():
+    schedule, played = Hearing(), []
+    env = shared(lifetimes=None, limit=4, wins=False)
+    callback, model = SharedPolicyDM2(matcher(), coefficient=schedule), PPO("MlpPolicy", env, seed=0, **SMALL)
+    own = env.step_wait
+
+    def step_wait():
+        result = own()
+        played.append(env.last_joint_step)
+        return result
+
+    env.step_wait = step_wait
+    for reset in (True, True, False):  # the last goes on with the episodes under way
+        model.learn(24, callback=callback, reset_num_timesteps=reset)
+    starts = [i for i, step in enumerate(played) if step.time[0] == 0]
+    assert starts == [0, 4, 6, 10, 14]
+    expected = [sum(step.rewards[n, 0] for step in played[i : i + 4]) for i in (0, 6, 10, 14) for n in range(2)]
+    assert schedule.returns == pytest.approx(expected)
+
+
+def test_c_can_be_assigned_read_and_is_logged():
+    env = shared(lifetimes=None)
+    callback = SharedPolicyDM2(matcher(), coefficient={"agent_0": 0.5, "agent_1": 1.0})
+    buffer, model = trained_buffer(env, callback)
+
+    def paid():
+        gail = callback._rollout.gail_rewards()
+        np.testing.assert_allclose(
+            buffer.rewards.reshape(gail.shape) - callback._payment.mixing.array * gail,
+            buffer.env_rewards.reshape(gail.shape),
+            atol=1e-5,
+        )
+        return {name: value for name, value in model.logger.name_to_value.items() if "coefficient" in name}
+
+    assert paid() == {"dm2/coefficient": 0.75, "dm2/coefficient/agent_0": 0.5, "dm2/coefficient/agent_1": 1.0}
+    assert callback.coefficient == callback.current_coefficient == {"agent_0": 0.5, "agent_1": 1.0}
+    callback.coefficient = 2
+    assert (callback.coefficient, callback.current_coefficient) == (2.0, {"agent_0": 2.0, "agent_1": 2.0})
+    model.learn(24, callback=callback, log_interval=None)
+    assert paid() == {"dm2/coefficient": 2.0, "dm2/coefficient/agent_0": 2.0, "dm2/coefficient/agent_1": 2.0}
+    callback.coefficient = schedule = dm2.schedules.LinearFall(3.0, steps=10_000)
+    model.learn(24, callback=callback, log_interval=None)
+    assert callback.coefficient is schedule
+    assert 2.9 < callback.current_coefficient["agent_0"] < 3.0  # it was told of this rollout
+    assert paid()["dm2/coefficient"] == callback.current_coefficient["agent_0"]
+
+
+def test_a_wrong_c_is_refused_when_it_is_assigned():
+    callback = SharedPolicyDM2(matcher(), coefficient=0.5)
+    for wrong, message in ((-1.0, "coefficient"), (None, "needs a coefficient"), ({"agent_0": 1.0}, "one number for each")):
+        with pytest.raises(ValueError, match=message):
+            callback.coefficient = wrong
+    assert (callback.coefficient, callback.current_coefficient) == (0.5, {"agent_0": 0.5, "agent_1": 0.5})
+    without = SharedPolicyDM2(None)
+    with pytest.raises(ValueError, match="a coefficient needs a matcher"):
+        without.coefficient = 0.5
+    assert (without.coefficient, without.current_coefficient) == (None, None)
+
+
 def test_absorbing_ends_know_the_time_in_the_episode():
     env = shared(lifetimes=None, limit=3, truncates=False)
     own = matcher(ends="absorbing", max_steps=9, beyond_limit=False)
