@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
-from dm2_wrappers.vector.base import joint_ends, present_after, present_at_reset
+from dm2_wrappers.vector.base import joint_ends, outcomes, present_after, present_at_reset
 
 
 class JointPolicy(Protocol):
@@ -42,7 +42,7 @@ class Episode:
     Attributes:
         team_return: The sum over steps of the mean environment reward of the agents that were present before the step.
         length: Joint steps.
-        won: None where the environment does not report wins.
+        won: Whether it was won. None: not reported.
         steps: Its steps, if they were asked for.
     """
 
@@ -139,7 +139,8 @@ def play(
                 continue
             running[i] = Episode()
             if quota.keep(i, broken="broken" in infos and bool(infos["broken"][i])):
-                episode.won = bool(infos["battle_won"][i]) if "battle_won" in infos else None
+                won = int(outcomes(infos)[i])
+                episode.won = None if won < 0 else bool(won)
                 yield episode
         if quota.remaining.any():
             _start_episodes(policy, ended)

@@ -31,8 +31,8 @@ def evaluate(
 
     Returns:
         The means ``"return"`` (the sum over steps of the mean environment reward of the agents that were present before the
-        step), ``"length"`` (joint steps) and, if the environment reports wins, ``"win_rate"``, each with its standard
-        error under ``"<name>_se"`` (NaN for a single episode), and ``"episodes"``.
+        step), ``"length"`` (joint steps) and, if the environment reports wins, ``"win_rate"`` (of the episodes for which
+        it does), each with its standard error under ``"<name>_se"`` (NaN for a single episode), and ``"episodes"``.
 
     Raises:
         TypeError: ``policy`` is not such a function, or ``env`` is not a multi-agent environment.

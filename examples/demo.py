@@ -19,6 +19,8 @@ import numpy as np
 import tyro
 from _plot import plot
 
+import dm2_wrappers as dm2
+
 ALGORITHMS = ("dm2", "ippo")
 
 
@@ -53,13 +55,21 @@ def main(args: Args) -> None:
             curves[name.upper()] = _runs.read_curve(args.out / name / "evaluations.csv", up_to=final["step"])
             label = f"{name.upper()}, {final['step']:,} steps ({final['episodes']:.0f} episodes)"
             lines.append(f"| {label} | {final[measure]:.3f} | {final[f'{measure}_se']:.3f} |")
-        scores = demos.won if wins else np.add.reduceat(demos.rewards, demos.offsets[:-1])
-        error = scores.std(ddof=1) / len(demos) ** 0.5
-        lines.append(f"| experts ({len(demos)} episodes) | {scores.mean():.3f} | {error:.3f} |")
+        scores = scores_of(demos, wins)
+        if len(scores) > 1:
+            error = scores.std(ddof=1) / len(scores) ** 0.5
+            lines.append(f"| experts ({len(scores)} episodes) | {scores.mean():.3f} | {error:.3f} |")
         plot(curves, args.out / "curve.png", title=args.env, demos=demos, logs=args.out / "dm2" / "agents")
         table = "\n".join(lines)
         (args.out / "table.md").write_text(table + "\n")
     print(f"\n\n{table}\n\npicture: {args.out}/curve.png, curves: {args.out}/*/evaluations.csv")
+
+
+def scores_of(demos: dm2.Demonstrations, wins: bool) -> np.ndarray:
+    """Of each of the experts' episodes, whether it was won, if that is known; or its return."""
+    if wins:
+        return demos.won[0][demos.won[0] >= 0]
+    return np.add.reduceat(demos.rewards[:, 0].astype(float), demos.offsets[0, :-1])
 
 
 def train_both(args: Args) -> None:

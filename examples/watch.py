@@ -163,8 +163,8 @@ def play(env: Any, policy: Policy, matcher: Any, seed: int) -> Episode:
         total += float(np.mean(list(rewards.values()))) if rewards else 0.0
         episode.returns.append(total)
         episode.frames.append(picture(env))
-        for info in infos.values():
-            episode.won = bool(info["battle_won"]) if "battle_won" in info else episode.won
+        reports = [info["battle_won"] for info in infos.values() if info.get("battle_won") is not None]
+        episode.won = any(reports) if reports else None
     return episode
 
 

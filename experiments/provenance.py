@@ -19,12 +19,13 @@ PACKAGES = ("torch", "stable-baselines3", "sb3-contrib", "jax", "jaxmarl", "gymn
 def describe_demonstrations(path: Path) -> dict[str, Any]:
     """A file of demonstrations in a few numbers."""
     demos = Demonstrations.load(path)
+    reported = demos.won >= 0
     return {
         "file": str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path),
         "sha256": sha256(path.read_bytes()).hexdigest(),
         "episodes": len(demos),
         # The agents of mixed demonstrations won different battles: the mean over agents.
-        "win_rate": float(demos.won.mean()) if (demos.won >= 0).all() else None,
+        "win_rate": float(demos.won.mean(where=reported)) if reported.any() else None,
         "mean_return": demos.mean_return,
         "mean_length": demos.mean_length,
         "style": demos.style,

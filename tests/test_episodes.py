@@ -5,7 +5,7 @@ import pytest
 
 import dm2_wrappers as dm2
 from dm2_wrappers.episodes import Quota, play
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 
 class Counting:
@@ -57,3 +57,21 @@ def test_a_policy_hears_of_every_episode_but_those_that_are_not_played():
     assert [episode.length for episode in play(env, policy, 4, 0)] == [2, 3, 2, 3]
     assert policy.starts == [(0, [True, True]), (2, [True, False]), (3, [False, True]), (4, [True, False])]
     assert policy.calls == 6
+
+
+def test_an_episode_whose_outcome_is_not_reported_is_neither_won_nor_lost():
+    env = dm2.vectorize(lambda: ToldEnv(sizes=(2, 2), limit=1), 2)
+    played = list(play(env, Counting(), 8, 0))
+    assert [episode.won for episode in played[::2]] == [True, None, False, None]
+    assert [episode.won for episode in played[1::2]] == [None, False, None, True]
+
+
+def test_without_a_mask_every_episode_that_ends_reports_its_outcome():
+    class Unmasked(dm2.MultiAgentVectorWrapper):
+        def step(self, actions):
+            *results, infos = super().step(actions)
+            del infos["_battle_won"]
+            return *results, infos
+
+    env = Unmasked(dm2.vectorize(lambda: ToldEnv(sizes=(2, 2), limit=1), 2))
+    assert [episode.won for episode in play(env, Counting(), 4, 0)] == [True, False, False, False]

@@ -10,7 +10,7 @@ import dm2_wrappers as dm2
 from dm2_wrappers.evaluation import evaluate
 from dm2_wrappers.sb3 import IndependentLearners
 from tests.helpers.sb3_teams import SMALL
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 
 class Always:
@@ -50,6 +50,17 @@ def test_broken_episodes_are_not_counted():
     result = evaluate(Always(), env, episodes=2, seed=0)
     assert result["episodes"] == 2
     assert result["win_rate"] == 0.5  # episodes 1 and 2 of 0, 1, 2; the even ones are won
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_win_rate_is_that_of_the_episodes_whose_outcome_is_reported(n):
+    # Of each sub-environment's four: one won, one lost, two not reported. With two, one of them reports at each end.
+    env = dm2.vectorize(lambda: ToldEnv(sizes=(3, 3), limit=1), n)
+    result = evaluate(Always(), env, episodes=4 * n, seed=0)
+    assert result["episodes"] == 4 * n
+    assert result["win_rate"] == 0.5
+    expected = {1: 0.5, 2: np.sqrt(1 / 12)}  # the spread of 1, 0 is sqrt(1 / 2), that of 1, 1, 0, 0 is sqrt(1 / 3)
+    assert result["win_rate_se"] == pytest.approx(expected[n])
 
 
 def test_shaping_never_gets_into_an_evaluation():

@@ -123,11 +123,13 @@ def _info(options: argparse.Namespace) -> None:
     lengths = np.diff(demos.offsets).ravel()
     policy = demos.metadata.get("policy")
     unrecorded = isinstance(policy, dict) and policy.get("rewards") == "not recorded"
+    reported = int((demos.won[0] >= 0).sum())
+    known = "" if reported == len(demos) else f" of the {reported} episodes whose outcome is known"
     rows = {
         "environment": demos.env_id or "not known",
         "episodes": f"{len(demos)} ({demos.style})",
         "length": f"{demos.mean_length:.1f} steps on average, {lengths.min()} to {lengths.max()}",
-        "battles won": "not recorded" if demos.win_rate is None else f"{demos.win_rate:.3f}",
+        "battles won": "not recorded" if demos.win_rate is None else f"{demos.win_rate:.3f}{known}",
         "return": "not recorded" if unrecorded else f"{demos.mean_return:.2f}",
         "policy": policy,
     }

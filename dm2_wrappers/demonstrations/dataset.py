@@ -87,10 +87,14 @@ class Demonstrations:
 
     @property
     def win_rate(self) -> float | None:
-        """Share of episodes won. None if the environment reports no wins or the agents come from different teams."""
-        if self.style == "mixed" or (self.won < 0).any():
+        """Share of episodes won, of those whose outcome is known, as in ``dm2_wrappers.evaluate``.
+
+        None if no outcome is known or the agents come from different teams.
+        """
+        reported = self.won >= 0
+        if self.style == "mixed" or not reported.any():
             return None
-        return float(self.won.mean())
+        return float(self.won.mean(where=reported))
 
     @property
     def has_actions(self) -> bool:

@@ -53,7 +53,8 @@ class AgentVectorEnv(VectorEnv):
 
     It can be used only inside `Lockstep.run`. It resets itself in the step that ends an episode
     (``AutoresetMode.SAME_STEP``), and the observation after the last action is in ``infos["final_obs"]`` [N, D]. ``infos``
-    also has the agent's ``"alive"`` [N] and, for discrete actions, ``"action_mask"`` [N, A].
+    also has the agent's ``"alive"`` [N], for discrete actions ``"action_mask"`` [N, A], and the team's ``"battle_won"`` [N]
+    and ``"_battle_won"`` [N] if the joint environment has them.
 
     Rewards may be mixed with r_gail. ``infos`` therefore also has the environment's own reward, ``"env_reward"`` [N], and,
     if the joint environment is a ``DM2VectorEnv``, ``"gail_reward"`` [N]; both are 0 at reset. If the agent's episode
@@ -109,6 +110,7 @@ class AgentVectorEnv(VectorEnv):
             infos["gail_reward"] = joint["gail_reward"][:, self.view.index].copy()
         if isinstance(self.single_action_space, gymnasium.spaces.Discrete):
             infos["action_mask"] = self.view.action_masks().copy()
-        if "battle_won" in joint:
-            infos["battle_won"] = joint["battle_won"].copy()
+        for name in ("battle_won", "_battle_won"):
+            if name in joint:
+                infos[name] = joint[name].copy()
         return infos

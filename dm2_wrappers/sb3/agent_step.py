@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.lockstep import JointStep
-from dm2_wrappers.vector.base import joint_ends
+from dm2_wrappers.vector.base import joint_ends, outcomes
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class AgentStep:
             SB3 must not bootstrap with its critic's value of a dead observation; the rollout buffers have a better one.
         steps_to_discard: How many of the newest steps belong to an episode that the simulator broke with this step.
         env_rewards: The environment's own rewards.
-        won: Of the joint episodes that ended with this step, whether the team won. None where the environment does not
-            report wins.
+        won: Of the joint episodes that ended with this step, whether the team won: 1 or 0. It is -1 where the environment
+            does not report it, the simulator broke the episode, or no episode ended.
     """
 
     present: NDArray[np.bool_]
@@ -45,7 +45,7 @@ class AgentStep:
     dead_at_time_limit: NDArray[np.bool_]
     steps_to_discard: NDArray[np.int64]
     env_rewards: NDArray[np.float32]
-    won: NDArray[np.bool_] | None
+    won: NDArray[np.int8]
 
     @property
     def starts_next(self) -> NDArray[np.bool_]:
@@ -54,7 +54,7 @@ class AgentStep:
 
     def flat(self) -> AgentStep:
         """The same with [N * K] rows, of a step of all agents."""
-        arrays: dict[str, Any] = {name: None if array is None else array.reshape(-1) for name, array in vars(self).items()}
+        arrays: dict[str, Any] = {name: array.reshape(-1) for name, array in vars(self).items()}
         return AgentStep(**arrays)
 
 
@@ -79,7 +79,6 @@ def read_step(joint: JointStep, agents: int | slice, joint_lengths: NDArray[np.i
     broken = ends & of_agents(joint.infos.get("broken", np.zeros(len(ends), bool)))
     time_limit = present & truncations & ~terminations & ~broken
     live_at_end = alive & joint.infos.get("final_alive", joint.alive)[each]
-    won = (of_agents(joint.infos["battle_won"]) & ends & ~broken) if "battle_won" in joint.infos else None
     return AgentStep(
         present=present.copy(),
         alive=alive,
@@ -93,7 +92,7 @@ def read_step(joint: JointStep, agents: int | slice, joint_lengths: NDArray[np.i
         steps_to_discard=np.where(broken, of_agents(joint_lengths), 0),
         # A wrapper that shapes rewards leaves the environment's own in infos.
         env_rewards=joint.infos.get("env_reward", joint.rewards)[each].copy(),
-        won=won,
+        won=np.where(ends & ~broken, of_agents(outcomes(joint.infos)), np.int8(-1)),
     )
 
 
@@ -109,7 +108,7 @@ class EpisodeInfos:
         self._began = time.time()
 
     def of(
-        self, step: AgentStep, bootstrap: NDArray[np.bool_], final: NDArray[np.float32], won: NDArray[np.bool_] | None
+        self, step: AgentStep, bootstrap: NDArray[np.bool_], final: NDArray[np.float32], won: NDArray[np.int8]
     ) -> list[dict[str, Any]]:
         """The infos of this step.
 
@@ -117,7 +116,7 @@ class EpisodeInfos:
             step: What it meant for each row.
             bootstrap: Whether SB3 adds the value of the final observation.
             final: Each row's observation after the step, before any reset, [rows, D].
-            won: Each row's "battle_won" as the environment has it; None where it does not report wins.
+            won: Each row's "battle_won" as the environment has it, 1 or 0; -1 where it does not report it.
         """
         self._returns += step.env_rewards
         self._lengths += step.present
@@ -128,7 +127,7 @@ class EpisodeInfos:
                 continue
             seconds = round(time.time() - self._began, 6)
             infos[i]["episode"] = {"r": float(self._returns[i]), "l": int(self._lengths[i]), "t": seconds}
-            if won is not None:
+            if won[i] >= 0:
                 infos[i]["battle_won"] = bool(won[i])
                 if step.joint_end[i]:  # an agent that leaves before does not know yet
                     infos[i]["is_success"] = infos[i]["battle_won"]

@@ -90,9 +90,8 @@ class CountWins(BaseCallback):
 
     def _on_step(self) -> bool:
         step, infos = self.env.last_step, self.locals["infos"]
-        if step.won is not None:
-            left = step.joint_end & (step.steps_to_discard == 0) & [not info for info in infos]
-            self.model.ep_success_buffer.extend(step.won[left].astype(float))  # type: ignore[union-attr]
+        left = (step.won >= 0) & [not info for info in infos]
+        self.model.ep_success_buffer.extend(step.won[left].astype(float))  # type: ignore[union-attr]
         return True
 
 

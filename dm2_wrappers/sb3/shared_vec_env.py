@@ -17,7 +17,7 @@ from dm2_wrappers import _checks
 from dm2_wrappers.lockstep import JointStep
 from dm2_wrappers.sb3.agent_step import AgentStep, EpisodeInfos, read_step
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, as_vector_env
-from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
+from dm2_wrappers.vector.base import EpisodeClock, joint_ends, outcomes, present_after, present_at_reset
 
 
 class SharedPolicyVecEnv(VecEnv):
@@ -148,7 +148,7 @@ class SharedPolicyVecEnv(VecEnv):
         self.last_step = step = read_step(joint, slice(None), self._joint_lengths).flat()
         self._joint_lengths[step.joint_end[:: len(self.agents)]] = 0
         self._dones = step.done.copy()
-        won = np.repeat(infos["battle_won"], len(self.agents)) if "battle_won" in infos else None
+        won = np.repeat(outcomes(infos), len(self.agents))
         bootstrap = step.time_limit & (self.bootstrap_when_dead | ~step.dead_at_time_limit)
         row_infos = self._episode_infos.of(step, bootstrap, self.rows(infos["final_obs"]), won)
         paid = (self.env_coefficient * rewards).astype(np.float32).reshape(-1)

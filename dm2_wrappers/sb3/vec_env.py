@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from dm2_wrappers.lockstep import AgentView, Lockstep
 from dm2_wrappers.sb3.agent_step import AgentStep, EpisodeInfos, read_step
+from dm2_wrappers.vector.base import outcomes
 
 
 class AgentVecEnv(VecEnv):
@@ -86,7 +87,7 @@ class AgentVecEnv(VecEnv):
         rewards = (self.env_coefficient * joint.rewards[:, k]).astype(np.float32)
         bootstrap = step.time_limit & (self.bootstrap_when_dead | ~step.dead_at_time_limit)
         final = joint.infos["final_obs"][:, k, : self.view.size]
-        infos = self._episode_infos.of(step, bootstrap, final, joint.infos.get("battle_won"))
+        infos = self._episode_infos.of(step, bootstrap, final, outcomes(joint.infos))
         return self.view.observations, rewards, self._dones, infos
 
     def _look_for_masks(self, present: NDArray[np.bool_] | None) -> None:

@@ -45,7 +45,8 @@ class MultiAgentVectorEnv(abc.ABC):
     - ``"final_obs"`` (float32 [N, K, D]) and ``"final_alive"`` (bool [N, K]);
     - ``"_final_obs"`` (bool [N]): the sub-environments whose episode ended with this step, as in Gymnasium;
     - ``"broken"`` (bool [N]): the simulator failed and ended this episode as a truncation. Discard the episode;
-    - ``"battle_won"`` (bool [N]) if the environment reports wins. It counts only in the step that ends an episode.
+    - ``"battle_won"`` (bool [N]) if the environment reports wins. It counts only in the step that ends an episode;
+    - ``"_battle_won"`` (bool [N]): the sub-environments that report it, as in Gymnasium. Without this entry, all do.
 
     Environments with a global state have it in ``"state"`` (float32 [N, S]), and the state after the actions in
     ``"final_state"``. ``"final_action_mask"`` (bool [N, K, A]) has the actions that would be available if an episode that
@@ -206,6 +207,18 @@ def present_after(
 def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
     """The agents that act first, bool [N, K], a new array: ``infos["present"]``, or all if it is not reported."""
     return np.array(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
+
+
+def outcomes(infos: Mapping[str, Any]) -> NDArray[np.int8]:
+    """How the sub-environments' episodes went: 1 won, 0 lost, -1 not reported; int8 [N], as in ``Demonstrations.won``.
+
+    Args:
+        infos: Those of a step. Their ``"battle_won"`` counts where ``"_battle_won"`` says so, without that everywhere.
+    """
+    if "battle_won" not in infos:
+        return np.full(len(infos["alive"]), -1, dtype=np.int8)
+    won = np.asarray(infos["battle_won"], dtype=bool)
+    return np.where(infos.get("_battle_won", True), won, -1).astype(np.int8)
 
 
 class EpisodeClock:

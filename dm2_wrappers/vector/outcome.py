@@ -34,7 +34,7 @@ class Outcome:
     terminations: NDArray[np.bool_]  # [K], also true for absent agents
     truncations: NDArray[np.bool_]  # [K]
     broken: bool
-    won: bool | None  # None where the environment does not report wins
+    won: bool | None  # None: not reported
 
     @property
     def over(self) -> bool:

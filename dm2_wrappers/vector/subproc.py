@@ -100,7 +100,8 @@ class SubprocVectorEnv(MultiAgentVectorEnv):
     def _join(self, parts: Sequence[Infos]) -> Infos:
         """The workers' infos as one.
 
-        A worker leaves out ``"battle_won"`` if none of its sub-environments reported a win or a loss.
+        A worker leaves out ``"battle_won"`` and ``"_battle_won"`` if none of its sub-environments reported a win or a loss;
+        both are then False for them.
         """
         names = dict.fromkeys(name for part in parts for name in part)
         return {name: self._join_one(name, parts) for name in names}

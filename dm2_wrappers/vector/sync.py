@@ -104,8 +104,10 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         infos["final_alive"] = np.stack([outcome.final_alive for outcome in outcomes])
         infos["_final_obs"] = over
         infos["broken"] = np.array([outcome.broken for outcome in outcomes])
-        if any(outcome.won is not None for outcome in outcomes):
+        reported = np.array([outcome.won is not None for outcome in outcomes])
+        if reported.any():
             infos["battle_won"] = np.array([bool(outcome.won) for outcome in outcomes])
+            infos["_battle_won"] = reported
         if any(outcome.env_rewards is not None for outcome in outcomes):
             infos["env_reward"] = np.stack([_env_rewards(outcome) for outcome in outcomes]).astype(np.float32)
         if self._state:

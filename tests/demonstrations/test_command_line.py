@@ -12,6 +12,7 @@ import pytest
 
 from dm2_wrappers import Demonstrations
 from dm2_wrappers.demonstrations.__main__ import main
+from tests.helpers.small_demonstrations import make
 
 DATA = Path(__file__).parents[1] / "data" / "pymarl_torch1"
 RECORDED = Path(__file__).parents[2] / "demos_data" / "smax_3m_win30.npz"
@@ -51,6 +52,12 @@ def test_info_of_a_recording(capsys):
     demos = Demonstrations.load(RECORDED)
     assert f"battles won  {demos.won.mean():.3f}\nreturn       {demos.rewards[:, 0].sum() / 1000:.2f}\n" in printed
     assert f"ally_2                 75      {demos.alive[:, 2].sum()}\n" in printed
+
+
+def test_info_says_how_many_outcomes_are_known(tmp_path, capsys):
+    make(won=(1, -1, 0)).save(tmp_path / "demos.npz")
+    assert main(["info", str(tmp_path / "demos.npz")]) == 0
+    assert "battles won  0.500 of the 2 episodes whose outcome is known\n" in capsys.readouterr().out
 
 
 def test_check(capsys):

@@ -25,6 +25,8 @@ def test_summary_numbers():
     assert demos.mean_return == pytest.approx(3.0)
     assert demos.mean_length == pytest.approx(3.0)
     assert make(won=(-1, -1, -1)).win_rate is None
+    assert make(won=(1, -1, -1)).win_rate == 1  # of the only episode whose outcome is known
+    assert make(won=(1, -1, 0)).win_rate == make(won=(1, -1, 0)).shuffled(0).win_rate == 0.5
 
 
 def test_observations_are_live_steps_unpadded():

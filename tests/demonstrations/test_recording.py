@@ -9,7 +9,7 @@ import pytest
 
 import dm2_wrappers as dm2
 from dm2_wrappers import Demonstrations
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 
 class Clock:
@@ -53,6 +53,18 @@ def test_the_dead_are_not_recorded(absorb):
     assert len(demos.observations("agent_1")) == 4
     assert demos.win_rate is None
     assert demos.mean_return == pytest.approx(2 + 2 + 1 + 1)
+
+
+@pytest.mark.parametrize("n", [None, 1, 2])
+def test_outcomes_that_are_not_reported_are_recorded_as_such(n, tmp_path):
+    env = ToldEnv(limit=1) if n is None else dm2.vectorize(lambda: ToldEnv(limit=1), n)
+    demos = Demonstrations.record(env, Clock(), 8, seed=0)
+    assert sorted(demos.won[0].tolist()) == [-1] * 4 + [0, 0, 1, 1]
+    np.testing.assert_array_equal(demos.won[1], demos.won[0])
+    assert demos.win_rate == 0.5
+    assert len(demos.filter(won=True)) == len(demos.filter(won=False)) == 2
+    demos.save(tmp_path / "demos.npz")
+    assert Demonstrations.load(tmp_path / "demos.npz").win_rate == 0.5
 
 
 def test_broken_episodes_are_replaced():

@@ -20,6 +20,7 @@ import pytest
 import tyro
 
 import dm2_wrappers as dm2
+from tests.helpers import small_demonstrations
 from tests.helpers.tiny_envs import HalfWonEnv, TinyEnv
 
 ROOT = Path(__file__).parents[2]
@@ -282,6 +283,12 @@ def test_demo_compares_both_with_the_experts(tmp_path, tiny_demos, run, monkeypa
     experts = dm2.Demonstrations.load(tiny_demos)
     assert f"| experts (10 episodes) | {experts.win_rate:.3f} |" in table
     assert (tmp_path / "demo" / "curve.png").stat().st_size > 5_000
+
+
+def test_demo_scores_the_experts_by_the_outcomes_that_are_known_or_by_returns():
+    demos = small_demonstrations.make(lengths=(2, 3, 4), won=(1, -1, 0))  # a reward of 1 in each step
+    assert demo.scores_of(demos, wins=True).tolist() == [1, 0]
+    assert demo.scores_of(demos, wins=False).tolist() == [2, 3, 4]
 
 
 def test_demo_starts_two_programs_with_equal_options(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import watch
 from PIL import Image
 
 import dm2_wrappers as dm2
+from tests.helpers.tiny_envs import ToldEnv
 
 ROOT = Path(__file__).parents[2]
 MINE = """
@@ -101,6 +102,11 @@ def test_a_run_is_shown_with_the_rewards_of_its_discriminators(run, drawn, mine)
     assert title == "mine:make, mine:expert"
     assert expert.gail[0] == episode.gail[0]  # the same start and the same discriminators
     assert expert.returns == pytest.approx(list(np.cumsum(list(returns_of(mine)))))
+
+
+def test_an_episode_whose_outcome_is_not_reported_is_neither_won_nor_lost():
+    episodes = [watch.play(ToldEnv(limit=1), lambda seen: dict.fromkeys(seen, 1), None, seed) for seed in range(4)]
+    assert [episode.won for episode in episodes] == [True, None, False, None]
 
 
 def returns_of(mine):

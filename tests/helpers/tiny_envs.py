@@ -171,3 +171,26 @@ class HalfWonEnv(TinyEnv):
 
     def _won(self) -> bool:
         return self.won
+
+
+class ToldEnv(TinyEnv):
+    """A TinyEnv that says how its episodes went: ``told[number % len(told)]``, nothing where that is "nothing".
+
+    The first episode's number is the seed, the next one's is one more.
+    """
+
+    def __init__(self, told: Sequence[bool | str | None] = (True, None, False, "nothing"), **options: Any) -> None:
+        super().__init__(**options)
+        self.told, self.number = told, -1
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        self.number = self.number + 1 if seed is None else seed
+        return super().reset(seed, options)
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        results = super().step(actions)
+        outcome = self.told[self.number % len(self.told)]
+        if not self.agents and outcome != "nothing":
+            for info in results[4].values():
+                info["battle_won"] = outcome
+        return results

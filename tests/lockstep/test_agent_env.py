@@ -113,7 +113,8 @@ def test_an_agents_view_has_the_batched_spaces_and_a_copy_of_who_won():
             *_, infos = env.step(np.zeros(2, int))
         seen[agent] = infos["battle_won"].tolist()
         assert seen[agent] == lockstep.infos["battle_won"].tolist()
-        infos["battle_won"][:] = False  # the other agent's is another array
+        assert infos["_battle_won"].tolist() == [True, True]
+        infos["battle_won"][:] = infos["_battle_won"][:] = False  # the other agent's are other arrays
 
     lockstep.run(loops_of(lockstep, body))
     assert seen["agent_0"] == seen["agent_1"]

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners, SharedPolicy, SharedPolicyDM2, SharedPolicyVecEnv
 from tests.helpers.sb3_teams import demonstrations, matcher, venv
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "n_steps": 6, "batch_size": 12, "n_epochs": 2}
 
@@ -76,6 +76,18 @@ def test_an_episode_ends_as_sb3_is_told():
     assert rewards.tolist() == [1, 0, 0, 0]
     assert observations[1].tolist() == [0, 0, 0, 0, 0, 1]  # the absent agent
     assert seen[4][0][0][0] == 0  # the next episode has begun
+
+
+def test_a_row_has_no_outcome_where_the_environment_reports_none():
+    env = SharedPolicyVecEnv(dm2.vectorize(lambda: ToldEnv(sizes=(2, 2), limit=1), 2))
+    env.seed(0)
+    env.reset()
+    infos = [env.step(np.ones(4, int))[3] for _ in range(2)]
+    assert [[info.get("is_success") for info in rows] for rows in infos] == [
+        [True] * 2 + [None] * 2,
+        [None] * 2 + [False] * 2,
+    ]
+    assert all(("battle_won" in info) == ("is_success" in info) for rows in infos for info in rows)
 
 
 def test_a_team_that_dies_in_a_step_of_the_time_limit_is_not_bootstrapped():

@@ -10,7 +10,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, demonstrations, matcher, venv, weights
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 
 class Steps(BaseCallback):
@@ -121,6 +121,21 @@ def test_wins_reach_sb3_as_successes():
     assert [end.get("battle_won") for end in ends] == [True, None, True, False]
     assert list(team.models["agent_0"].ep_success_buffer) == [True, True, False]
     assert list(team.models["agent_1"].ep_success_buffer) == [True, True, False]
+
+
+def test_an_outcome_that_is_not_reported_is_neither_a_success_nor_a_failure():
+    # agent_1 leaves after the first of two steps, before the outcome is known.
+    env = dm2.vectorize(lambda: ToldEnv(sizes=(4, 3), limit=2, lifetimes=(None, 1)), 2)
+    team = untrained(PPO, env, n_steps=8, batch_size=16)
+    steps = Steps()
+    team.learn(16, callback={"agent_0": steps})
+    ends = [infos for infos, dones in zip(steps.infos, steps.dones, strict=True) if dones.all()]
+    # Copy 0 is won, not reported, lost, without a word; copy 1 begins with the second of these.
+    expected = [[True, None], [None, False], [False, None], [None, True]]
+    for name in ("is_success", "battle_won"):
+        assert [[info.get(name) for info in infos] for infos in ends] == expected
+    for model in team.models.values():
+        assert [bool(won) for won in model.ep_success_buffer] == [True, False, False, True]
 
 
 def test_in_an_exact_run_an_episode_that_breaks_is_forgotten_from_its_start_even_if_an_agent_has_left():

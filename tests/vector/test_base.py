@@ -2,7 +2,7 @@ import numpy as np
 
 import dm2_wrappers as dm2
 from dm2_wrappers.vector import MultiAgentVectorEnv
-from dm2_wrappers.vector.base import EpisodeClock, joint_ends, present_after, present_at_reset
+from dm2_wrappers.vector.base import EpisodeClock, joint_ends, outcomes, present_after, present_at_reset
 from tests.helpers.tiny_envs import TinyEnv
 
 
@@ -20,6 +20,14 @@ def test_who_acts_first():
     alive = np.array([[True, False]])
     assert present_at_reset({"alive": alive}).tolist() == [[True, True]]
     assert present_at_reset({"alive": alive, "present": np.array([[0, 1]])}).tolist() == [[False, True]]
+
+
+def test_an_outcome_is_known_where_it_is_reported():
+    won, alive = np.array([True, False, False]), np.ones((3, 2), bool)
+    assert outcomes({"battle_won": won, "_battle_won": np.array([True, False, True])}).tolist() == [1, -1, 0]
+    assert outcomes({"battle_won": won}).tolist() == [1, 0, 0]  # an environment that does not say where: everywhere
+    assert outcomes({"alive": alive}).tolist() == [-1, -1, -1]
+    assert outcomes({"alive": alive}).dtype == outcomes({"battle_won": won}).dtype == np.int8
 
 
 def test_the_clock_counts_the_steps_before_each_step():

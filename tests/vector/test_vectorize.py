@@ -18,7 +18,7 @@ from pettingzoo.utils import BaseParallelWrapper
 
 from dm2_wrappers import Demonstrations, DistributionMatcher, MultiAgentVectorEnv, vectorize
 from dm2_wrappers.vector import SubprocVectorEnv, SyncVectorEnv
-from tests.helpers.tiny_envs import FailingEnv, StateEnv, TinyEnv
+from tests.helpers.tiny_envs import FailingEnv, StateEnv, TinyEnv, ToldEnv
 
 CASES = {
     "plain": functools.partial(TinyEnv),
@@ -145,6 +145,18 @@ def test_wins_state_and_broken_by_hand():
     assert [broken for _, broken, *_ in seen] == [[False] * 2] * 3 + [[True] * 2]
     assert [state.tolist() for *_, state, _ in seen] == [[0, 1], [1, 0], [1, 1], [2, 0]]
     assert [state.tolist() for *_, state in seen] == [[0, 1], [0, 2], [1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_an_outcome_that_is_not_reported_is_not_a_loss_because_another_one_is(workers):
+    # Sub-environment 0 is won, not reported, lost, without a word; sub-environment 1 begins with the second of these.
+    with vectorize(functools.partial(ToldEnv, limit=1), 2, workers=workers) as venv:
+        _, infos = venv.reset(seed=0)
+        assert "_battle_won" not in infos
+        steps = [venv.step(np.ones((2, 2), int))[4] for _ in range(4)]
+    assert [infos["battle_won"].tolist() for infos in steps] == [[True, False], [False] * 2, [False] * 2, [False, True]]
+    assert [infos["_battle_won"].tolist() for infos in steps] == [[True, False], [False, True]] * 2
+    assert {infos[name].dtype for infos in steps for name in ("battle_won", "_battle_won")} == {np.dtype(bool)}
 
 
 def test_attributes():
