@@ -75,13 +75,13 @@ class AgentInputs:
         An observation is an array of the agent's own features, or ``{"observation": ..., "action_mask": ...}``.
 
         Raises:
-            ValueError: An unknown agent, or the wrong number of features.
+            ValueError: An unknown agent, the wrong number of features, or a dict of parts.
         """
         joint = np.zeros((len(self._agents), max(self._sizes)), dtype=np.float32)
         given = np.zeros(len(self._agents), dtype=bool)
         for agent, observation in observations.items():
             k = self._index(agent)
-            features = _float32(observation["observation"] if isinstance(observation, Mapping) else observation).ravel()
+            features = _float32(_without_mask(agent, observation)).ravel()
             if len(features) != self._sizes[k]:
                 raise ValueError(
                     f"expected {self._sizes[k]} features of agent {agent!r}, as in the demonstrations, got "
@@ -196,6 +196,19 @@ class AgentInputs:
 def _within_limits(rows: Tensor) -> bool:
     """Whether all numbers together, and so each of them, are at most `_LARGEST` in size; False if any is not a number."""
     return torch.linalg.vector_norm(rows).item() <= _LARGEST
+
+
+def _without_mask(agent: str, observation: Any) -> Any:
+    """An observation without its action mask. Only the environment knows how other parts become one vector."""
+    parts = observation
+    if isinstance(observation, Mapping) and "observation" in observation:
+        parts = observation["observation"]
+    if isinstance(parts, Mapping):
+        raise ValueError(
+            f"the observation of agent {agent!r} has the parts {sorted(map(str, parts))}, but its features are needed as "
+            "one array, as in the demonstrations: flatten it, or let DM2ParallelEnv do it"
+        )
+    return parts
 
 
 def _float32(observations: Any) -> NDArray[np.float32]:

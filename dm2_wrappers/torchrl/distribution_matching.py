@@ -167,13 +167,13 @@ class DistributionMatching:
 def _features(batch: TensorDictBase, group: str) -> Tensor:
     """A group's observations, flat: [*B, n, D]."""
     observation = batch.get((group, "observation"))
-    if isinstance(observation, TensorDictBase):
-        if set(observation.keys()) != {"observation"}:
-            raise ValueError(
-                f"the observations of group {group!r} have the parts {sorted(observation.keys())}, but one vector is "
-                "needed: concatenate them in a transform of the environment"
-            )
+    if isinstance(observation, TensorDictBase) and set(observation.keys()) == {"observation"}:
         observation = observation.get("observation")
+    if isinstance(observation, TensorDictBase):
+        raise ValueError(
+            f"the observations of group {group!r} have the parts {sorted(observation.keys())}, but one vector is "
+            "needed: concatenate them in a transform of the environment"
+        )
     return observation.flatten(batch.batch_dims + 1)
 
 

@@ -50,9 +50,9 @@ def flatten(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
         ValueError: The observation does not have the form of the space; the message says what came.
     """
     features = feature_space(space)
-    if isinstance(observation, Mapping) and MASK in observation:
+    if isinstance(observation, Mapping) and MASK in observation and not _is_feature(MASK, space):
         observation = {key: value for key, value in observation.items() if key != MASK}
-    if features is not space and not isinstance(features, spaces.Dict):  # {"observation", "action_mask"}
+    if isinstance(space, spaces.Dict) and set(space.spaces) == {"observation", MASK}:
         if not isinstance(observation, Mapping) or set(observation) != {"observation"}:
             keys = sorted(map(str, observation)) if isinstance(observation, Mapping) else type(observation).__name__
             raise ValueError(f"expected a dict with the keys 'observation' and {MASK!r}, got {keys}")
@@ -61,6 +61,11 @@ def flatten(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
     if isinstance(features, spaces.Box):
         return np.asarray(observation, dtype=np.float32).ravel()
     return np.asarray(spaces.flatten(features, observation), dtype=np.float32).ravel()
+
+
+def _is_feature(key: str, space: spaces.Space[Any]) -> bool:
+    """Whether a ``Dict`` keeps a key's values as features: its mask, if there is nothing else."""
+    return feature_space(space) is space and isinstance(space, spaces.Dict) and key in space.spaces
 
 
 def _check(space: spaces.Space[Any], value: Any) -> None:

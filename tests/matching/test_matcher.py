@@ -161,6 +161,9 @@ def test_rewards_by_name():
     masked = {"observation": plain["b"].reshape(2, 1), "action_mask": np.ones(4, np.int8)}
     assert matcher.rewards({"b": masked}) == {"b": pytest.approx(both[1], abs=1e-6)}
     assert matcher.rewards({}) == {}
+    for parts in ({"x": plain["b"][:1], "y": plain["b"][1:]}, {"observation": {"x": 1.0, "y": 2.0}, "action_mask": [1]}):
+        with pytest.raises(ValueError, match=r"the observation of agent 'b' has the parts .*'x', 'y'.*as one array"):
+            matcher.rewards({"b": parts})
 
 
 def slow_update(matcher, recorded, updates=3, rows=16):

@@ -173,3 +173,6 @@ def test_mistakes_are_one_sentence():
     batch["a", "observation"] = TensorDict({"x": torch.zeros(N, T, 1, 1), "y": torch.zeros(N, T, 1, 2)}, [N, T])
     with pytest.raises(ValueError, match=r"have the parts \['x', 'y'\]"):
         matching(batch)
+    batch["a", "observation"] = TensorDict({"observation": batch["a", "observation"]}, [N, T])  # beside an action mask
+    with pytest.raises(ValueError, match=r"have the parts \['x', 'y'\]"):
+        matching(batch)
