@@ -17,7 +17,7 @@ from dm2_wrappers import _checks
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.testing.faults import names, require
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
-from dm2_wrappers.vector.outcome import Outcome, Seen
+from dm2_wrappers.vector.outcome import NEWS, Outcome, Seen
 from dm2_wrappers.vector.reader import ParallelReader
 
 _PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
@@ -27,8 +27,9 @@ def check_dm2_env(env: ParallelEnv, *, seed: int = 0, steps: int = 300) -> None:
     """Check a `ParallelEnv` with random available actions; the environment is reset and played, not closed.
 
     Besides PettingZoo's own ``parallel_api_test``: spaces, rewards and action masks (shape, an available action), one set
-    of info keys at reset and step, ``alive`` (for all agents or none, and no return from death), agents that end (they leave
-    ``agents``, after a final observation), and that an equal seed gives an equal episode.
+    of info keys at reset and step (but ``battle_won`` and ``broken`` may come in the last step alone), ``alive`` (for all
+    agents or none, and no return from death), agents that end (they leave ``agents``, after a final observation), and that
+    an equal seed gives an equal episode.
 
     Args:
         env: The environment, with or without a DM2 wrapper.
@@ -119,7 +120,7 @@ class _Player:
 
     def _check_infos(self, method: str, infos: Mapping[str, Any] | None, agents: list[str]) -> None:
         for agent in agents:
-            keys = set((infos or {}).get(agent) or {})
+            keys = set((infos or {}).get(agent) or {}) - NEWS
             expected = self._keys.setdefault(agent, keys)
             require(
                 keys == expected,

@@ -11,7 +11,8 @@ import pytest
 import dm2_wrappers as dm2
 from dm2_wrappers.testing import check_dm2_env
 from dm2_wrappers.testing.bait_env import BaitEnv
-from tests.helpers.tiny_envs import TinyEnv
+from tests.docs.pages import blocks
+from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,28 @@ def test_an_environment_that_keeps_the_contract_passes(env, capsys):
 def test_smax_passes():
     pytest.importorskip("jaxmarl")
     check_dm2_env(dm2.envs.smax.parallel_env("3m", invalid_action="noop"), steps=30)
+
+
+def test_the_tutorials_environment_passes():
+    names: dict = {}
+    exec(blocks("docs/tutorials/own_environment.md")[0].code, names)
+    env = names["Meeting"]()
+    assert [set(info) for info in env.reset(seed=0)[1].values()] == [set()] * 3
+    infos = env.step(dict.fromkeys(env.agents, 1))[4]
+    assert [set(info) for info in infos.values()] == [{"battle_won"}] * 3  # the keys are not those of the reset
+    check_dm2_env(env)
+
+
+def broken_at_the_end(env, results):
+    if not env.agents:
+        for info in results[4].values():
+            info["broken"] = True
+
+
+@pytest.mark.parametrize("absorb", [False, True])
+def test_what_is_known_only_at_the_end_may_be_told_only_there(absorb):
+    check_dm2_env(ToldEnv(absorb=absorb))
+    check_dm2_env(Changed(broken_at_the_end, absorb=absorb))
 
 
 class Changed(TinyEnv):
