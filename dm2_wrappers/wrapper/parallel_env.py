@@ -77,9 +77,10 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         self._clock.restart()
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})
-        for agent in observations:
-            # The same keys as after a step, because some learners take the keys of infos from the first reset.
-            infos[agent] = {**(infos.get(agent) or {}), "env_reward": 0.0, "gail_reward": 0.0}
+        for agent in self.possible_agents:
+            if agent in observations or isinstance(infos.get(agent), Mapping):
+                # The same keys as after a step, because some learners take the keys of infos from the first reset.
+                infos[agent] = {**(infos.get(agent) or {}), "env_reward": 0.0, "gail_reward": 0.0}
         return observations, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
@@ -94,17 +95,19 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         ended = np.array([outcome.over])
         time, after = self._clock.tick(ended), None
         if self.matcher.needs_after:
-            truncated = outcome.truncations & ~outcome.terminations
-            after = AfterStep(outcome.final_observations[None], outcome.final_alive[None], ended, truncated[None], time)
+            final = {"final_obs": outcome.final_observations[None], "final_alive": outcome.final_alive[None]}
+            after = AfterStep.of(outcome.terminations[None], outcome.truncations[None], final, time)
         seen, alive = before.observations[None], before.alive[None]
         gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
         rewards, infos = dict(env_rewards), dict(env_infos or {})
         each = zip(
             self.possible_agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
         )
+        # An absent agent earns nothing, and one that has just joined has no r_gail yet.
         for agent, env_reward, gail_reward, coefficient in each:
-            if agent in rewards:  # an absent agent earns nothing, and one that has just joined has no r_gail yet
+            if agent in rewards:
                 rewards[agent] = self.env_coefficient * env_reward + coefficient * gail_reward
+            if agent in rewards or agent in observations or isinstance(infos.get(agent), Mapping):
                 # A new dict, because the environment may keep its own from step to step.
                 infos[agent] = {**(infos.get(agent) or {}), "env_reward": env_reward, "gail_reward": gail_reward}
         own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards

@@ -71,6 +71,55 @@ def test_spaces_state_and_agents_as_other_libraries_want_them():
     assert (env.num_agents, env.max_num_agents) == (1, 2)
 
 
+class JoiningEnv(TinyEnv):
+    """agent_1 joins with the second step, without a reward; until then ``told`` is its entry in infos."""
+
+    def __init__(self, told=None, **options):
+        super().__init__(**options)
+        self.told = told
+
+    def _without(self, infos):
+        self.agents.remove("agent_1")
+        del infos["agent_1"]
+        infos.update({} if self.told is None else {"agent_1": self.told})
+
+    def reset(self, seed=None, options=None):
+        observations, infos = super().reset(seed, options)
+        self._without(infos)
+        return {"agent_0": observations["agent_0"]}, infos
+
+    def step(self, actions):
+        if self.t > 1:
+            return super().step(actions)
+        self.agents = list(self.possible_agents)
+        observations, *parts, infos = super().step({**actions, "agent_1": 0})
+        results = [{"agent_0": each["agent_0"]} for each in parts]
+        if self.t == 1:
+            del observations["agent_1"]
+            self._without(infos)
+        return observations, *results, infos
+
+
+@pytest.mark.parametrize("told", [None, {}, {"alive": False}, "nothing"])
+def test_infos_of_an_agent_that_joins_have_both_rewards_too(told):
+    env = dm2.DM2ParallelEnv(JoiningEnv(told, **OPTIONS), matcher(), coefficient=0.3, env_coefficient=2.0)
+    _, before = env.reset(seed=0)
+    _, rewards, *_, still = env.step({"agent_0": 1})
+    for infos in (before, still):  # of the absent agent the environment's own, with both rewards where it is a dict
+        expected = {**told, "env_reward": 0, "gail_reward": 0} if isinstance(told, dict) else told
+        assert infos.get("agent_1") == expected
+    _, rewards, *_, infos = env.step({"agent_0": 2})
+    assert env.agents == ["agent_0", "agent_1"]
+    assert list(rewards) == ["agent_0"]
+    assert infos["agent_0"]["env_reward"] == 2
+    assert rewards["agent_0"] == pytest.approx(2 * 2 + 0.3 * infos["agent_0"]["gail_reward"])
+    assert infos["agent_1"] == {"env_reward": 0, "gail_reward": 0}
+    _, rewards, *_, infos = env.step({"agent_0": 2, "agent_1": 1})
+    assert infos["agent_1"]["env_reward"] == 3
+    assert infos["agent_1"]["gail_reward"] != 0
+    assert rewards["agent_1"] == pytest.approx(2 * 3 + 0.3 * infos["agent_1"]["gail_reward"])
+
+
 @pytest.mark.parametrize("masks", [False, True])
 def test_infos_have_the_same_keys_at_reset_and_after_each_step(masks):
     options = {**OPTIONS, "masks": masks, "absorb": True, "lifetimes": (2, None)}
