@@ -36,6 +36,8 @@ class Mixing:
         self.array = as_array(self.coefficient, matcher.agents)
         self._steps = 0
         self._running: NDArray[np.float64] | None = None  # returns of the episodes under way, [N]
+        self._whole: NDArray[np.bool_] = np.zeros(0, bool)  # which of these were counted from their first step on
+        self._was_reset = False
         self._returns: list[float] = []
         # Since the last update: live steps [K], and sums and sums of squares of the rewards, [2, K] each.
         self._live_steps: NDArray[np.int64] = np.zeros(len(self._agents), np.int64)
@@ -48,7 +50,7 @@ class Mixing:
 
     def restart(self) -> None:
         """The environment was reset: the episodes under way do not count."""
-        self._running = None
+        self._running, self._was_reset = None, True
 
     def count(
         self,
@@ -57,7 +59,7 @@ class Mixing:
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None,
     ) -> None:
-        """One joint step was taken.
+        """One joint step was taken. An episode's return counts if all of its steps were counted.
 
         Args:
             rewards: The environment's own, [N, K].
@@ -68,12 +70,24 @@ class Mixing:
         if self.schedule is None:
             return
         self._steps += len(rewards)
+        running = self._under_way(len(rewards))
+        running += np.where(present, rewards, 0.0).sum(1) / present.sum(1).clip(min=1)
+        finished = (ended if broken is None else ended & ~broken) & self._whole
+        self._returns += running[finished].tolist()
+        running[ended] = 0.0
+        self._whole |= ended
+
+    def skip(self, ended: NDArray[np.bool_]) -> None:
+        """One joint step was taken that does not count, so its episode does not either; ``ended`` as for `count`."""
+        if self.schedule is not None:
+            self._under_way(len(ended))[:] = 0.0
+            self._whole = ended.copy()
+
+    def _under_way(self, num_envs: int) -> NDArray[np.float64]:
+        """The returns of the episodes under way, [N]."""
         if self._running is None:
-            self._running = np.zeros(len(rewards))
-        self._running += np.where(present, rewards, 0.0).sum(1) / present.sum(1).clip(min=1)
-        finished = ended if broken is None else ended & ~broken
-        self._returns += self._running[finished].tolist()
-        self._running[ended] = 0.0
+            self._running, self._whole = np.zeros(num_envs), np.full(num_envs, self._was_reset)
+        return self._running
 
     def paid(self, env_rewards: NDArray[np.floating], gail_rewards: NDArray[np.float32], alive: NDArray[np.bool_]) -> None:
         """Rewards were paid for some steps, [..., K] each; those of the dead do not count."""
@@ -150,6 +164,7 @@ class Mixing:
                 raise
             raise ValueError(f"the saved state of the schedule is damaged: {type(error).__name__}: {error}") from error
         self._steps, self._returns, self._running, self.array = steps, returns, None, array
+        self._was_reset = False
         self._live_steps, self._env, self._gail = live_steps, env, gail
 
 

@@ -85,6 +85,14 @@ class PendingSteps:
         if self._ended:
             self._ended[-1] = np.ones_like(self._ended[-1])
 
+    def skip(self, ended: NDArray[np.bool_], broken: NDArray[np.bool_] | None = None) -> None:
+        """A joint step is left out; if it ended an episode, later steps belong to another. Arguments as for `append`."""
+        if self._ended:
+            ended = ended & ~self._ended[-1]
+            self._ended[-1] = self._ended[-1] | ended
+            if broken is not None:
+                self._broken[-1] = self._broken[-1] | (broken & ended)
+
     def clear(self) -> None:
         """Discard everything."""
         for steps in (self._observations, self._alive, self._ended, self._broken, self._actions, self._after):

@@ -145,6 +145,8 @@ class RewardMixer:
         ``rewards`` are the environment's own, those that it paid (which another wrapper may have shaped), and r_gail.
         """
         if not self.training:
+            self._pending.skip(ended, broken)
+            self._mixing.skip(ended)
             return
         own, env_rewards, gail_rewards = rewards
         self._mixing.count(own, present, ended, broken)

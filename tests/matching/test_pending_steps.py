@@ -26,6 +26,25 @@ def test_without_news_of_breaking_nothing_is_forgotten():
     assert not rollout.take()[2].any()
 
 
+def test_an_episode_that_ends_or_breaks_in_a_step_that_is_left_out():
+    pending = PendingSteps()
+    pending.skip(np.array([True]))  # nothing is here yet
+    for value, ended in ((0, False), (1, True), (2, False), (3, False), (4, True)):
+        pending.append(np.full((1, 1, 1), value, np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([value == 4]))
+        if value == 1:  # that episode is over: what is left out belongs to another
+            pending.skip(np.array([True]), np.array([True]))
+        if value == 2:
+            pending.skip(np.array([True]), np.array([True]))
+    _, _, broken = pending.take()
+    assert broken[:, 0].tolist() == [False, False, True, True, True]
+    for skipped in (False, True):
+        pending.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([False]))
+        if skipped:
+            pending.skip(np.array([True]))
+        pending.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]), np.array([True]))
+        assert pending.take()[2][:, 0].tolist() == [not skipped, True]
+
+
 def test_after_a_cut_what_follows_is_of_another_episode():
     rollout = PendingSteps()
     for ended, broken in ((False, False), (True, True)):

@@ -153,6 +153,7 @@ class Told(Schedule):
 def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
     schedule = Told()
     mixing = Mixing(schedule, MATCHER)
+    mixing.restart()
     np.testing.assert_array_equal(mixing.array, [1, 1])
     present = np.array([[True, True], [True, False]])
     rewards = np.array([[2.0, 4.0], [5.0, 99.0]], np.float32)
@@ -176,6 +177,7 @@ def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
     mixing.restart()  # the 5 of the second sub-environment's episode do not count
     other = Mixing(Told(), MATCHER)
     other.load_state_dict(saved)
+    other.restart()
     assert other.by_agent() == {"a": 2.0, "b": 2.0}
     for each in (mixing, other):
         each.count(rewards, present, np.array([True, True]), None)
@@ -183,6 +185,24 @@ def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
         assert each.schedule.progress[-1].steps == 10
         assert each.schedule.progress[-1].returns.tolist() == [3.0, 5.0]
         assert each.schedule.progress[-1].live_steps.tolist() == [0, 0]
+
+
+def test_only_episodes_that_were_counted_from_their_first_step_on_have_a_return():
+    mixing = Mixing(Told(), MATCHER)  # assigned in mid-episode: the environment was not reset since
+    ones, both = np.ones((2, 2), np.float32), np.ones((2, 2), bool)
+
+    def counted(ended):
+        mixing.count(ones, both, np.array(ended), None)
+
+    for ended in ([False, True], [True, False], [False, True]):
+        counted(ended)
+    assert mixing.state_dict()["returns"] == [2.0]  # of the second sub-environment's second episode
+    mixing.skip(np.array([True, False]))  # steps that do not count: one episode ends with them, one begins
+    counted([False, False])
+    counted([True, True])
+    counted([True, True])
+    assert mixing.state_dict()["returns"] == [2.0, 2.0, 1.0, 1.0]
+    assert mixing.state_dict()["steps"] == 12
 
 
 def test_a_state_of_another_schedule_is_refused():

@@ -51,6 +51,35 @@ def test_update_every_counts_joint_steps_and_training_false_records_nothing():
 
 
 @pytest.mark.parametrize("kind", ["parallel", "vector"])
+def test_an_episode_whose_end_was_not_recorded_is_told_no_schedule_and_breaks_no_other(kind):
+    class Returns(dm2.schedules.Schedule):
+        told = ()
+
+        def coefficient(self):
+            return 0.5
+
+        def update(self, progress):
+            self.told = progress.returns.tolist()
+
+    options, schedule = {**OPTIONS, "broken": (2,)}, Returns()  # the third episode breaks; each has five steps
+    if kind == "parallel":
+        env = dm2.DM2ParallelEnv(TinyEnv(**options), matcher(), coefficient=schedule)
+    else:
+        env = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**options), 1), matcher(), coefficient=schedule)
+    env.reset(seed=0)
+    for step in range(20):
+        env.training = not 8 <= step < 12  # test steps across the second episode's end
+        env.step(dict.fromkeys(env.agents, 0) if kind == "parallel" else np.zeros((1, 2), int))
+        if kind == "parallel" and not env.agents:
+            env.reset()
+    metrics = env.update()
+    # Recorded: five steps, three of the second episode, none of the third, which broke, and five, of two agents.
+    assert metrics["transitions"] == 2 * (5 + 3 + 5)
+    assert len(schedule.told) == 2
+    assert schedule.told[0] == schedule.told[1]
+
+
+@pytest.mark.parametrize("kind", ["parallel", "vector"])
 def test_saving_and_loading_do_not_change_when_updates_come(kind):
     def make():
         options = {"coefficient": 1.0, "update_every": 8}
