@@ -2,9 +2,9 @@ r"""``ends="absorbing"``: an agent's time after its death or its episode's end c
 
 With ``ends="live"`` only live steps train a discriminator and are paid. A constant b in the logit then adds
 ``b * (number of live steps)`` to an agent's return, so a team that is worse than its experts (b < 0) gains by ending its
-episodes early. Here every agent enters an absorbing state when it dies, leaves, or its episode ends, as in DAC
-(Kostrikov et al. 2019), and stays there until the time limit of H steps, as on the padded rows of the paper's code. All absorbing states are
-one row: 0 but for a last feature, which is 1 there and 0 for live steps.
+episodes early. Here every agent enters an absorbing state when it dies, leaves, or its episode ends, as in DAC (Kostrikov
+et al. 2019), and stays there until the time limit of H steps, as on the padded rows of the paper's code. All absorbing
+states are one row: 0 but for a last feature, which is 1 there and 0 for live steps.
 
 *Trained.* An agent whose last live step is step t (counted from 0) spends the ``n = H - t - 1`` steps after it in the
 absorbing state. If an agent's episodes in the demonstrations have L live rows and A absorbing steps in total, each row of

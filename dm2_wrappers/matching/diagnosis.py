@@ -87,8 +87,8 @@ class Diagnosis:
             named = ", ".join(f"feature {feature} of {agent}" for agent, feature in given.items())
             self._once(
                 "given away",
-                f"in {UPDATES} consecutive updates a single feature told the experts from the agents in {GIVEAWAY:.0%} of their "
-                f"steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit of "
+                f"in {UPDATES} consecutive updates a single feature told the experts from the agents in {GIVEAWAY:.0%} of "
+                f"their steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit of "
                 "the recording, leave it out of the observations",
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback
 
 from dm2_wrappers.lockstep import Lockstep
+from dm2_wrappers.sb3.resting import learn_again, skip_training
 from dm2_wrappers.sb3.vec_env import AgentVecEnv, innermost
 from dm2_wrappers.wrapper import DM2VectorEnv
 
@@ -98,13 +99,12 @@ class CountWins(BaseCallback):
 class PauseWithoutSteps(BaseCallback):
     """Keeps a learner unchanged while it has no step to learn from, because its agent was absent or dead throughout.
 
-    SB3's training loops do not expect an empty buffer. An off-policy learner takes no gradient steps until its buffer has
-    a step. An on-policy learner trains on a meaningless minibatch, and gets its weights and optimizers back afterwards.
+    SB3's training loops do not expect an empty buffer. An off-policy learner does not train until its buffer has a step. An
+    on-policy learner trains on a meaningless minibatch, and gets its weights and optimizers back afterwards.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._gradient_steps: int | None = None
         self._parameters: dict[str, Any] | None = None
 
     def _on_step(self) -> bool:
@@ -116,7 +116,7 @@ class PauseWithoutSteps(BaseCallback):
             if not model.rollout_buffer.learnable().any():
                 self._parameters = _copied(model.get_parameters())
         elif model.replay_buffer.size() == 0:
-            self._gradient_steps, model.gradient_steps = model.gradient_steps, 0
+            skip_training(model)
 
     def _on_rollout_start(self) -> None:
         self._undo()
@@ -128,9 +128,9 @@ class PauseWithoutSteps(BaseCallback):
         model: Any = self.model
         if self._parameters is not None:
             model.set_parameters(self._parameters, exact_match=True, device=model.device)
-        if self._gradient_steps is not None:
-            model.gradient_steps = self._gradient_steps
-        self._parameters = self._gradient_steps = None
+            self._parameters = None
+        elif not hasattr(model, "rollout_buffer"):
+            learn_again(model)
 
 
 def agent_callbacks(of_mode: BaseCallback | None, env: AgentVecEnv, of_user: Sequence[BaseCallback]) -> list[BaseCallback]:

@@ -76,6 +76,17 @@ def action_stream(model: BaseAlgorithm) -> str:
     return json.dumps(model.action_space.np_random.bit_generator.state)  # type: ignore[union-attr]
 
 
+def check_action_stream(model: BaseAlgorithm, stream: str) -> None:
+    """Check that `set_action_stream` can take this, which is the state of some generator.
+
+    Raises:
+        ValueError: It is the state of another kind of generator.
+    """
+    own = type(model.action_space.np_random.bit_generator).__name__  # type: ignore[union-attr]
+    if (kind := json.loads(stream)["bit_generator"]) != own:
+        raise ValueError(f"its action stream is of the generator {kind!r}, but this one's is {own!r}")
+
+
 def set_action_stream(model: BaseAlgorithm, stream: str) -> None:
     """The inverse of `action_stream`."""
     model.action_space.np_random.bit_generator.state = json.loads(stream)  # type: ignore[union-attr]

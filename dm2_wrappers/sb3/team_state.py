@@ -154,6 +154,8 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
     parameters = {agent: learner_state.parameters_of(data, team.models[agent]) for agent, data in models.items()}
     for agent, buffer in _replay_buffers(team).items():
         buffer.check_state(state.tensors["replay_buffers"][agent])
+    for agent, model in team.models.items():
+        learner_state.check_action_stream(model, state.tensors["action_streams"][agent])
     before = None if team.matcher is None else team.matcher.state_dict()
     try:
         if team.matcher is not None:

@@ -18,16 +18,14 @@ Total timesteps count environment steps, as in Algorithm 1, so each agent learns
 
 from __future__ import annotations
 
-from functools import cache, partial
-from typing import Any
-
-from stable_baselines3.common.base_class import BaseAlgorithm
+from functools import partial
 
 from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.matching import Coefficient, Convergence, DistributionMatcher
 from dm2_wrappers.matching.turn_rollout import TurnRollout
 from dm2_wrappers.sb3.algorithm1 import MixRewards
 from dm2_wrappers.sb3.modes import ExactMode
+from dm2_wrappers.sb3.resting import learn_again, skip_training
 
 
 class TakeTurns(MixRewards):
@@ -92,26 +90,3 @@ class TurnMode(ExactMode):
 
     def _new_callback(self, k: int, agent: str) -> TakeTurns:
         return TakeTurns(self._rollout, k, agent, partial(self._coefficient_of, k))
-
-
-def skip_training(model: BaseAlgorithm) -> None:
-    """Let the learner's next ``train()`` do nothing.
-
-    Its class is replaced rather than its attribute ``train``, because SB3 would save the attribute with the model.
-    """
-    model.__class__ = _resting(type(model))
-
-
-def learn_again(model: BaseAlgorithm) -> None:
-    """Undo `skip_training`, for a loop that was stopped before it came to ``train()``."""
-    model.__class__ = getattr(type(model), "rested_from", type(model))
-
-
-@cache
-def _resting(algorithm: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
-    """A subclass under the same name whose ``train()`` only turns the learner back into ``algorithm``."""
-    if hasattr(algorithm, "rested_from"):
-        return algorithm
-    names = {name: getattr(algorithm, name) for name in ("__module__", "__qualname__", "__doc__")}
-    members: dict[str, Any] = {**names, "rested_from": algorithm, "train": learn_again}
-    return type(algorithm.__name__, (algorithm,), members)

@@ -30,7 +30,9 @@ def test_an_episode_that_ends_or_breaks_in_a_step_that_is_left_out():
     pending = PendingSteps()
     pending.skip(np.array([True]))  # nothing is here yet
     for value, ended in ((0, False), (1, True), (2, False), (3, False), (4, True)):
-        pending.append(np.full((1, 1, 1), value, np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([value == 4]))
+        pending.append(
+            np.full((1, 1, 1), value, np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([value == 4])
+        )
         if value == 1:  # that episode is over: what is left out belongs to another
             pending.skip(np.array([True]), np.array([True]))
         if value == 2:

@@ -77,6 +77,28 @@ def test_a_learner_whose_agent_was_never_there_stays_as_it_was(algorithm):
     assert getattr(team.models["agent_1"], "gradient_steps", 1) == 1
 
 
+def test_a_learner_that_rests_for_want_of_steps_is_saved_as_one_that_learns(tmp_path):
+    options = {**SMALL, "learning_starts": 0, "buffer_size": 50, "batch_size": 4, "train_freq": 6, "gradient_steps": 3}
+
+    class AtTheEnd(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            team.save(tmp_path / "team")
+            raise ZeroDivisionError
+
+    team = IndependentLearners(DQN, dm2.vectorize(ComesAndGoes, 1), seed=0, **options)
+    with pytest.raises(ZeroDivisionError):
+        team.learn(6, {"agent_1": AtTheEnd()})
+    for one in (team, IndependentLearners.load(tmp_path / "team", dm2.vectorize(ComesAndGoes, 1))):
+        assert isinstance(one.models["agent_1"], DQN)
+        one.learn(6, reset_num_timesteps=False)
+        assert [type(model) for model in one.models.values()] == [DQN, DQN]
+        assert one.models["agent_1"].gradient_steps == 3
+        assert (one.models["agent_0"]._n_updates > 0, one.models["agent_1"]._n_updates) == (True, 0)
+
+
 def test_a_recurrent_agent_that_comes_back_begins_an_episode():
     env = dm2.vectorize(lambda: ComesAndGoes(there=(0, 1, 4, 5)), 1)
     team = IndependentLearners(RecurrentPPO, env, seed=0, n_steps=12, batch_size=12, **SMALL)

@@ -63,7 +63,14 @@ def test_an_interrupted_run_goes_on_as_one_that_restarts_its_episodes(tmp_path, 
 
 
 def test_saving_does_not_change_when_the_discriminators_are_updated(tmp_path):
-    options = {**SMALL, "learning_starts": 5, "buffer_size": 500, "update_every": 30, "matcher": matcher(), "coefficient": 0.5}
+    options = {
+        **SMALL,
+        "learning_starts": 5,
+        "buffer_size": 500,
+        "update_every": 30,
+        "matcher": matcher(),
+        "coefficient": 0.5,
+    }
     team, updated = IndependentLearners(DQN, venv(), seed=0, **options), []
     update = team.matcher.update
     team.matcher.update = lambda: updated.append(team.num_timesteps) or update()

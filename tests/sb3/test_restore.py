@@ -245,6 +245,24 @@ def test_another_team_is_refused_and_stays_as_it_was(tmp_path, change, message):
     assert (other.num_timesteps, other.seed) == (18, 5)
 
 
+def test_the_stream_of_another_generator_is_refused_before_anything_changes(tmp_path):
+    team = team_of(PPO).learn(18)
+    team.save(tmp_path / "team")
+    parts = entries(tmp_path / "team.zip")
+    state = torch.load(io.BytesIO(parts["state.pt"]), weights_only=True)
+    other_kind = np.random.SFC64(0).state
+    other_kind["state"]["state"] = other_kind["state"]["state"].tolist()
+    state["action_streams"]["agent_1"] = json.dumps(other_kind)
+    torch.save(state, data := io.BytesIO())
+    write(tmp_path / "other.zip", {**parts, "state.pt": data.getvalue()})
+    other = team_of(PPO).learn(36)
+    before = weights(other)
+    with pytest.raises(ValueError, match="its action stream is of the generator 'SFC64', but this one's is 'PCG64'"):
+        other.restore(tmp_path / "other")
+    assert_equal_weights(before, weights(other))
+    assert other.num_timesteps == 36
+
+
 def test_a_damaged_matcher_state_leaves_the_matcher_as_it_was(tmp_path):
     team = team_of(PPO).learn(18)
     team.save(tmp_path / "team")
