@@ -88,8 +88,8 @@ class Diagnosis:
             self._once(
                 "given away",
                 f"in {UPDATES} consecutive updates a single feature told the experts from the agents in {GIVEAWAY:.0%} of "
-                f"their steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit of "
-                "the recording, leave it out of the observations",
+                f"their steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit "
+                "of the recording, leave it out of the observations",
             )
 
     def _once(self, key: str, message: str) -> None:

@@ -26,7 +26,7 @@ class Recorded:
 
     Attributes:
         transitions: The buffer.
-        new: Each agent's live transitions in this rollout until it is updated, int64 [K]; may be more than fit in the buffer.
+        new: Each agent's live transitions in this rollout until it is updated, int64 [K]; may be more than are kept.
     """
 
     def __init__(self, capacity: int, num_agents: int, size: int, device: torch.device, absorbs: bool, keep: bool) -> None:
