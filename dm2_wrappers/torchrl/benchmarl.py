@@ -76,6 +76,7 @@ class DistributionMatchingCallback(Callback):
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Record the batch, update the discriminators, add their rewards, and log."""
         assert self.matching is not None
+        self.matching.coefficient = self.coefficient  # it may have been assigned since the last batch
         self.matching(batch)
         metrics = {f"dm2/{name}": value for name, value in self.matching.metrics.items()}
         self.experiment.logger.log(metrics, step=self.experiment.n_iters_performed)

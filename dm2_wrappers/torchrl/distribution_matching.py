@@ -54,7 +54,7 @@ class DistributionMatching:
 
     Attributes:
         metrics: What the newest call measured: what ``matcher.update()`` returned, and each agent's mean rewards at its live
-            steps, ``"env_reward/<agent>"`` and ``"gail_reward/<agent>"``.
+            steps, ``"env_reward/<agent>"`` and ``"gail_reward/<agent>"``, and its ``"coefficient/<agent>"``.
 
     Raises:
         TypeError: ``matcher`` is not a `DistributionMatcher`.
@@ -77,7 +77,7 @@ class DistributionMatching:
     ) -> None:
         checked_matcher(matcher).check_needs_observations_only("dm2.torchrl")
         self.matcher = matcher
-        self.coefficient: Coefficient = checked_fixed(coefficient, matcher.agents, "dm2.torchrl")
+        self.coefficient = coefficient
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
         self.group_map = {group: list(agents) for group, agents in group_map.items()}
         agents = [agent for members in self.group_map.values() for agent in members]
@@ -86,6 +86,15 @@ class DistributionMatching:
         # Where each group's agents are on the matcher's agent axis.
         self._places = {g: [matcher.agents.index(agent) for agent in members] for g, members in self.group_map.items()}
         self.metrics: dict[str, float] = {}
+
+    @property
+    def coefficient(self) -> Coefficient:
+        """The paper's c, for all agents or ``{agent: c}``. You can assign it between two batches."""
+        return self._coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: Coefficient) -> None:
+        self._coefficient: Coefficient = checked_fixed(value, self.matcher.agents, "dm2.torchrl")
 
     def __call__(self, batch: TensorDictBase) -> TensorDictBase:
         """Record the batch, update the discriminators, and add their rewards.
@@ -108,6 +117,7 @@ class DistributionMatching:
         # Back to the batch's own dimensions.
         gail_rewards, live = (each.transpose(0, 1).reshape(*batch.batch_size, -1) for each in (paid, live))
         c = torch.as_tensor(as_array(self.coefficient, self.matcher.agents))
+        self.metrics |= {f"coefficient/{agent}": value for agent, value in zip(self.matcher.agents, c.tolist(), strict=True)}
         for group, places in self._places.items():
             env_reward = batch.get(("next", group, "reward"))
             own = gail_rewards[..., places].unsqueeze(-1).to(env_reward)

@@ -64,6 +64,19 @@ def test_pays_with_the_updated_discriminators_and_keeps_what_was_paid_before(c):
     assert tiny_matchers.same(matching.matcher.state_dict(), twin.state_dict())
 
 
+def test_c_can_be_assigned_between_two_batches():
+    matching = DistributionMatching(tiny_matchers.make(), coefficient=0.5, group_map=GROUPS)
+    matching.coefficient = {"a": 2.0, "b": 0.0}
+    batch = matching(batch_of(*tiny_matchers.rollout(T, N)))
+    assert (matching.metrics["coefficient/a"], matching.metrics["coefficient/b"]) == (2.0, 0.0)
+    next_of_a, next_of_b = batch["next", "a"], batch["next", "b"]
+    assert torch.equal(next_of_a["reward"], next_of_a["env_reward"] + 2 * next_of_a["gail_reward"])
+    assert torch.equal(next_of_b["reward"], next_of_b["env_reward"])
+    with pytest.raises(ValueError, match=r"dm2.torchrl takes no schedule, got Constant"):
+        matching.coefficient = dm2.schedules.Constant(1.0)
+    assert matching.coefficient == {"a": 2.0, "b": 0.0}
+
+
 def test_absent_agents_and_padding_are_left_out():
     observations, alive = tiny_matchers.rollout(T, N)
     rng = np.random.default_rng(1)
