@@ -41,6 +41,7 @@ def _default_curves(name: str) -> tuple[Curve, ...]:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))
         curves.append(default_dm2(name, f"DM2, {described(options)}", **options))
+    curves.append(falling_with_the_return(name))
     if name in WEAKER_STRONGER:
         curves.append(dm2(name, WEAKER_STRONGER[name][0], "DM2, the default before", **_before(name)))
     return tuple(curves)
@@ -50,6 +51,14 @@ def default_dm2(name: str, label: str, **options: Any) -> Curve:
     """DM2 with the default setting on one of `SCENARIOS`, except for these options."""
     scenario = SCENARIOS[name]
     return dm2(name, scenario.experts, label, **{**DEFAULT, "coefficient": scenario.coefficient, **options})
+
+
+def falling_with_the_return(name: str) -> Curve:
+    """The default with a c that falls as the team's return nears the experts', not over the steps of the run."""
+    scenario = SCENARIOS[name]
+    options = {key: value for key, value in DEFAULT.items() if key != "anneal"}
+    options |= {"coefficient": scenario.coefficient, "return_gap": True}
+    return dm2(name, scenario.experts, "DM2, c falling with the return", **options)
 
 
 def _from_clones(name: str) -> Curve:

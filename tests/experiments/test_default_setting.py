@@ -34,6 +34,14 @@ def test_the_default_is_one_setting_for_all_scenarios(tmp_path):
     }
 
 
+def test_only_the_schedule_differs_where_c_falls_with_the_return():
+    for panel in EXPERIMENTS["default"].panels:
+        (other,) = (curve for curve in panel.curves if curve.label == "DM2, c falling with the return")
+        default = {name: value for name, value in panel.curves[0].options.items() if name != "anneal"}
+        assert dict(other.options) == {**default, "return-gap": True}
+        assert other.demos == panel.curves[0].demos
+
+
 def test_independent_ppo_begins_with_the_clones_of_the_default():
     for panel in EXPERIMENTS["default"].panels:
         ours, clones = panel.curves[:2]
