@@ -227,6 +227,13 @@ def begin(run: Path, args: Any, free: tuple[str, ...] = ("steps", "run", "bar_po
     write_json(path, options)
 
 
+def check_counts(**options: int | None) -> None:
+    """End the program with a sentence unless all of these are at least 1, or None."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise SystemExit(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+
+
 def _flat(options: dict) -> dict:
     """``{"learner": {"gamma": 0.99}}`` as ``{"learner.gamma": 0.99}``."""
     flat = {}

@@ -227,6 +227,7 @@ def newest(folder: Path) -> Path | None:
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    _runs.check_counts(eval_every=args.eval_every, eval_episodes=args.eval_episodes, final_episodes=args.final_episodes)
     if args.algorithm == "dm2" and args.coefficient is None:
         papers = PAPER_COEFFICIENTS.get(args.env.partition(":")[2])
         args.coefficient, args.anneal = (papers, args.anneal) if papers is not None else (0.3, True)

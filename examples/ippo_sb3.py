@@ -73,8 +73,15 @@ class LearnerArgs:
 
     def settled(self, env: str) -> LearnerArgs:
         """The same options, with the environment's defaults filled in."""
+        counts = {name: getattr(self, name) for name in ("num_envs", "n_steps", "n_epochs", "minibatches")}
+        _runs.check_counts(**counts)
         num_envs = self.num_envs or _runs.default_num_envs(env)
-        return replace(self, num_envs=num_envs, n_steps=self.n_steps or max(1, 4096 // num_envs))
+        n_steps = self.n_steps or max(1, 4096 // num_envs)
+        if self.minibatches > n_steps * num_envs:
+            raise SystemExit(
+                f"--minibatches must be at most {n_steps * num_envs}, the steps of a rollout, got {self.minibatches}"
+            )
+        return replace(self, num_envs=num_envs, n_steps=n_steps)
 
     @property
     def env_options(self) -> dict[str, str]:
@@ -266,6 +273,7 @@ def main(args: Args) -> Path:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     if args.anneal and args.return_gap:
         raise SystemExit("--anneal and --return-gap are two ways for c to fall: give one of them")
+    _runs.check_counts(eval_every=args.eval_every, eval_episodes=args.eval_episodes, final_episodes=args.final_episodes)
     args.learner = args.learner.settled(args.env)
     if args.experts == "own" or args.matcher.ends == "absorbing":
         args.matcher = replace(args.matcher, standardize=False)

@@ -136,9 +136,6 @@ class QMIX:
     def __init__(self, venv: MultiAgentVectorEnv, state_size: int, args: Args) -> None:
         if not venv.discrete:
             raise ValueError(f"QMIX needs discrete actions, but those of {args.env} are continuous")
-        for name in ("n_steps", "update_every"):
-            if getattr(args, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(args, name)}")
         self.args = args
         num_actions = max(int(space.n) for space in venv.action_spaces.values())
         self.network = AgentNetwork(max(venv.observation_sizes), num_actions, venv.num_agents, args)
@@ -283,6 +280,8 @@ def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
+    counts = ("num_envs", "eval_every", "eval_episodes", "final_episodes", "batch_size", "n_steps", "update_every")
+    _runs.check_counts(**{name: getattr(args, name) for name in counts})
     args.num_envs = args.num_envs or _runs.default_num_envs(args.env)
     run = args.run or Path("runs") / f"qmix_{_runs.file_name(args.env)}_seed{args.seed}"
     if args.only_levels and not (args.levels and args.record):

@@ -52,6 +52,7 @@ class Args:
 
 
 def main(args: Args) -> None:
+    _runs.check_counts(episodes=args.episodes, look_every=args.look_every)
     args.learner = args.learner.settled(args.env)
     run = args.run or Path("runs/demos") / f"{_runs.file_name(args.env)}_seed{args.seed}"
     options = args.learner.env_options

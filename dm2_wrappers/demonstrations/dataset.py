@@ -100,10 +100,13 @@ class Demonstrations:
     def has_actions(self) -> bool:
         """Whether the experts' actions were recorded, which ``inputs="state-action"`` and behavior cloning need.
 
-        :meth:`from_episodes` fills in 0 where none are given and says so in the metadata.
+        :meth:`from_episodes` fills in 0 where none are given and says so in the metadata, and so does :meth:`mix` if one
+        agent has none.
         """
+        if "has_actions" in self.metadata:
+            return bool(self.metadata["has_actions"])
         # Recorded episodes (whose metadata have a seed) may well consist of action 0.
-        return bool(self.metadata.get("has_actions", "seed" in self.metadata) or self.actions.any())
+        return bool("seed" in self.metadata or self.actions.any())
 
     @property
     def mean_return(self) -> float:

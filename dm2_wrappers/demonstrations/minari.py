@@ -101,7 +101,7 @@ def _check_writable(demos: Demonstrations) -> None:
             f"a step of a Minari episode holds all agents at one time, but these demonstrations are {demos.style}; write "
             "the concurrent ones that they were made from, and shuffle or mix after reading, or save() them as .npz"
         )
-    if odd := [agent for agent in demos.agents if not agent or "/" in agent or agent == "."]:
+    if odd := [agent for agent in demos.agents if not agent or "/" in agent or "\0" in agent or agent == "."]:
         raise ValueError(f"Minari stores agents under their names in HDF5, which cannot be {odd[0]!r}; rename this agent")
 
 

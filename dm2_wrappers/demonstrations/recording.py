@@ -67,7 +67,8 @@ def record(
             outer.restore()
     if batched:
         # Sub-environments finish short episodes first. In random order, the first n are no more likely to be short.
-        kept = [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))]
+        order = np.random.default_rng(None if seed is None else seed % 2**64)  # NumPy takes no negative seeds
+        kept = [kept[i] for i in order.permutation(len(kept))]
     return _arguments(env, kept, metadata)
 
 

@@ -65,9 +65,10 @@ def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
     for agent, demos in sources.items():
         demos.observations(agent)  # raises the sentence about an unknown agent
     first, *others = sources.values()
+    scenarios = list(dict.fromkeys(demos.env_id for demos in sources.values() if demos.env_id is not None))
+    if len(scenarios) > 1:
+        raise ValueError(f"mix() needs demonstrations of one scenario, but got {scenarios[0]!r} and {scenarios[1]!r}")
     for demos in others:
-        if None not in (first.env_id, demos.env_id) and first.env_id != demos.env_id:
-            raise ValueError(f"mix() needs demonstrations of one scenario, but got {first.env_id!r} and {demos.env_id!r}")
         if demos.actions.shape[2:] != first.actions.shape[2:]:
             raise ValueError(
                 f"mix() needs actions of one kind, but one source has {first.actions.shape[2:] or 'discrete'} "
@@ -76,6 +77,8 @@ def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
     order = np.arange(min(len(demos) for demos in sources.values()))
     columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
     metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
+    metadata["env_id"] = scenarios[0] if scenarios else None
+    metadata["has_actions"] = all(demos.has_actions for demos in sources.values())
     for name in ("policy", "selected"):  # each agent's own, where its source has one
         if name == "policy" or any(name in demos.metadata for demos in sources.values()):
             metadata[name] = {agent: demos.metadata.get(name) for agent, demos in sources.items()}
@@ -120,7 +123,7 @@ def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
     returns = np.stack(sums)
     if demos.style == "concurrent":
         returns[:] = returns.mean(axis=0)
-    count = math.ceil(share * len(demos) - 1e-9)  # 0.07 * 100 is a little more than 7
+    count = max(1, math.ceil(share * len(demos) - 1e-9))  # 0.07 * 100 is a little more than 7
     orders = [np.sort(np.argsort(-row, kind="stable")[:count]) for row in returns]
     return _chosen(demos, orders, {"best": share})
 

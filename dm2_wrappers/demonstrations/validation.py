@@ -197,8 +197,9 @@ def exactly(name: str, value: Any, dtype: type[np.generic]) -> NDArray[Any]:
 
 
 def _actions(value: Any) -> NDArray[Any]:
+    """Discrete actions [S, K] as int64, continuous ones [S, K, A] as float32, whatever they came as."""
     array = _numeric("actions", value)
-    return _floats("actions", array) if array.dtype.kind == "f" else exactly("actions", array, np.int64)
+    return _floats("actions", array) if array.ndim == 3 else exactly("actions", array, np.int64)
 
 
 def _check_offsets(offsets: NDArray[np.int64], steps: int, style: str | None) -> None:

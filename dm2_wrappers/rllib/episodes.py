@@ -23,7 +23,8 @@ def mix_rewards(
     """Lines 6 to 11 for one rollout: record, update the discriminators, pay with the updated ones, mix.
 
     An agent's observations count while it is alive, and not in episodes that the simulator broke; other steps get r_env
-    only. The episodes that are passed stay as they are, because a local env runner computes its metrics from them.
+    only. Pieces of a broken episode in earlier rollouts have been recorded already. The episodes that are passed stay as
+    they are, because a local env runner computes its metrics from them.
 
     Args:
         episodes: All env runners' episodes, or pieces of them.
@@ -40,8 +41,12 @@ def mix_rewards(
         ValueError: Those of `DistributionMatcher.algorithm1`.
     """
     mixed = [_own(episode) for episode in episodes]
-    pieces = [piece for episode in mixed for piece in episode.agent_episodes.values() if len(piece)]
-    counts = [_counted(piece) for piece in pieces]
+    broken = {episode.id_ for episode in mixed if any(map(_says_broken, episode.agent_episodes.values()))}
+    pieces, counts = [], []
+    for episode in mixed:
+        for piece in filter(len, episode.agent_episodes.values()):
+            pieces.append(piece)
+            counts.append(np.zeros(len(piece), bool) if episode.id_ in broken else _lived(piece))
     chunks = [(piece.agent_id, _observations(piece)[count]) for piece, count in zip(pieces, counts, strict=True)]
     if not any(map(np.any, counts)):
         gail_rewards: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(pieces)
@@ -85,12 +90,16 @@ def _own(episode: MultiAgentEpisode) -> MultiAgentEpisode:
     return mine
 
 
-def _counted(piece: SingleAgentEpisode) -> NDArray[np.bool_]:
-    """The steps before which the agent was alive, bool [n]; none of an episode that broke."""
+def _says_broken(piece: SingleAgentEpisode) -> bool:
+    """Whether the simulator broke the joint episode; an agent that has left before is not told."""
     infos = piece.get_infos(slice(0, len(piece) + 1))
-    if infos[-1] and infos[-1].get("broken", False):
-        return np.zeros(len(piece), bool)
-    return np.array([bool((info or {}).get("alive", True)) for info in infos[:-1]])
+    return bool(infos and infos[-1] and infos[-1].get("broken", False))
+
+
+def _lived(piece: SingleAgentEpisode) -> NDArray[np.bool_]:
+    """The steps before which the agent was alive, bool [n]."""
+    infos = piece.get_infos(slice(0, len(piece)))
+    return np.array([bool((info or {}).get("alive", True)) for info in infos])
 
 
 def _observations(piece: SingleAgentEpisode) -> NDArray[Any]:

@@ -172,13 +172,16 @@ class _RecurrentClone(_Clone):
             counts = inside & self.live[rows]
             if counts.any():
                 self.episodes = len(part)
+                # An agent that joins, or comes back, begins with empty memory, as in play. So does each sequence, anyway.
+                self.begins = np.zeros_like(counts)
+                self.begins[:, 1:] = counts[:, 1:] & ~counts[:, :-1]
                 yield self.tensors(rows.ravel(), counts.ravel())
 
     def evaluate(self, observations: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Play the episodes from empty memory, step after step."""
+        """Play the episodes step after step, each time the agent is there from empty memory."""
         lstm = self.policy.lstm_actor
         empty = observations.new_zeros(lstm.num_layers, self.episodes, lstm.hidden_size)
-        starts = observations.new_zeros(len(observations))  # each sequence begins with its own empty memory
+        starts = torch.as_tensor(self.begins.ravel(), dtype=observations.dtype, device=observations.device)
         distribution, _ = self.policy.get_distribution(observations, (empty, empty), starts)
         return distribution.log_prob(actions), distribution.mode().detach()
 
@@ -221,5 +224,10 @@ def _actions_of(team: IndependentLearners, demos: Demonstrations, agent: str) ->
             )
         return own
     if isinstance(space, spaces.Box) and own.ndim == 2 and own.shape[1] >= space.shape[0]:
+        if own[live, space.shape[0] :].any():
+            used = int(np.flatnonzero(own[live].any(axis=0))[-1]) + 1
+            raise ValueError(
+                f"agent {agent!r} has actions of {space.shape[0]} numbers, but its demonstrations hold actions of {used}"
+            )
         return own[:, : space.shape[0]].astype(np.float32)
     raise ValueError(f"agent {agent!r} has the action space {space}, but its demonstrations hold actions {list(own.shape)}")

@@ -75,7 +75,8 @@ def _env(options: argparse.Namespace) -> int:
     try:
         check_dm2_env(env, seed=options.seed)
     finally:
-        env.close()
+        if hasattr(env, "close"):
+            env.close()
     print("passed")
     return 0
 

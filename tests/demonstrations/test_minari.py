@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -176,8 +177,9 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
         demos.shuffled(0).to_minari("experts-v0")
     with pytest.raises(ValueError, match="a name with a version, such as 'team/experts-v0', got 'experts'"):
         demos.to_minari("experts")
-    with pytest.raises(ValueError, match="HDF5, which cannot be 'red/0'"):
-        unlike(agents=("red/0", "b", "c")).to_minari("experts-v0")
+    for name in ("red/0", "red\0"):
+        with pytest.raises(ValueError, match=re.escape(f"HDF5, which cannot be {name!r}")):
+            unlike(agents=(name, "b", "c")).to_minari("experts-v0")
     assert not (tmp_path / "datasets" / "experts").exists()
     demos.to_minari("experts-v0")
     with pytest.raises(ValueError, match="already exists"):

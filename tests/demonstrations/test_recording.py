@@ -181,6 +181,18 @@ def test_broken_episodes_of_sub_environments_are_replaced():
 
 
 @pytest.mark.parametrize("batched", [False, True])
+def test_negative_seeds_record_too(batched):
+    class TakesAnySeed(TinyEnv):
+        def reset(self, seed=None, options=None):
+            return super().reset(None if seed is None else seed % 2**32, options)
+
+    env = dm2.vectorize(lambda: TakesAnySeed(limit=4), 2) if batched else TakesAnySeed(limit=4)
+    first, second = (Demonstrations.record(env, Clock(), 4, seed=-1) for _ in range(2))
+    np.testing.assert_array_equal(first.padded_observations, second.padded_observations)
+    assert first.metadata["seed"] == -1
+
+
+@pytest.mark.parametrize("batched", [False, True])
 def test_one_seed_records_the_same_episodes_and_leaves_the_global_streams_alone(batched):
     env = dm2.vectorize(lambda: TinyEnv(), 2) if batched else TinyEnv()
 

@@ -142,6 +142,38 @@ def test_choices_follow_each_other_in_the_metadata(tmp_path):
     assert mixed.best(0.5).metadata["selected"] == [mixed.metadata["selected"], {"best": 0.5, "kept": 1, "of": 2}]
 
 
+def test_a_tiny_share_keeps_one_episode():
+    assert len(make().best(1e-12)) == 1
+
+
+@pytest.mark.parametrize("first", ["agent_0", "agent_1"])
+def test_mixed_demonstrations_have_actions_if_all_their_agents_have(first):
+    plain, second = make(), "agent_1" if first == "agent_0" else "agent_0"
+    without = Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
+    unknown = replace(plain, actions=np.zeros_like(plain.actions), metadata={})
+    assert (plain.has_actions, without.has_actions, unknown.has_actions) == (True, False, False)
+    assert Demonstrations.mix({first: plain, second: plain}).has_actions
+    assert not Demonstrations.mix({first: plain, second: without}).has_actions
+    assert not Demonstrations.mix({first: unknown, second: unknown}).has_actions
+    assert not Demonstrations.mix({first: plain, second: without}).best(1.0).has_actions
+
+
+def test_mixed_demonstrations_keep_the_scenario_that_is_known():
+    known, unknown, third = make(sizes=(3, 2, 2)), make(sizes=(3, 2, 2), env_id=None), make(sizes=(3, 2, 2), env_id="other")
+    mixed = Demonstrations.mix({"agent_0": unknown, "agent_1": known, "agent_2": unknown})
+    assert mixed.env_id == "tiny"
+    assert Demonstrations.mix({"agent_0": unknown}).env_id is None
+    with pytest.raises(ValueError, match="of one scenario, but got 'tiny' and 'other'"):
+        Demonstrations.mix({"agent_0": unknown, "agent_1": known, "agent_2": third})
+
+
+def test_mixed_demonstrations_keep_continuous_actions_that_came_as_integers():
+    smooth = replace(make(), actions=np.full((9, 2, 2), 0.25))
+    whole = replace(make(), actions=np.ones((9, 2, 2), int))
+    mixed = Demonstrations.mix({"agent_0": whole, "agent_1": smooth})
+    assert mixed.actions[0].tolist() == [[1, 1], [0.25, 0.25]]
+
+
 @pytest.mark.parametrize(
     ("sources", "match"),
     [

@@ -46,6 +46,15 @@ def test_other_byte_orders_and_continuous_actions():
     assert demos.actions.dtype == np.dtype("float32")
 
 
+def test_the_shape_of_actions_says_whether_they_are_discrete():
+    discrete = replace(make(), actions=np.full((9, 2), 2.0))
+    assert discrete.actions.dtype == np.dtype("int64")
+    assert replace(make(), actions=np.ones((9, 2, 2), int)).actions.dtype == np.dtype("float32")
+    for wrong in (0.5, np.nan):
+        with pytest.raises(ValueError, match=r"actions of these demonstrations must be .*int64"):
+            replace(make(), actions=np.full((9, 2), wrong))
+
+
 def test_the_callers_metadata_are_copied():
     mine = {"policy": {"steps": 1}}
     demos = replace(make(), metadata=mine)

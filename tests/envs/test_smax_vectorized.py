@@ -197,6 +197,20 @@ def test_options_are_validated(options):
         smax.parallel_env("3m", **options)
 
 
+@pytest.mark.parametrize("seed", [2.7, True, "x"])
+def test_seeds_are_integers(seed):
+    for make in (smax.parallel_env, lambda name, **options: smax.vector_env(name, 1, **options)):
+        with pytest.raises(ValueError, match="seed must be"):
+            make("3m", seed=seed)
+        env = make("3m")
+        with pytest.raises(ValueError, match="seed must be"):
+            env.reset(seed=seed)
+        env.reset(seed=0, options={})
+        for _ in range(2):
+            with pytest.raises(TypeError, match=r"the options of reset\(\) must be a dict"):
+                env.reset(options=3)
+
+
 def test_unknown_options_and_copies():
     with pytest.raises(TypeError, match="walls_cause_deth"):
         smax.parallel_env("3m", walls_cause_deth=False)

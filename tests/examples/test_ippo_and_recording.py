@@ -118,6 +118,17 @@ def test_c_falls_as_the_teams_return_nears_the_experts(tmp_path, tiny_demos):
     assert gap.options["start"] == {"a": 0.4, "b": 0.0}
 
 
+@pytest.mark.parametrize("name", ["eval_every", "eval_episodes", "final_episodes", "num_envs", "n_steps", "minibatches"])
+def test_counts_are_checked_before_anything_starts(name, tmp_path):
+    of_learner = name in ("num_envs", "n_steps", "minibatches")
+    learner = ippo_sb3.LearnerArgs(**{name: 0} if of_learner else {})
+    with pytest.raises(SystemExit, match=f"--{name.replace('_', '-')} must be at least 1, got 0"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", learner=learner, **{} if of_learner else {name: 0}))
+    with pytest.raises(SystemExit, match="--minibatches must be at most 16, the steps of a rollout, got 17"):
+        ippo_sb3.LearnerArgs(num_envs=2, n_steps=8, minibatches=17).settled("smax:3m")
+    assert not (tmp_path / "run").exists()
+
+
 def test_c_falls_in_one_way_only(tmp_path):
     with pytest.raises(SystemExit, match="--anneal and --return-gap are two ways for c to fall: give one of them"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", anneal=True, return_gap=True))

@@ -262,10 +262,11 @@ def test_gradient_steps_per_environment_step_do_not_depend_on_the_number_of_sub_
     assert max(counted) - min(counted) <= 1  # spread over the joint steps
 
 
-@pytest.mark.parametrize("name", ["n_steps", "update_every"])
-def test_steps_that_are_not_positive_are_refused(q, venv, name):
-    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
-        q.QMIX(venv, 6, q.Args(**{name: 0}))
+@pytest.mark.parametrize("name", ["n_steps", "update_every", "eval_every", "num_envs"])
+def test_counts_are_checked_before_anything_starts(q, name, tmp_path):
+    with pytest.raises(SystemExit, match=f"--{name.replace('_', '-')} must be at least 1, got 0"):
+        q.main(q.Args(run=tmp_path / "run", **{name: 0}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_makes_the_gradient_steps_that_are_due(q, tmp_path, monkeypatch):

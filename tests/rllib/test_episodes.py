@@ -102,6 +102,19 @@ def test_broken_episodes_are_not_recorded(matcher):
     np.testing.assert_allclose(rewards(mixed[1])["a"], expected(matcher, whole)["a"], rtol=1e-5)
 
 
+def test_all_pieces_of_a_broken_episode_in_a_rollout_are_left_out(matcher):
+    earlier, last = episode(seed=1), episode(seed=2, broken=True, end="truncated")
+    last.id_ = earlier.id_
+    pieces = last.agent_episodes
+    del pieces["b"].infos[-1]["broken"]  # as of an agent that left before the simulator failed
+    whole = episode(seed=3)
+    mixed, metrics = mix_rewards([earlier, last, whole], matcher, C, 1.0)
+    assert metrics["transitions"] == 8
+    for piece in mixed[:2]:
+        assert {agent: each.tolist() for agent, each in rewards(piece).items()} == {"a": [1.5] * 4, "b": [1.5] * 4}
+    np.testing.assert_allclose(rewards(mixed[2])["b"], expected(matcher, whole)["b"], rtol=1e-5)
+
+
 def test_a_rollout_of_broken_episodes_trains_nothing(matcher):
     before = matcher.state_dict()["discriminators"]
     mixed, metrics = mix_rewards([episode(broken=True, end="truncated")], matcher, C, 2.0)

@@ -101,6 +101,27 @@ def test_the_loss_is_the_mean_negative_log_probability_of_live_steps():
     assert history["agent_1"]["loss"][0] == pytest.approx(np.mean(losses), rel=1e-5)
 
 
+def test_a_recurrent_clone_begins_with_empty_memory_whenever_its_agent_comes():
+    rng, there = np.random.default_rng(0), {"agent_0": np.ones(6, bool), "agent_1": np.array([0, 0, 1, 1, 0, 1], bool)}
+    episode = {
+        "observations": {agent: 5 * rng.normal(size=(6, 3)).astype(np.float32) for agent in there},
+        "actions": {agent: rng.integers(0, 3, 6) for agent in there},
+        "alive": there,
+    }
+    demos = dm2.Demonstrations.from_episodes([episode, episode])
+    team = team_of(RecurrentPPO, dm2.vectorize(lambda: TinyEnv(sizes=(3, 3)), 1))
+    lstm, losses = team.models["agent_1"].policy, []
+    with torch.no_grad():
+        for first in (2, 5):  # it is there in steps 2 and 3, and in step 5
+            state = (torch.zeros(1, 1, 256), torch.zeros(1, 1, 256))
+            for t in (2, 3) if first == 2 else (5,):
+                seen = torch.as_tensor(episode["observations"]["agent_1"][t : t + 1])
+                distribution, state = lstm.get_distribution(seen, state, torch.zeros(1))
+                losses.append(-float(distribution.log_prob(torch.as_tensor(episode["actions"]["agent_1"][t : t + 1]))))
+    history = pretrain(team, demos, epochs=1, batch_size=10**6)
+    assert history["agent_1"]["loss"][0] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
 def test_it_is_deterministic_and_an_agent_depends_on_no_other(demos):
     one, same, other, alone = (team_of(PPO) for _ in range(4))
     kwargs = {"epochs": 2, "batch_size": 7}
@@ -148,6 +169,12 @@ def test_what_cannot_be_cloned_is_refused_in_a_sentence(demos, capsys):
     continuous = {**large, "actions": np.ones((3, 2), np.float32)}
     with pytest.raises(ValueError, match=r"action space Discrete\(3\), but its demonstrations hold actions \[3, 2\]"):
         pretrain(team, dm2.Demonstrations.from_episodes([continuous]))
+    boxes = dm2.vectorize(lambda: TinyEnv(**ENV, continuous=True), 1)
+    size = boxes.action_spaces["agent_0"].shape[0]
+    wide = {**large, "actions": np.full((3, size + 1), 0.5, np.float32)}
+    message = f"agent 'agent_0' has actions of {size} numbers, but its demonstrations hold actions of {size + 1}"
+    with pytest.raises(ValueError, match=message):
+        pretrain(team_of(PPO, boxes), dm2.Demonstrations.from_episodes([wide]))
     with pytest.raises(ValueError, match="agent 'agent_0' has 3 observation features"):
         pretrain(team, dm2.Demonstrations.record(TinyEnv(sizes=(2, 2)), expert, 1))
     with pytest.raises(TypeError, match="needs Demonstrations, got str"):

@@ -57,6 +57,12 @@ def test_an_environment_passes_or_is_refused(capsys):
     assert "different episodes from the same seed" in capsys.readouterr().err
 
 
+def test_what_is_no_environment_is_said_to_be_none(tmp_path, capsys):
+    file = write(tmp_path, "dm2_cli_no_env.py", "def make():\n    return 'an environment'\n")
+    assert main(["env", f"{file}:make"]) == 1
+    assert "checks a PettingZoo ParallelEnv, got str" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("place", "fault"),
     [

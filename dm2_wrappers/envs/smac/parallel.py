@@ -11,10 +11,12 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from dm2_wrappers import _checks
 from dm2_wrappers.envs.action_masks import available_actions
 from dm2_wrappers.envs.smac import units
 from dm2_wrappers.envs.smac.game import Game, StarCraftDiedError
 from dm2_wrappers.envs.smac.render import old_shuffle
+from dm2_wrappers.vector.reset_arguments import reset_options
 
 NO_OP, STOP = 0, 1  # the no-ops of a dead and of a living agent; then four moves, then one action per target
 
@@ -22,8 +24,13 @@ Dicts = tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool]
 
 
 def seed_of(seed: int | None) -> int:
-    """A seed as StarCraft takes it, of 32 bits; a random one for None."""
-    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed) % 2**32
+    """A seed as StarCraft takes it, of 32 bits; a random one for None.
+
+    Raises:
+        ValueError: It is not an integer.
+    """
+    seed = _checks.integer("seed", seed, none=True)
+    return int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed % 2**32
 
 
 class SMACParallelEnv(ParallelEnv):
@@ -94,11 +101,15 @@ class SMACParallelEnv(ParallelEnv):
 
         Raises:
             RuntimeError: The environment is closed, or StarCraft does not start.
+            ValueError: The seed is not an integer.
+            TypeError: ``options``, of which none are used, is not a dict.
         """
         self._check_open()
+        reset_options(options)
+        number = None if seed is None else seed_of(seed)
         self.agents = []
-        if seed is not None:
-            self.game.seed(seed_of(seed))
+        if number is not None:
+            self.game.seed(number)
         self.game.reset()
         units.check_types(self.possible_agents, self.game.smac.map_type, self.game.smac.agents)
         self.agents = self.possible_agents.copy()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers._extras import require
 from dm2_wrappers.envs.action_masks import available_actions
 from dm2_wrappers.envs.options import checked_num_envs
@@ -37,7 +38,8 @@ class SMACVectorEnv(SubprocVectorEnv):
         replace_unavailable: bool = False,
         progress_bar: bool = True,
     ) -> None:
-        self._seed, self._replace_unavailable, self._progress_bar = seed, replace_unavailable, progress_bar
+        self._seed = _checks.integer("seed", seed, none=True)
+        self._replace_unavailable, self._progress_bar = replace_unavailable, progress_bar
         self._masks: NDArray[np.bool_] | None = None
         self._alive: NDArray[np.bool_]
         self.broken_episodes = 0

@@ -9,9 +9,11 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 
+from dm2_wrappers import _checks
 from dm2_wrappers.envs.options import checked_render_mode
 from dm2_wrappers.envs.smax.render import BattleWindow, draw
 from dm2_wrappers.envs.smax.vectorized import SMAXVectorEnv
+from dm2_wrappers.vector.reset_arguments import reset_options
 
 Dicts = tuple[dict[str, Any], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]
 
@@ -57,7 +59,8 @@ class SMAXParallelEnv(ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-        """Start a new battle; without a seed the stream of the last one goes on."""
+        """Start a new battle; without a seed the stream of the last one goes on. No options are used."""
+        seed, _ = _checks.integer("seed", seed, none=True), reset_options(options)
         if seed is None and self._next_episode is not None:
             observations, infos = self._next_episode  # the vector environment has already begun it
         else:

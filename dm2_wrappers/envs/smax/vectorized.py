@@ -16,7 +16,7 @@ from dm2_wrappers.envs.options import checked_death, checked_invalid_action, che
 from dm2_wrappers.envs.smax import maps
 from dm2_wrappers.envs.smax.modes import default_modes
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, StepResult
-from dm2_wrappers.vector.reset_arguments import sub_env_seeds
+from dm2_wrappers.vector.reset_arguments import reset_options, sub_env_seeds
 
 STOP = 4  # SMAX's no-op: the actions are four moves, stop, then one per enemy
 
@@ -74,7 +74,8 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         self.no_op = STOP
         # The available actions of a dead agent, and of all agents after the episode's end: stop [K, A].
         self.idle_mask = np.tile(np.arange(num_actions) == STOP, (self.num_agents, 1))
-        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else int(seed)
+        seed = _checks.integer("seed", seed, none=True)
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._keys: Any = None
         self._state: Any = None
         self._masks: NDArray[np.bool_]
@@ -87,6 +88,7 @@ class SMAXVectorEnv(MultiAgentVectorEnv):
         """Start a new battle in every sub-environment; an integer seeds sub-environment i with ``seed + i``."""
         import jax
 
+        reset_options(options)
         if seed is not None or self._keys is None:
             given = sub_env_seeds(seed, self.num_envs)
             seeds = [self._seed + i if one is None else one for i, one in enumerate(given)]
