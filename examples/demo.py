@@ -69,7 +69,9 @@ def scores_of(demos: dm2.Demonstrations, wins: bool) -> np.ndarray:
     """Of each of the experts' episodes, whether it was won, if that is known; or its return."""
     if wins:
         return demos.won[0][demos.won[0] >= 0]
-    return np.add.reduceat(demos.rewards[:, 0].astype(float), demos.offsets[0, :-1])
+    columns = zip(demos.rewards.T.astype(float), demos.offsets, strict=True)
+    sums = [np.add.reduceat(rewards[: offsets[-1]], offsets[:-1]) for rewards, offsets in columns]
+    return np.mean(sums, axis=0) if demos.style == "concurrent" else np.concatenate(sums)
 
 
 def train_both(args: Args) -> None:

@@ -77,10 +77,8 @@ class LearnerArgs:
         _runs.check_counts(**counts)
         num_envs = self.num_envs or _runs.default_num_envs(env)
         n_steps = self.n_steps or max(1, 4096 // num_envs)
-        if self.minibatches > n_steps * num_envs:
-            raise SystemExit(
-                f"--minibatches must be at most {n_steps * num_envs}, the steps of a rollout, got {self.minibatches}"
-            )
+        if self.minibatches > (most := n_steps * num_envs // 2):
+            raise SystemExit(f"--minibatches must be at most {most}, half the steps of a rollout, got {self.minibatches}")
         return replace(self, num_envs=num_envs, n_steps=n_steps)
 
     @property
@@ -273,6 +271,8 @@ def main(args: Args) -> Path:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     if args.anneal and args.return_gap:
         raise SystemExit("--anneal and --return-gap are two ways for c to fall: give one of them")
+    if args.return_gap and args.experts == "own":
+        raise SystemExit("--return-gap needs the experts' mean return, which --experts own does not have: use --anneal")
     _runs.check_counts(eval_every=args.eval_every, eval_episodes=args.eval_episodes, final_episodes=args.final_episodes)
     args.learner = args.learner.settled(args.env)
     if args.experts == "own" or args.matcher.ends == "absorbing":
@@ -284,6 +284,10 @@ def main(args: Args) -> Path:
         if args.pretrain is None:
             clones = demos is not None and demos.has_actions and args.experts != "own"
             args.pretrain = CLONING if clones else 0
+        if args.return_gap and demos is not None and not demos.rewards.any():
+            raise SystemExit(
+                "--return-gap needs the experts' mean return, but the demonstrations hold no rewards: use --anneal"
+            )
         if demos is not None and args.algorithm == "dm2" and args.coefficient is None:
             args.coefficient = starting_coefficient(chosen(demos, args.experts))
             args.anneal = not args.return_gap

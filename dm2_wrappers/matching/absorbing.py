@@ -76,7 +76,8 @@ class AbsorbingEnds:
 
     def entered(self, alive: NDArray[np.bool_], after: AfterStep) -> NDArray[np.bool_]:
         """The steps with which an agent entered the absorbing state: it died, left, or its episode ended, bool [..., K]."""
-        at_limit = after.ended[..., None] & after.truncated & after.alive
+        # Learners that bootstrap at time limits do so where a limit of its own makes an agent leave, too.
+        at_limit = after.truncated & after.alive & (after.ended[..., None] | self.beyond_limit)
         return alive & ~after.goes_on & ~at_limit
 
     def remaining(self, alive: NDArray[np.bool_], after: AfterStep) -> NDArray[np.int64]:
@@ -98,8 +99,8 @@ class AbsorbingEnds:
         """What each step is paid in units of the absorbing reward, float64 [..., K]; see the module."""
         entered = self.entered(alive, after)
         first = 0 if self.counts_entry else 1
-        if self.beyond_limit:  # learners bootstrap where a time limit of its own makes an agent leave, too
-            return np.where(entered & ~(after.truncated & after.alive), self.gamma**first / (1 - self.gamma), 0.0)
+        if self.beyond_limit:
+            return np.where(entered, self.gamma**first / (1 - self.gamma), 0.0)
         count = self.remaining(alive, after)
         total = count if self.gamma == 1 else self.gamma**first * (1 - self.gamma**count) / (1 - self.gamma)
         return np.where(entered, total, 0.0)

@@ -47,6 +47,7 @@ class Experts:
         self._demonstrations, self._own, self._joining, self._coding = demonstrations, own, rows, coding
         self._checks = AgentInputs(agents, rows.sizes, device)
         self._best: Any = None  # the team's own best episodes as demonstrations
+        self._shown: list[int] = []  # their numbers
         self.rows: Tensor = torch.zeros(0, max(rows.sizes), device=device)
         self.counts = [0] * len(agents)
         if demonstrations is not None:
@@ -55,7 +56,10 @@ class Experts:
 
     def renew(self) -> bool:
         """Take in the team's own best episodes, if they have changed; whether they have."""
-        if self._own is None or not self._own.take():
+        if self._own is None:
+            return False
+        self._own.take()
+        if self._own.taken_numbers == self._shown:
             return False
         self.restored()
         return True
@@ -64,7 +68,7 @@ class Experts:
         """Show the team's own episodes that were taken in last, after their state was loaded."""
         if self._own is None:
             return
-        self._best = self._own.taken()
+        self._shown, self._best = self._own.taken_numbers, self._own.taken()
         each = [self._of(source) for source in self._sources()]
         joined = [np.concatenate(of_agent) for of_agent in zip(*each, strict=True)]
         counts = [len(of_agent) for of_agent in joined]

@@ -37,7 +37,6 @@ class Mixing:
         self._steps = 0
         self._running: NDArray[np.float64] | None = None  # returns of the episodes under way, [N]
         self._whole: NDArray[np.bool_] = np.zeros(0, bool)  # which of these were counted from their first step on
-        self._was_reset = False
         self._returns: list[float] = []
         # Since the last update: live steps [K], and sums and sums of squares of the rewards, [2, K] each.
         self._live_steps: NDArray[np.int64] = np.zeros(len(self._agents), np.int64)
@@ -48,16 +47,13 @@ class Mixing:
         """Each agent's present c."""
         return {agent: float(c) for agent, c in zip(self._agents, self.array, strict=True)}
 
-    def restart(self) -> None:
-        """The environment was reset: the episodes under way do not count."""
-        self._running, self._was_reset = None, True
-
     def count(
         self,
         rewards: NDArray[np.float32],
         present: NDArray[np.bool_],
         ended: NDArray[np.bool_],
         broken: NDArray[np.bool_] | None,
+        time: NDArray[np.int64],
     ) -> None:
         """One joint step was taken. An episode's return counts if all of its steps were counted.
 
@@ -66,28 +62,23 @@ class Mixing:
             present: The agents that acted, [N, K].
             ended: The joint episode ended, [N].
             broken: The simulator broke it, [N].
+            time: How many steps of its episode came before, [N].
         """
         if self.schedule is None:
             return
         self._steps += len(rewards)
-        running = self._under_way(len(rewards))
-        running += np.where(present, rewards, 0.0).sum(1) / present.sum(1).clip(min=1)
-        finished = (ended if broken is None else ended & ~broken) & self._whole
-        self._returns += running[finished].tolist()
-        running[ended] = 0.0
-        self._whole |= ended
-
-    def skip(self, ended: NDArray[np.bool_]) -> None:
-        """One joint step was taken that does not count, so its episode does not either; ``ended`` as for `count`."""
-        if self.schedule is not None:
-            self._under_way(len(ended))[:] = 0.0
-            self._whole = ended.copy()
-
-    def _under_way(self, num_envs: int) -> NDArray[np.float64]:
-        """The returns of the episodes under way, [N]."""
+        began = time == 0
         if self._running is None:
-            self._running, self._whole = np.zeros(num_envs), np.full(num_envs, self._was_reset)
-        return self._running
+            self._running, self._whole = np.zeros(len(rewards)), began
+        self._whole = self._whole | began
+        team = np.where(present, rewards, 0.0).sum(1) / present.sum(1).clip(min=1)
+        self._running = np.where(began, 0.0, self._running) + team
+        finished = (ended if broken is None else ended & ~broken) & self._whole
+        self._returns += self._running[finished].tolist()
+
+    def skip(self) -> None:
+        """One joint step was taken that does not count, so the episodes under way do not either."""
+        self._running = None
 
     def paid(self, env_rewards: NDArray[np.floating], gail_rewards: NDArray[np.float32], alive: NDArray[np.bool_]) -> None:
         """Rewards were paid for some steps, [..., K] each; those of the dead do not count."""
@@ -164,7 +155,6 @@ class Mixing:
                 raise
             raise ValueError(f"the saved state of the schedule is damaged: {type(error).__name__}: {error}") from error
         self._steps, self._returns, self._running, self.array = steps, returns, None, array
-        self._was_reset = False
         self._live_steps, self._env, self._gail = live_steps, env, gail
 
 

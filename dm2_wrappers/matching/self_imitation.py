@@ -143,13 +143,14 @@ class SelfImitation:
             return False
         return True
 
-    def take(self) -> bool:
-        """Let the episodes that are kept now be those to learn from; whether this changed them."""
-        ranked = self._ranked()
-        if [entry[1] for entry in ranked] == [entry[1] for entry in self._taken]:
-            return False
-        self._taken = ranked
-        return True
+    def take(self) -> None:
+        """Let the episodes that are kept now be those to learn from."""
+        self._taken = self._ranked()
+
+    @property
+    def taken_numbers(self) -> list[int]:
+        """Which episodes these are."""
+        return [-entry[1] for entry in self._taken]
 
     def taken(self) -> Demonstrations | None:
         """The episodes at the last `take`, the best first; None if there were none."""
@@ -235,9 +236,10 @@ class SelfImitation:
         # A state from before these were told apart holds only episodes that are both.
         best, taken = ([entries[number] for number in state.get(name, entries)] for name in ("kept", "taken"))
         if max(len(best), len(taken)) > self.episodes:
-            raise ValueError(f"{len(best)} episodes of SelfImitation were saved, but episodes is {self.episodes}")
+            most = max(len(best), len(taken))
+            raise ValueError(f"{most} episodes of SelfImitation were saved, but episodes is {self.episodes}")
         heapq.heapify(best)
-        self._best, self._taken = best, sorted(taken, key=lambda entry: entry[:2], reverse=True)
+        self._best, self._taken = best, taken
         self._offered, self._sum = int(state["offered"]), float(state["sum"])
 
     def _ranked(self) -> list[_Entry]:

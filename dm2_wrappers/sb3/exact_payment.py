@@ -40,10 +40,6 @@ class ExactPayment:
         self._rollout.clear()
         self._steps.clear()
 
-    def restart(self) -> None:
-        """The environment was reset: unfinished episodes do not count."""
-        self.mixing.restart()
-
     def append(self, step: JointStep) -> None:
         """Add one joint step (line 6)."""
         ended, broken = joint_ends(step.terminations, step.truncations), step.infos.get("broken")
@@ -55,7 +51,7 @@ class ExactPayment:
             more["team_rewards"] = team_rewards(own, step.present)
         self._rollout.append(step.observations, step.alive, ended, broken, actions=step.actions, **more)
         if self.mixing.schedule is not None:
-            self.mixing.count(own, step.present, ended, broken)
+            self.mixing.count(own, step.present, ended, broken, step.time)
             self._steps.append((step.rewards, step.alive))
 
     def gail_rewards(self) -> NDArray[np.float32]:

@@ -82,7 +82,7 @@ class ExactMode(NoMatcher):
         self, lockstep: Lockstep, matcher: DistributionMatcher, coefficient: Coefficient, env_coefficient: float
     ) -> None:
         matcher.use_time_limit_of(lockstep.env)
-        self._lockstep, self._resets = lockstep, 0  # the lockstep's resets when the last step was appended
+        self._lockstep = lockstep
         self._rollout = self._new_rollout(matcher)
         self._payment = ExactPayment(self._rollout, coefficient, env_coefficient)
         self._callbacks = {agent: self._new_callback(k, agent) for k, agent in enumerate(matcher.agents)}
@@ -117,9 +117,6 @@ class ExactMode(NoMatcher):
         return gail_rewards, self._payment.mixing.array, self._rollout.metrics
 
     def _append(self, step: JointStep) -> None:
-        if self._resets != self._lockstep.resets:
-            self._resets = self._lockstep.resets
-            self._payment.restart()
         self._payment.append(step)
 
     def _coefficient_of(self, k: int) -> float:

@@ -16,7 +16,7 @@ def skip_training(model: BaseAlgorithm) -> None:
     model.__class__ = _resting(type(model))
 
 
-def learn_again(model: BaseAlgorithm, **_: Any) -> None:
+def learn_again(model: BaseAlgorithm, *_: Any, **__: Any) -> None:
     """Undo `skip_training`, for a loop that did not come to ``train()``."""
     model.__class__ = getattr(type(model), "rested_from", type(model))
 

@@ -122,10 +122,7 @@ class SharedPolicyDM2(CallbackList):
 
     def _on_step(self) -> bool:
         if self._payment is not None:
-            step = self.env.last_joint_step
-            if not step.time.any():  # the first step of all episodes: SB3 may have reset the environment amid others
-                self._payment.restart()
-            self._payment.append(step)
+            self._payment.append(self.env.last_joint_step)
         return super()._on_step()
 
     def _on_rollout_end(self) -> None:

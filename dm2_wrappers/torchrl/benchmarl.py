@@ -55,9 +55,20 @@ class DistributionMatchingCallback(Callback):
         super().__init__()
         if not callable(make_matcher):
             raise TypeError(f"make_matcher must be a function that makes a DistributionMatcher, got {make_matcher!r}")
+        self.matching: DistributionMatching | None = None
         self.make_matcher, self.coefficient = make_matcher, coefficient
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
-        self.matching: DistributionMatching | None = None
+
+    @property
+    def coefficient(self) -> Coefficient:
+        """The paper's c, for all agents or ``{agent: c}``. You can assign it between two batches."""
+        return self._coefficient if self.matching is None else self.matching.coefficient
+
+    @coefficient.setter
+    def coefficient(self, value: Coefficient) -> None:
+        self._coefficient = value
+        if self.matching is not None:
+            self.matching.coefficient = value
 
     def on_setup(self) -> None:
         """Make the discriminators."""
@@ -76,7 +87,6 @@ class DistributionMatchingCallback(Callback):
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Record the batch, update the discriminators, add their rewards, and log."""
         assert self.matching is not None
-        self.matching.coefficient = self.coefficient  # it may have been assigned since the last batch
         self.matching(batch)
         metrics = {f"dm2/{name}": value for name, value in self.matching.metrics.items()}
         self.experiment.logger.log(metrics, step=self.experiment.n_iters_performed)

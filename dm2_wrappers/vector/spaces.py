@@ -64,7 +64,7 @@ def flatten(space: spaces.Space[Any], observation: Any) -> NDArray[np.float32]:
 
 
 def _is_feature(key: str, space: spaces.Space[Any]) -> bool:
-    """Whether a ``Dict`` keeps a key's values as features: its mask, if there is nothing else."""
+    """Whether the ``Dict`` has nothing but this key, so that its values are features."""
     return feature_space(space) is space and isinstance(space, spaces.Dict) and key in space.spaces
 
 

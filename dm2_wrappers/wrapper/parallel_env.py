@@ -73,7 +73,6 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         """Start a new episode."""
         observations, env_infos = self._reader.reset(seed, options)
         self._pending.cut()
-        self._mixing.restart()
         self._clock.restart()
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})

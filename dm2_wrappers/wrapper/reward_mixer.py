@@ -112,6 +112,7 @@ class RewardMixer:
             raise ValueError(
                 f"expected what state_dict() of a DM2 wrapper returned, with the keys 'matcher' and 'schedule', got {found}"
             )
+        steps = _checks.integer("steps_since_update", state.get("steps_since_update", 0), least=0)
         before = self.matcher.state_dict()
         self.matcher.load_state_dict(state["matcher"])
         try:
@@ -120,7 +121,7 @@ class RewardMixer:
             self.matcher.load_state_dict(before)
             raise
         self._pending.clear()
-        self.steps_since_update = int(state.get("steps_since_update", 0))
+        self.steps_since_update = steps
 
     def flush(self) -> None:
         """Pass the observations since the last update to the matcher now. Updates come as they would without it."""
@@ -146,10 +147,10 @@ class RewardMixer:
         """
         if not self.training:
             self._pending.skip(ended, broken)
-            self._mixing.skip(ended)
+            self._mixing.skip()
             return
         own, env_rewards, gail_rewards = rewards
-        self._mixing.count(own, present, ended, broken)
+        self._mixing.count(own, present, ended, broken, time)
         self._mixing.paid(env_rewards, gail_rewards, alive)
         if self.matcher.self_imitation is not None:
             self._episodes.step(observations, alive, actions, team_rewards(own, present), ended, broken, time)

@@ -53,7 +53,6 @@ class DM2VectorEnv(RewardMixer, MultiAgentVectorWrapper):
         """Start a new episode in every sub-environment."""
         observations, infos = self.env.reset(seed=seed, options=options)
         self._pending.cut()
-        self._mixing.restart()
         self._clock.restart()
         self._see(observations, infos, present_at_reset(infos))
         nothing = np.zeros(self._alive.shape, np.float32)

@@ -124,14 +124,20 @@ def test_counts_are_checked_before_anything_starts(name, tmp_path):
     learner = ippo_sb3.LearnerArgs(**{name: 0} if of_learner else {})
     with pytest.raises(SystemExit, match=f"--{name.replace('_', '-')} must be at least 1, got 0"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", learner=learner, **{} if of_learner else {name: 0}))
-    with pytest.raises(SystemExit, match="--minibatches must be at most 16, the steps of a rollout, got 17"):
-        ippo_sb3.LearnerArgs(num_envs=2, n_steps=8, minibatches=17).settled("smax:3m")
+    with pytest.raises(SystemExit, match="--minibatches must be at most 8, half the steps of a rollout, got 9"):
+        ippo_sb3.LearnerArgs(num_envs=2, n_steps=8, minibatches=9).settled("smax:3m")
     assert not (tmp_path / "run").exists()
 
 
 def test_c_falls_in_one_way_only(tmp_path):
     with pytest.raises(SystemExit, match="--anneal and --return-gap are two ways for c to fall: give one of them"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", anneal=True, return_gap=True))
+    with pytest.raises(SystemExit, match="which --experts own does not have: use --anneal"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", experts="own", return_gap=True))
+    silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
+    silent.save(tmp_path / "silent.npz")
+    with pytest.raises(SystemExit, match="but the demonstrations hold no rewards: use --anneal"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "silent", env=TINY, demos=tmp_path / "silent.npz", return_gap=True))
     assert not (tmp_path / "run").exists()
 
 

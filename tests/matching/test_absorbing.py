@@ -89,11 +89,37 @@ def test_an_agent_that_leaves_alive_enters_the_absorbing_state():
     np.testing.assert_allclose(absorbing.factor(alive, after), [[0.875, 0.875, 0]])
     # Who bootstraps at the limits of single agents has their rest from the bootstrap, but not that of the terminated one.
     forever = AbsorbingEnds(0.5, 5, beyond_limit=True, counts_entry=False)
+    np.testing.assert_array_equal(forever.remaining(alive, after), [[3, 0, 0]])
+    dead = AfterStep.of(terminations, truncations, {**infos, "final_alive": np.array([[True, False, True]])}, np.array([1]))
+    np.testing.assert_allclose(forever.factor(alive, dead), [[1, 1, 0]])  # it died in the step of its limit
+    forever = AbsorbingEnds(0.5, 5, beyond_limit=True, counts_entry=False)
     np.testing.assert_allclose(forever.factor(alive, after), [[1, 0, 0]])
     # All leave at once: the episode is over, and what decides is whether a time limit ended it.
     over = AfterStep.of(np.array([[True, False, False]]), np.array([[False, True, True]]), infos, np.array([1]))
     assert not over.left.any()
     np.testing.assert_array_equal(absorbing.remaining(alive, over), [[3, 0, 0]])
+
+
+def test_an_agents_own_time_limit_is_paid_like_a_joint_one_if_learners_bootstrap_there():
+    matcher = make(inputs="transition", beyond_limit=True)
+    observations = np.array([[[0.3, 0.4], [0.5, 0]]], np.float32)
+    infos, no = {"final_obs": observations.copy(), "final_alive": np.ones((1, 2), bool)}, np.zeros((1, 2), bool)
+    own = AfterStep.of(no, np.array([[True, False]]), infos, np.array([1]))
+    joint = AfterStep.of(no, ~no, infos, np.array([1]))
+    paid = matcher.rewards(observations, ~no, after=own)
+    assert paid[0, 0] != 0
+    np.testing.assert_array_equal(paid, matcher.rewards(observations, ~no, after=joint))
+
+
+def test_without_a_kept_buffer_the_absorbing_steps_of_the_last_rollout_are_forgotten_too():
+    matcher = make(keep_buffer=False)
+    observations, alive, after = episodes(np.random.default_rng(0))
+    matcher.record(observations, alive, after=after)
+    once = matcher._recorded.absorbing_steps().tolist()
+    matcher.update()
+    assert matcher._recorded.absorbing_steps().tolist() == [0, 0]
+    matcher.record(observations, alive, after=after)
+    assert matcher._recorded.absorbing_steps().tolist() == once
 
 
 @pytest.mark.parametrize("kind", ["state", "transition"])

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dm2_wrappers import Convergence
-from tests.helpers.tiny_matchers import make, rollout
+from tests.helpers.tiny_matchers import make, rollout, same
 
 
 def history(*losses):
@@ -93,6 +93,18 @@ def test_agents_updated_one_after_the_other_learn_from_the_same_rollout(keep_buf
         observations, _ = rollout(seed=2)
         assert np.array_equal(in_turn.rewards(observations), together.rewards(observations))
         assert in_turn.state_dict()["buffer"]["added"].tolist() == together.state_dict()["buffer"]["added"].tolist()
+
+
+@pytest.mark.parametrize("keep_buffer", [True, False])
+def test_a_loaded_matcher_begins_a_new_rollout_where_the_saved_one_would(keep_buffer):
+    one, other = (make(keep_buffer=keep_buffer) for _ in range(2))
+    one.record(*rollout(seed=0))
+    one.update(["a"])
+    other.load_state_dict(one.state_dict())
+    for each in (one, other):
+        each.record(*rollout(seed=1))
+    assert same(one.state_dict(), other.state_dict())
+    assert one.update(["b"]) == other.update(["b"])
 
 
 @pytest.mark.parametrize("keep_buffer", [True, False])

@@ -153,12 +153,12 @@ class Told(Schedule):
 def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
     schedule = Told()
     mixing = Mixing(schedule, MATCHER)
-    mixing.restart()
     np.testing.assert_array_equal(mixing.array, [1, 1])
     present = np.array([[True, True], [True, False]])
     rewards = np.array([[2.0, 4.0], [5.0, 99.0]], np.float32)
-    for ended, broken in (([0, 0], None), ([1, 1], [False, True]), ([1, 0], None)):
-        mixing.count(rewards, present, np.array(ended, bool), broken if broken is None else np.array(broken))
+    for time, ended, broken in (([0, 0], [0, 0], None), ([1, 1], [1, 1], [False, True]), ([0, 0], [1, 0], None)):
+        broken = broken if broken is None else np.array(broken)
+        mixing.count(rewards, present, np.array(ended, bool), broken, np.array(time))
     alive = np.array([[[True, False], [True, False]]])
     mixing.paid(rewards, np.array([[[1.0, 7.0], [4.0, 7.0]]], np.float32), alive)
     mixing.updated(env_coefficient=2.0)
@@ -172,15 +172,13 @@ def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
     assert progress.gail_std.tolist() == [1.5, 0.0]
     assert mixing.by_agent() == {"a": 2.0, "b": 2.0}
 
-    mixing.count(rewards, present, np.array([False, False]), None)
-    saved = mixing.state_dict()
-    mixing.restart()  # the 5 of the second sub-environment's episode do not count
+    mixing.count(rewards, present, np.array([False, False]), None, np.array([0, 1]))
+    saved = mixing.state_dict()  # without the returns of the episodes under way
     other = Mixing(Told(), MATCHER)
     other.load_state_dict(saved)
-    other.restart()
     assert other.by_agent() == {"a": 2.0, "b": 2.0}
     for each in (mixing, other):
-        each.count(rewards, present, np.array([True, True]), None)
+        each.count(rewards, present, np.array([True, True]), None, np.array([0, 0]))  # the environment was reset
         each.updated(1.0)
         assert each.schedule.progress[-1].steps == 10
         assert each.schedule.progress[-1].returns.tolist() == [3.0, 5.0]
@@ -188,21 +186,28 @@ def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
 
 
 def test_only_episodes_that_were_counted_from_their_first_step_on_have_a_return():
-    mixing = Mixing(Told(), MATCHER)  # assigned in mid-episode: the environment was not reset since
+    mixing = Mixing(Told(), MATCHER)  # assigned when the second sub-environment is about to begin an episode
     ones, both = np.ones((2, 2), np.float32), np.ones((2, 2), bool)
 
-    def counted(ended):
-        mixing.count(ones, both, np.array(ended), None)
+    def counted(time, ended):
+        mixing.count(ones, both, np.array(ended), None, np.array(time))
 
-    for ended in ([False, True], [True, False], [False, True]):
-        counted(ended)
-    assert mixing.state_dict()["returns"] == [2.0]  # of the second sub-environment's second episode
-    mixing.skip(np.array([True, False]))  # steps that do not count: one episode ends with them, one begins
-    counted([False, False])
-    counted([True, True])
-    counted([True, True])
-    assert mixing.state_dict()["returns"] == [2.0, 2.0, 1.0, 1.0]
-    assert mixing.state_dict()["steps"] == 12
+    counted([4, 0], [False, False])
+    counted([5, 1], [True, True])
+    assert mixing.state_dict()["returns"] == [2.0]
+    counted([0, 0], [False, False])
+    mixing.skip()  # a step that does not count, in both episodes
+    counted([2, 2], [True, False])
+    counted([0, 3], [True, True])
+    assert mixing.state_dict()["returns"] == [2.0, 1.0]
+    counted([0, 0], [False, False])
+    counted([0, 1], [True, True])  # the first sub-environment was reset in mid-episode
+    assert mixing.state_dict()["returns"] == [2.0, 1.0, 1.0, 2.0]
+    assert mixing.state_dict()["steps"] == 14
+    counted([0, 0], [False, False])
+    mixing.load_state_dict(mixing.state_dict())  # the episodes under way are not part of it
+    counted([1, 1], [True, True])
+    assert mixing.state_dict()["returns"] == [2.0, 1.0, 1.0, 2.0]
 
 
 def test_a_state_of_another_schedule_is_refused():

@@ -207,6 +207,30 @@ def test_a_finished_episode_waits_for_the_next_update_in_a_loaded_matcher_too():
     assert other._experts.counts == [0, 0]
 
 
+def test_a_buffer_that_others_have_learned_from_teaches_a_new_matcher_too():
+    used, loaded = alone(), alone()
+    used.offer(own(1.0))
+    used.take()
+    loaded.load_state_dict(used.state_dict())
+    observations = np.ones((4, 1, 2, 3), np.float32)
+    observations[..., 1, 2:] = 0
+    for buffer in (used, loaded):
+        matcher = DistributionMatcher(buffer, updates=2, batch_size=8, seed=0)
+        matcher.record(observations, np.ones((4, 1, 2), bool))
+        assert matcher.update()["trained"] == 1
+
+
+def test_a_state_with_more_episodes_to_learn_from_than_fit_is_refused():
+    best = alone(episodes=2, above_mean=False)
+    for each in (1.0, 2.0):
+        best.offer(own(each))
+    best.take()
+    state, small = best.state_dict(), alone(episodes=1)
+    with pytest.raises(ValueError, match="2 episodes of SelfImitation were saved, but episodes is 1"):
+        small.load_state_dict({**state, "kept": state["kept"][:1]})
+    assert len(small) == 0
+
+
 def test_what_cannot_work_is_refused():
     with pytest.raises(ValueError, match="needs experts=demonstrations, or env=environment, one of the two"):
         SelfImitation()

@@ -16,6 +16,7 @@ from stable_baselines3.common.callbacks import (
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
+from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, assert_equal_weights, matcher, venv, weights
 from tests.helpers.tiny_envs import TinyEnv
 
@@ -97,6 +98,18 @@ def test_a_learner_that_rests_for_want_of_steps_is_saved_as_one_that_learns(tmp_
         assert [type(model) for model in one.models.values()] == [DQN, DQN]
         assert one.models["agent_1"].gradient_steps == 3
         assert (one.models["agent_0"]._n_updates > 0, one.models["agent_1"]._n_updates) == (True, 0)
+
+
+@pytest.mark.parametrize("then", ["on_rollout_start", "on_training_end"])
+def test_a_learner_whose_loop_did_not_come_to_train_learns_the_next_time(then):
+    model, pause = DQN("MlpPolicy", "CartPole-v1", buffer_size=10), PauseWithoutSteps()
+    pause.init_callback(model)
+    pause.on_rollout_end()  # the buffer is empty
+    assert type(model) is not DQN
+    model.train(1, 4)  # as a loop of the user's own may call it
+    pause.on_rollout_end()
+    getattr(pause, then)()
+    assert type(model) is DQN
 
 
 def test_a_recurrent_agent_that_comes_back_begins_an_episode():

@@ -8,6 +8,7 @@ import pytest
 
 import dm2_wrappers as dm2
 from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_matchers import same
 from tests.helpers.wrapped import OPTIONS, matcher, paid_for, play, recording, zeros
 
 
@@ -61,22 +62,22 @@ def test_an_episode_whose_end_was_not_recorded_is_told_no_schedule_and_breaks_no
         def update(self, progress):
             self.told = progress.returns.tolist()
 
-    options, schedule = {**OPTIONS, "broken": (2,)}, Returns()  # the third episode breaks; each has five steps
+    options, schedule = {**OPTIONS, "broken": (2,)}, Returns()  # the third of six episodes breaks; each has five steps
     if kind == "parallel":
         env = dm2.DM2ParallelEnv(TinyEnv(**options), matcher(), coefficient=schedule)
     else:
         env = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**options), 1), matcher(), coefficient=schedule)
     env.reset(seed=0)
-    for step in range(20):
-        env.training = not 8 <= step < 12  # test steps across the second episode's end
+    for step in range(30):
+        env.training = not (8 <= step < 12 or step == 21)  # test steps across the second episode's end, and in the fifth
         env.step(dict.fromkeys(env.agents, 0) if kind == "parallel" else np.zeros((1, 2), int))
         if kind == "parallel" and not env.agents:
             env.reset()
     metrics = env.update()
-    # Recorded: five steps, three of the second episode, none of the third, which broke, and five, of two agents.
-    assert metrics["transitions"] == 2 * (5 + 3 + 5)
-    assert len(schedule.told) == 2
-    assert schedule.told[0] == schedule.told[1]
+    # Recorded: five steps, three of the second episode, none of the third, which broke, five, four and five, of two agents.
+    assert metrics["transitions"] == 2 * (5 + 3 + 5 + 4 + 5)
+    assert len(schedule.told) == 3
+    assert len(set(schedule.told)) == 1
 
 
 @pytest.mark.parametrize("kind", ["parallel", "vector"])
@@ -100,6 +101,11 @@ def test_saving_and_loading_do_not_change_when_updates_come(kind):
     per_step = 1 if kind == "parallel" else 2
     assert updates == [steps for steps in range(1, 19) if steps * per_step % 8 == 0]
     assert state["steps_since_update"] == 18 * per_step % 8
+    before = used.state_dict()
+    for wrong in (-3, None, "x"):
+        with pytest.raises(ValueError, match="steps_since_update must be an integer of at least 0"):
+            used.load_state_dict({**state, "steps_since_update": wrong})
+        assert same(used.state_dict(), before)
     used.load_state_dict(state)
     assert used.steps_since_update == state["steps_since_update"]
 
