@@ -36,7 +36,11 @@ def default_experiment() -> Experiment:
 
 
 def _default_curves(name: str) -> tuple[Curve, ...]:
-    curves = [default_dm2(name, "DM2, the default"), _from_clones(name), replace(IPPO_ALONE, seeds=5)]
+    curves = [
+        default_dm2(name, "DM2, the default"),
+        from_clones(name, "IPPO from the same clones"),
+        replace(IPPO_ALONE, seeds=5),
+    ]
     if name in STRONGER_IPPO:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))
@@ -61,12 +65,11 @@ def falling_with_the_return(name: str) -> Curve:
     return dm2(name, scenario.experts, "DM2, c falling with the return", **options)
 
 
-def _from_clones(name: str) -> Curve:
-    """Independent PPO that begins as the default's teams do: what the discriminators add to cloning."""
+def from_clones(name: str, label: str, experts: str = DEFAULT["experts"]) -> Curve:
+    """Independent PPO that begins with clones of these episodes, as DM2 does: what the discriminators add to cloning."""
     demos = SCENARIOS[name].experts
-    options = {"algorithm": "ippo", "experts": DEFAULT["experts"], "pretrain": DEFAULT["pretrain"]}
-    slug = f"ippo-{demos.replace('/', '-')}-{options['experts']}-pretrain={CLONING}"
-    return Curve("IPPO from the same clones", slug, options, demos)
+    slug = f"ippo-{demos.replace('/', '-')}-{experts}-pretrain={CLONING}"
+    return Curve(label, slug, {"algorithm": "ippo", "experts": experts, "pretrain": CLONING}, demos)
 
 
 def _before(name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from experiments.plan import Experiment, Panel
 from experiments.settings import qmix, tuning
 
 _SCENARIO = "5m_vs_6m"
-# Within these steps a team has left the plateau of battles that are lost within 20 steps, or it will not for long.
+# The teams that learn have stopped losing their battles within 20 steps long before.
 _STEPS = 600_000
 # The settings of today: epsilon falls over 50,000 steps, Adam's step size is 5e-4, target networks move by 0.005 at each
 # gradient step, and there is one gradient step on 512 joint steps for 32 environment steps.

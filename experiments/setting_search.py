@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from experiments.default_setting import DEFAULT, STRONGER_IPPO, default_dm2
+from experiments.default_setting import DEFAULT, STRONGER_IPPO, default_dm2, from_clones
 from experiments.other_algorithms import CLONING
 from experiments.plan import Curve, Experiment
 from experiments.scenarios import SCENARIOS, TUNED_ON
@@ -99,7 +99,4 @@ def _candidates(name: str) -> tuple[Curve, ...]:
 
 
 def _from_clones(name: str) -> Curve:
-    demos = SCENARIOS[name].experts
-    options = {"algorithm": "ippo", "experts": "won", "pretrain": CLONING}
-    slug = f"ippo-{demos.replace('/', '-')}-won-pretrain={CLONING}"
-    return tuning(Curve("IPPO from clones of won episodes", slug, options, demos), seeds=3)
+    return tuning(from_clones(name, "IPPO from clones of won episodes", experts="won"), seeds=3)
