@@ -18,7 +18,11 @@ _TRIED: dict[str, dict[str, Any]] = {
     "step size 0.001": {"learning_rate": 1e-3},
     "target networks move by 0.02": {"tau": 0.02},
     "four times larger batches, four times less often": {"update_every": 128, "batch_size": 2048},
+    "2-step returns": {"n_steps": 2},
     "3-step returns": {"n_steps": 3},
+    "twice as many gradient steps": {"update_every": 16},
+    "layers of 128": {"hidden": 128},
+    "epsilon of 0.1 at the end": {"epsilon_end": 0.1},
 }
 
 
