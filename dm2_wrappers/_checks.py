@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 def choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
@@ -145,3 +147,38 @@ def widths(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence | np.ndarray) or not len(value):
         raise ValueError(f"{name} must hold one integer of at least 1 for each layer, got {value!r}")
     return tuple(integer(f"each width in {name}", width, least=1) for width in value)
+
+
+class Fixed(Generic[T]):
+    """An attribute that is set once, when its object is made.
+
+    Changing such an option later would have no effect, so it raises an error that says so.
+
+    Example:
+        >>> class Team:
+        ...     order = Fixed[str]()
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Fixed[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        if instance is None:
+            return self
+        if self._name not in vars(instance):
+            raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+        return vars(instance)[self._name]
+
+    def __set__(self, instance: object, value: T) -> None:
+        if self._name in vars(instance):
+            kind = type(instance).__name__
+            raise AttributeError(
+                f"{self._name} cannot be changed once {kind} is made: make a new {kind} with {self._name}={shown(value)}"
+            )
+        vars(instance)[self._name] = value

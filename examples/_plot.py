@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from urllib.parse import unquote
 
 import dm2_wrappers as dm2
 from dm2_wrappers._files import replacing
@@ -106,7 +107,7 @@ def read_logs(folder: Path) -> dict[str, dict[str, list[float]]]:
                     points[step] = ((expert + policy) / 2, spread)
         if points:
             accuracy, spread = zip(*points.values(), strict=True)
-            agents[agent] = {"step": [*points], "accuracy": [*accuracy], "spread": [*spread]}
+            agents[unquote(agent)] = {"step": [*points], "accuracy": [*accuracy], "spread": [*spread]}
     return agents
 
 

@@ -1,5 +1,6 @@
 """Checks of arguments: flags, dicts and file names."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,19 @@ def test_no_paths(given):
 def test_long_values_are_cut():
     assert _checks.shown("a\nb") == "'a\\nb'"
     assert len(_checks.shown("a" * 200)) == 80
+
+
+def test_fixed_attributes():
+    class Team:
+        order = _checks.Fixed[str]()
+
+    team = Team()
+    with pytest.raises(AttributeError, match="'Team' object has no attribute 'order'"):
+        _ = team.order
+    assert not hasattr(team, "order")
+    team.order, other = "turn", Team()
+    other.order = "simultaneous"
+    with pytest.raises(AttributeError, match=r"order cannot be changed .* make a new Team with order='other'"):
+        team.order = "other"
+    assert (team.order, other.order, copy.deepcopy(team).order) == ("turn", "simultaneous", "turn")
+    assert isinstance(Team.order, _checks.Fixed)

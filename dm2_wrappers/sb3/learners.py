@@ -102,6 +102,15 @@ class IndependentLearners(PlayingTeam):
         ImportError: ``log_dir`` was given, but the package tensorboard is not installed.
     """
 
+    matcher = _checks.Fixed[DistributionMatcher | None]()
+    env_coefficient = _checks.Fixed[float]()
+    mode = _checks.Fixed[str]()
+    order = _checks.Fixed[str]()
+    convergence = _checks.Fixed[Convergence | None]()
+    update_every = _checks.Fixed[int]()
+    relabel = _checks.Fixed[bool]()
+    workers = _checks.Fixed[int]()
+
     @standard_modes
     def __init__(
         self,
@@ -178,7 +187,7 @@ class IndependentLearners(PlayingTeam):
         workers: int,
     ) -> None:
         """Everything but the learners."""
-        self.mode = _checks.choice("mode", mode, ("auto", "exact", "online"))
+        self._asked_mode = _checks.choice("mode", mode, ("auto", "exact", "online"))
         self.order, self.convergence = checked_order(order, convergence, matcher)
         self.relabel = _checks.flag("relabel", relabel)
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
@@ -209,7 +218,7 @@ class IndependentLearners(PlayingTeam):
         """Connect the learners, the matcher and the environment, as the mode requires."""
         for agent, model in self.models.items():
             check_train_freq(agent, model)
-        self.mode = modes.chosen(self.mode, self.models, self.matcher, self.order)
+        self.mode = modes.chosen(self._asked_mode, self.models, self.matcher, self.order)
         check_relabel(self.relabel, self.models, self.matcher, self.mode)
         check_workers(self.workers, self.models, self.matcher, self.mode, self.order)
         if self.matcher is not None and self.coefficient is not None:

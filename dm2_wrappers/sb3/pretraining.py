@@ -56,12 +56,12 @@ def pretrain(
     Returns:
         ``{agent: {"loss": [...], "accuracy": [...]}}``, both the mean over each epoch's minibatches. The accuracy is the
         share of steps at which the policy's most likely action is the experts'. With continuous actions there is instead
-        "error", the root mean squared difference of the mean action.
+        "error", the root mean squared difference of the mean action (of a squashed policy, in [-1, 1]).
 
     Raises:
         TypeError: ``team`` is no `IndependentLearners`, or ``demos`` are no `Demonstrations`.
         ValueError: An option out of range, learners of another kind, or demonstrations without actions, of other agents or
-            with actions that an agent does not have. Nothing has changed then.
+            with actions that an agent does not have, or beyond its action space's bounds. Nothing has changed then.
         RuntimeError: Called by a callback while ``learn`` is under way.
 
     Example:
@@ -229,5 +229,22 @@ def _actions_of(team: IndependentLearners, demos: Demonstrations, agent: str) ->
             raise ValueError(
                 f"agent {agent!r} has actions of {space.shape[0]} numbers, but its demonstrations hold actions of {used}"
             )
-        return own[:, : space.shape[0]].astype(np.float32)
+        return _continuous_actions(team.models[agent].policy, agent, own[:, : space.shape[0]].astype(np.float32), live)
     raise ValueError(f"agent {agent!r} has the action space {space}, but its demonstrations hold actions {list(own.shape)}")
+
+
+def _continuous_actions(policy: Any, agent: str, actions: NDArray[np.float32], live: NDArray[np.bool_]) -> NDArray[Any]:
+    """Actions [S, A] in the environment's units as the policy takes them: a squashed policy has them in [-1, 1].
+
+    Raises:
+        ValueError: A live step's action is beyond the bounds of the action space by more than rounding.
+    """
+    low, high = policy.action_space.low, policy.action_space.high
+    rounding = 1e-5 * np.maximum(1, np.abs(actions))
+    beyond = live & ((actions < low - rounding) | (actions > high + rounding)).any(axis=1)
+    if beyond.any():
+        raise ValueError(
+            f"agent {agent!r} has actions from {low.tolist()} to {high.tolist()}, but its demonstrations hold "
+            f"{actions[beyond][0].tolist()}: clip them as the environment did, and make the demonstrations again"
+        )
+    return policy.scale_action(actions) if policy.squash_output else actions

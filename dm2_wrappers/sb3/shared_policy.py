@@ -56,6 +56,9 @@ class SharedPolicyDM2(CallbackList):
         >>> model.learn(100_000, callback=dm2.sb3.SharedPolicyDM2(matcher, coefficient=0.3))
     """
 
+    matcher = _checks.Fixed[DistributionMatcher | None]()
+    env_coefficient = _checks.Fixed[float]()
+
     def __init__(
         self,
         matcher: DistributionMatcher | None,

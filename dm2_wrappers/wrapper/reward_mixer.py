@@ -48,6 +48,8 @@ class RewardMixer:
         steps_since_update: Joint steps since the last update, which ``update_every`` counts.
     """
 
+    matcher = _checks.Fixed[DistributionMatcher]()
+
     def _set_up(
         self,
         demos_or_matcher: Demonstrations | SelfImitation | DistributionMatcher,

@@ -19,6 +19,7 @@ import record_demos
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import checkpoint
+from dm2_wrappers.sb3.logs import folder_of
 
 ROOT = Path(__file__).parents[2]
 ROWS = [
@@ -292,6 +293,14 @@ def test_logs_of_a_continued_run_are_joined_where_it_continued(tmp_path):
     assert log["step"] == [10, 30, 40]
     assert log["accuracy"] == pytest.approx([0.7, 0.75, 0.5])
     assert log["spread"] == [0.5, 0.7, 0.1]
+
+
+def test_logs_have_the_agents_own_names(tmp_path):
+    row = "dm2/gail_reward_std,dm2/expert_accuracy,time/total_timesteps,dm2/policy_accuracy\n0.5,0.8,10,0.6\n"
+    for agent in ("red/1", "team"):
+        (tmp_path / folder_of(agent)).mkdir()
+        (tmp_path / folder_of(agent) / "progress.csv").write_text(row)
+    assert set(_plot.read_logs(tmp_path)) == {"red/1", "team"}
 
 
 def test_a_damaged_checkpoint_is_one_sentence(mine, tmp_path):

@@ -124,3 +124,17 @@ def test_learning_for_less_than_an_agents_rollout_warns():
         team.learn(22)
         IndependentLearners(PPO, venv(), seed=0, n_steps=6, batch_size=6, **SMALL).learn(1)
     assert team.models["agent_1"]._n_updates > 0
+
+
+@pytest.mark.parametrize(
+    "name", ["matcher", "env_coefficient", "mode", "order", "convergence", "update_every", "relabel", "workers"]
+)
+def test_options_that_would_have_no_effect_later_are_not_changed(name):
+    team = IndependentLearners(PPO, venv(), matcher=matcher(), coefficient=0.3, n_steps=6, batch_size=6, **SMALL)
+    before = getattr(team, name)
+    with pytest.raises(AttributeError, match=f"{name} cannot be changed once IndependentLearners is made"):
+        setattr(team, name, before)
+    callback = dm2.sb3.SharedPolicyDM2(matcher(), coefficient=0.3)
+    if hasattr(callback, name):
+        with pytest.raises(AttributeError, match=f"{name} cannot be changed once SharedPolicyDM2 is made"):
+            setattr(callback, name, before)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from sb3_contrib import TRPO, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -72,6 +73,43 @@ def test_continuous_actions_are_cloned_and_the_spread_stays():
     np.testing.assert_allclose(actions["agent_0"], [0.4], atol=0.1)
     np.testing.assert_allclose(actions["agent_1"], [0.1, 0.1], atol=0.1)
     assert torch.equal(team.models["agent_1"].policy.log_std, spread)
+
+
+def continuous(actions):
+    env = TinyEnv(sizes=(3, 2), actions=1, limit=4, continuous=True)
+    return dm2.Demonstrations.record(env, lambda seen: {a: np.full(1, actions, np.float32) for a in seen}, 3)
+
+
+def wide():
+    """The same with actions from -4 to 4."""
+    env = TinyEnv(sizes=(3, 2), actions=1, limit=4, continuous=True)
+    env.action_spaces = {agent: spaces.Box(-4, 4, (1,), np.float32) for agent in env.possible_agents}
+    env.action_space = env.action_spaces.__getitem__
+    return env
+
+
+def test_a_squashed_policy_is_cloned_in_its_own_units():
+    env = dm2.vectorize(wide, 1)
+    demos = dm2.Demonstrations.record(wide(), lambda seen: {a: np.full(1, 2, np.float32) for a in seen}, 9)
+    options = {"use_sde": True, "policy_kwargs": {**SMALL["policy_kwargs"], "squash_output": True}}
+    team = team_of(PPO, env, **options)
+    history = pretrain(team, demos, **{**CLONING, "epochs": 150})
+    assert max(each["error"][-1] for each in history.values()) < 0.05
+    seen = {agent: demos.observations(agent)[0] for agent in team.agents}
+    for action in team.predict(seen, deterministic=True).values():
+        np.testing.assert_allclose(action, [2], atol=0.2)  # and not 4, the end of the range
+
+
+def test_actions_beyond_the_action_space_are_refused():
+    team = team_of(PPO, dm2.vectorize(lambda: TinyEnv(sizes=(3, 2), actions=1, limit=4, continuous=True), 1))
+    before = weights(team)
+    demos = continuous(1)
+    demos.actions[4, 1] = -1.5
+    with pytest.raises(ValueError, match=r"'agent_1' has actions from \[-1.0\] to \[1.0\], but its .* hold \[-1.5\]: clip"):
+        pretrain(team, demos)
+    assert_equal_weights(before, weights(team))
+    demos.actions[4, 1] = 1 + 1e-6  # rounding
+    pretrain(team, demos, epochs=1)
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_live_steps():

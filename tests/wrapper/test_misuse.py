@@ -97,6 +97,12 @@ def test_wrapping_twice_is_refused():
             again()
 
 
+def test_another_matcher_needs_another_wrapper():
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3)
+    with pytest.raises(AttributeError, match="matcher cannot be changed once DM2ParallelEnv is made"):
+        env.matcher = matcher()
+
+
 def test_an_attribute_called_matcher_is_not_a_dm2_wrapper():
     env = TinyEnv(**OPTIONS)
     env.matcher = "a regular expression"
