@@ -23,6 +23,8 @@ _TRIED: dict[str, dict[str, Any]] = {
     "twice as many gradient steps": {"update_every": 16},
     "layers of 128": {"hidden": 128},
     "epsilon of 0.1 at the end": {"epsilon_end": 0.1},
+    "discount 0.95": {"gamma": 0.95},
+    "discount 0.95, target networks move by 0.02": {"gamma": 0.95, "tau": 0.02},
 }
 
 
