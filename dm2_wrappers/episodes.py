@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.vector import Infos, MultiAgentVectorEnv
-from dm2_wrappers.vector.base import joint_ends, outcomes, present_after, present_at_reset
+from dm2_wrappers.vector.base import joint_ends, outcomes, own_rewards, present_after, present_at_reset
 
 
 class JointPolicy(Protocol):
@@ -126,7 +126,7 @@ def play(
             if taken.shape[:2] == present.shape:  # step() refuses other shapes
                 taken[~present] = 0  # absent agents did nothing, whatever the policy returned for them
         observations, rewards, terminations, truncations, infos = env.step(actions)
-        team = team_rewards(infos.get("env_reward", rewards), present)
+        team = team_rewards(own_rewards(infos, rewards), present)
         ended = joint_ends(terminations, truncations)
         present = present_after(terminations, truncations, infos)
         for i in map(int, np.flatnonzero(quota.remaining)):
@@ -134,7 +134,8 @@ def play(
             episode.team_return += float(team[i])
             episode.length += 1
             if keep_steps:
-                episode.steps.append(Step(seen[i], alive[i], taken[i], float(team[i])))
+                # Copies: a view would keep the arrays of all sub-environments alive.
+                episode.steps.append(Step(seen[i].copy(), alive[i].copy(), taken[i].copy(), float(team[i])))
             if not ended[i]:
                 continue
             running[i] = Episode()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import dm2_wrappers as dm2
 from dm2_wrappers import compatibility, tabular
@@ -339,6 +340,25 @@ def test_the_repositorys_files_were_recorded_together(scenario, pair_steps):
     assert test.verdict == "not refuted"
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0), (0, 2)])
+def test_reordered_and_left_out_agents_were_still_recorded_together(order):
+    demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3s_vs_4z_win30.npz").subset(40)
+    mixed = dm2.Demonstrations.mix({f"ally_{k}": demos for k in order})
+    assert mixed.positions == order
+    assert compatibility.concurrency(mixed, compatibility.smax) == 1
+    assert compatibility.shared_feature_test(mixed, compatibility.smax, 59).verdict == "not refuted"
+    again = dm2.Demonstrations.mix({agent: mixed.shuffled(0) for agent in mixed.agents[::-1]})
+    assert again.positions == order[::-1]
+
+
+def test_agents_that_had_the_same_place_cannot_be_compared():
+    demos = dm2.Demonstrations.load(ROOT / "demos_data" / "smax_3s_vs_4z_win30.npz").subset(2)
+    renamed = replace(demos, agents=("left", "middle", "right"))
+    mixed = dm2.Demonstrations.mix({"ally_1": demos, "middle": renamed})
+    with pytest.raises(ValueError, match=r"\['ally_1', 'middle'\] had the places \[1, 1\] among the environment's agents"):
+        compatibility.concurrency(mixed, compatibility.smax)
+
+
 def test_smax_features():
     """Two units, one of them with the longer sight: what only that one sees is not shared."""
     marine, marauder = np.eye(6)[0], np.eye(6)[1]  # sight 9 and 10
@@ -483,7 +503,70 @@ def test_clones_count_actions_and_guess_where_they_have_never_been():
     assert taken[:, 0].mean() == pytest.approx(0.25, abs=0.04)
     assert (taken[:, 1] == 1).all()
     guesses = np.array([list(policy({"agent_0": unknown, "agent_1": unknown}).values()) for _ in range(2000)])
-    assert guesses.mean(axis=0) == pytest.approx([0.5, 0.5], abs=0.05)
+    assert guesses.mean(axis=0) == pytest.approx([0.25, 1], abs=0.04)  # agent_1 never did 0
+
+
+def test_clones_take_available_actions_that_their_experts_took():
+    seen = np.eye(2)[[0, 0, 1, 1]][:, None]
+    demos = recorded(seen, [0, 4], actions=np.array([[0], [3], [3], [5]]))
+    for mask, allowed in (([1, 0, 0, 1, 0, 0, 0], {0, 3}), ([0, 1, 0, 0, 0, 1, 0], {5}), ([0, 1, 1, 0, 0, 0, 0], {1, 2})):
+        policy = compatibility.count_actions(demos, np.random.default_rng(0))
+        masks = np.array(mask, bool)
+        there = {"agent_0": {"observation": np.eye(2)[0], "action_mask": masks}}
+        assert {policy(there)["agent_0"] for _ in range(50)} == allowed
+        arrays = policy(np.tile(np.eye(2, dtype=np.float32)[0], (50, 1, 1)), {"action_mask": np.tile(masks, (50, 1, 1))})
+        assert arrays.shape == (50, 1)
+        assert set(arrays[:, 0].tolist()) == allowed
+    policy = compatibility.count_actions(demos, np.random.default_rng(0))
+    assert {policy({"agent_0": np.array([7.0, 7.0])})["agent_0"] for _ in range(60)} == {0, 3, 5}  # never seen
+    with pytest.raises(ValueError, match="'agent_0' have 2 features, but its observation has 1: play in a vector"):
+        policy({"agent_0": 1})
+
+
+class Numbers(tabular.TabularParallelEnv):
+    """The same game, whose observations are the state's number, beside a mask of which actions are available."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        number, mask = spaces.Discrete(2), spaces.MultiBinary(2)
+        both = spaces.Dict({"observation": number, "action_mask": mask})
+        self.observation_spaces = dict.fromkeys(self.possible_agents, both)
+
+    def _observe(self):
+        return {agent: {"observation": int(self._state), "action_mask": np.ones(2, np.int8)} for agent in self.agents}
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_playback_on_any_observations(batched):
+    env = Numbers(pooled_game(), max_steps=6)
+    if batched:
+        env = dm2.vectorize(lambda: Numbers(pooled_game(), max_steps=6), 2)
+    rng = np.random.default_rng(3)
+    random = (
+        (lambda seen, infos: rng.integers(0, 2, seen.shape[:2]))
+        if batched
+        else (lambda seen: {agent: int(rng.integers(2)) for agent in seen})
+    )
+    demos = dm2.Demonstrations.record(env, random, 12, seed=0)
+    test = compatibility.playback_test(demos, env, bootstrap=39)
+    assert test.verdict == "not refuted"
+    assert max(test.statistics) < 0.05
+    always = dm2.Demonstrations.record(
+        env, (lambda seen, infos: np.ones(seen.shape[:2], int)) if batched else (lambda seen: dict.fromkeys(seen, 1)), 12
+    )
+    assert max(compatibility.playback_test(always, env, bootstrap=39).statistics) < 1e-20
+
+
+def test_playback_compares_agents_by_name():
+    game = tabular.Game(np.ones((1, 2, 2, 1)), [1.0], 0.9)
+    env, rng = tabular.TabularParallelEnv(game, max_steps=5), np.random.default_rng(0)
+    demos = dm2.Demonstrations.record(
+        env, lambda seen: {agent: int(agent == "agent_1" and rng.random() < 0.5) for agent in seen}, 30, seed=0
+    )
+    reordered = dm2.Demonstrations.mix(dict.fromkeys(demos.agents[::-1], demos))
+    one, other = (compatibility.playback_test(each, env, bootstrap=39) for each in (demos, reordered))
+    assert one.verdict == "not refuted"
+    assert (other.agents, other.p, other.statistics) == (one.agents[::-1], one.p[::-1], one.statistics[::-1])
 
 
 def test_bad_input_of_the_playback_test():

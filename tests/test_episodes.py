@@ -75,3 +75,10 @@ def test_without_a_mask_every_episode_that_ends_reports_its_outcome():
 
     env = Unmasked(dm2.vectorize(lambda: ToldEnv(sizes=(2, 2), limit=1), 2))
     assert [episode.won for episode in play(env, Counting(), 4, 0)] == [True, False, False, False]
+
+
+def test_kept_steps_do_not_keep_the_arrays_of_all_sub_environments():
+    env = dm2.vectorize(lambda: TinyEnv(sizes=(2, 2), limit=4), 3)
+    for episode in play(env, Counting(), 3, 0, keep_steps=True):
+        for step in episode.steps:
+            assert all(array.base is None for array in (step.observations, step.alive, step.actions))

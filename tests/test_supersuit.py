@@ -78,6 +78,22 @@ def test_black_death_goes_around_the_dm2_wrapper():
     assert inner.matcher.update()["transitions"] == 4 + 2  # the zeros of the agent that is gone are not recorded
 
 
+def test_the_step_that_black_death_makes_after_the_end_counts_as_none():
+    def played(wrap):
+        gap = dm2.schedules.ReturnGap(1.0, first=0.0, target=100.0)
+        inner = dm2.DM2ParallelEnv(tiny(), demos_of(tiny()), coefficient=gap)
+        env = wrap(inner)
+        for seed in range(3):
+            env.reset(seed=seed)
+            while env.agents:
+                env.step(dict.fromkeys(env.agents, 1))
+        steps = inner.steps_since_update
+        inner.update()
+        return gap.state_dict()["newest"], steps
+
+    assert played(lambda env: env) == played(supersuit.black_death_v3) == ([12.0] * 3, 18)
+
+
 def test_supersuits_rows_of_agents_are_refused_with_what_takes_their_place():
     vector = supersuit.pettingzoo_env_to_vec_env_v1(tiny())
     with pytest.raises(TypeError, match=r"MultiAgentVectorEnv|ParallelEnv"):

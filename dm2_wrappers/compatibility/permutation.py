@@ -167,6 +167,11 @@ def _pairs(demos: Demonstrations) -> Iterator[tuple[int, int]]:
         raise ValueError(
             f"compatibility is a question about two or more agents, but these demonstrations have {len(demos.agents)}"
         )
+    if len(set(demos.positions)) < len(demos.agents):
+        raise ValueError(
+            f"the agents {list(demos.agents)} had the places {list(demos.positions)} among the environment's agents when "
+            "they were recorded, so what two of them both observe is not known: record all of them in one environment"
+        )
     return combinations(range(len(demos.agents)), 2)
 
 
@@ -174,9 +179,8 @@ def _episodes(demos: Demonstrations, shared: Shared, agent: int, partner: int) -
     """What the agent sees of what both see, an array [steps, F] for each episode; rows of the dead are NaN."""
     offsets = demos.offsets[agent]
     rows = slice(0, int(offsets[-1]))
-    features = np.array(
-        shared(demos.padded_observations[rows, agent, : demos.sizes[agent]], agent, partner), dtype=np.float64
-    )
+    seen = demos.padded_observations[rows, agent, : demos.sizes[agent]]
+    features = np.array(shared(seen, demos.positions[agent], demos.positions[partner]), dtype=np.float64)
     features[~demos.alive[rows, agent]] = np.nan
     return np.split(features, offsets[1:-1])
 

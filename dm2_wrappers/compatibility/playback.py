@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from dm2_wrappers.compatibility.permutation import check_rounds, distance, embed, holm
 from dm2_wrappers.demonstrations import Demonstrations
+from dm2_wrappers.rng_state import derive_seed
+from dm2_wrappers.unwrap import without_matcher
+from dm2_wrappers.vector import MultiAgentVectorEnv, as_vector_env
+from dm2_wrappers.vector.spaces import MASK, action_mask
 
-Policy = Callable[[Mapping[str, Any]], dict[str, int]]
 Clone = Callable[[Demonstrations, np.random.Generator], Callable[..., Any]]
 """``clone(demos, rng)`` -> a joint policy for ``Demonstrations.record``, each agent's from its own demonstrations alone."""
 
@@ -99,6 +102,8 @@ def playback_test(
             "environment on which they were recorded"
         )
     make, number = clone or count_actions, len(demos) if episodes is None else episodes
+    if clone is None:
+        env = as_vector_env(without_matcher(env), "playback_test() takes")  # its observations are flat, as the recorded ones
     rng = np.random.default_rng(seed)
 
     def play(team: Callable[..., Any], count: int) -> Demonstrations:
@@ -106,57 +111,103 @@ def playback_test(
 
     team = make(demos, rng)
     playback = play(team, number)
-    observed = _distances(demos, playback, seed)
+    observed = _distances(demos, playback, demos.agents, seed)
     beaten = np.zeros(len(demos.agents))
     for _ in range(bootstrap):
         again = play(team, len(demos))
-        beaten += _distances(again, play(make(again, rng), number), seed) >= observed - 1e-12
+        beaten += _distances(again, play(make(again, rng), number), demos.agents, seed) >= observed - 1e-12
     p = [float(value) for value in (1 + beaten) / (1 + bootstrap)]
     return PlaybackTest(demos.agents, tuple(map(float, observed)), tuple(p), tuple(holm(p)), playback, alpha)
 
 
-def count_actions(demos: Demonstrations, rng: np.random.Generator) -> Policy:
+class CountedActions:
+    """Agents that see finitely many observations and act as often in each as in their demonstrations.
+
+    A joint policy for ``Demonstrations.record``, of the dicts of a ParallelEnv (``{agent: observation} -> {agent: action}``)
+    or of a vector environment's arrays. In an observation that its demonstrations do not have, or where none of the actions
+    that it took there is available, an agent draws one of the actions that it took anywhere, as often as it took them; and
+    if none of these is available, any available one.
+
+    Args:
+        demos: The demonstrations, with discrete actions.
+        rng: Draws the actions.
+    """
+
+    def __init__(self, demos: Demonstrations, rng: np.random.Generator) -> None:
+        self._rng, self._agents, self._sizes = rng, demos.agents, dict(zip(demos.agents, demos.sizes, strict=True))
+        self._order: Sequence[str] = demos.agents  # of a vector environment's arrays
+        self._tables: dict[str, dict[bytes, NDArray[Any]]] = {}
+        self._anywhere: dict[str, NDArray[Any]] = {}
+        for k, agent in enumerate(demos.agents):
+            rows = np.flatnonzero(demos.alive[: demos.offsets[k, -1], k])
+            seen, actions = demos.padded_observations[rows, k, : demos.sizes[k]], demos.actions[rows, k]
+            kinds, which = np.unique(seen + np.float32(0), axis=0, return_inverse=True)  # -0 is 0
+            counts = np.zeros((len(kinds), int(actions.max()) + 1))
+            np.add.at(counts, (which.ravel(), actions), 1)
+            self._tables[agent] = {kind.tobytes(): row for kind, row in zip(kinds, counts, strict=True)}
+            self._anywhere[agent] = counts.sum(axis=0)
+
+    def check_env(self, env: MultiAgentVectorEnv) -> None:
+        """Take over the order of a vector environment's agents."""
+        self._order = env.possible_agents
+
+    def __call__(self, observations: Any, infos: Any = None) -> Any:
+        """The agents' actions: a dict for a dict, int64 [N, K] for arrays [N, K, D]."""
+        if isinstance(observations, Mapping):
+            return {agent: self._of_dict(agent, seen, (infos or {}).get(agent)) for agent, seen in observations.items()}
+        masks = (infos or {}).get(MASK)
+        actions = np.zeros(observations.shape[:2], np.int64)
+        for n, k in np.ndindex(*actions.shape):
+            agent = self._order[k]
+            mask = None if masks is None else masks[n, k]
+            actions[n, k] = self._draw(agent, observations[n, k, : self._sizes[agent]], mask)
+        return actions
+
+    def _of_dict(self, agent: str, observation: Any, info: Any) -> int:
+        mask = action_mask(observation, info or {})
+        seen = observation["observation"] if isinstance(observation, Mapping) else observation
+        row = np.asarray(seen, dtype=np.float32).ravel()
+        if row.size != self._sizes[agent]:
+            raise ValueError(
+                f"the demonstrations of agent {agent!r} have {self._sizes[agent]} features, but its observation has "
+                f"{row.size}: play in a vector environment, such as vectorize(make_env, 1), which flattens observations as "
+                "the recording did"
+            )
+        return self._draw(agent, row, mask)
+
+    def _draw(self, agent: str, row: NDArray[Any], mask: Any) -> int:
+        counts = self._tables[agent].get((row + np.float32(0)).tobytes(), self._anywhere[agent])
+        if mask is not None:
+            available = np.asarray(mask, dtype=bool)
+            for each in (counts, self._anywhere[agent]):
+                counts = np.where(available[: len(each)], each, 0.0)
+                if counts.any():
+                    break
+            else:
+                counts = available.astype(np.float64)
+        shares = np.cumsum(counts / counts.sum())
+        return int(min(np.searchsorted(shares, self._rng.random(), "right"), np.flatnonzero(counts)[-1]))
+
+
+def count_actions(demos: Demonstrations, rng: np.random.Generator) -> CountedActions:
     """Clone agents that see finitely many observations, by counting their actions in each.
 
     Args:
         demos: The demonstrations, with discrete actions.
         rng: Draws the actions.
-
-    Returns:
-        A policy ``policy({agent: observation}) -> {agent: action}`` for a ParallelEnv. In an observation that its
-        demonstrations do not have, an agent draws one of the actions that it took anywhere.
     """
-    tables: dict[str, dict[bytes, NDArray[Any]]] = {}
-    known: dict[str, int] = {}
-    for k, agent in enumerate(demos.agents):
-        rows = np.flatnonzero(demos.alive[: demos.offsets[k, -1], k])
-        seen, actions = demos.padded_observations[rows, k, : demos.sizes[k]], demos.actions[rows, k]
-        known[agent] = int(actions.max()) + 1
-        kinds, which = np.unique(seen, axis=0, return_inverse=True)
-        counts = np.zeros((len(kinds), known[agent]))
-        np.add.at(counts, (which.ravel(), actions), 1)
-        tables[agent] = {kind.tobytes(): np.cumsum(row / row.sum()) for kind, row in zip(kinds, counts, strict=True)}
-
-    def policy(observations: Mapping[str, Any]) -> dict[str, int]:
-        chosen = {}
-        for agent, observation in observations.items():
-            table = tables[agent].get(np.asarray(observation, dtype=np.float32).tobytes())
-            drawn = rng.random()
-            chosen[agent] = int(drawn * known[agent]) if table is None else int(np.searchsorted(table, drawn, "right"))
-        return chosen
-
-    return policy
+    return CountedActions(demos, rng)
 
 
-def _distances(one: Demonstrations, other: Demonstrations, seed: int) -> NDArray[np.float64]:
-    """For each agent the distance of what it saw and did in two recordings."""
+def _distances(one: Demonstrations, other: Demonstrations, agents: Sequence[str], seed: int) -> NDArray[np.float64]:
+    """For each of these agents the distance of what it saw and did in two recordings."""
     found = []
-    for k, agent in enumerate(one.agents):
+    for agent in agents:
         samples = [_steps(one, agent), _steps(other, agent)]
         number = max(int(actions.max()) for _, actions in samples) + 1
         rows = [np.concatenate([seen, np.eye(number)[actions]], axis=1) for seen, actions in samples]
         # The same random features in every round, so that the distances differ only by what was played.
-        sums, counts = embed(rows, np.random.default_rng([seed, k]))
+        sums, counts = embed(rows, np.random.default_rng(derive_seed(seed, "features", agent)))
         found.append(distance(sums, counts, np.array([[True, False]]))[0])
     return np.array(found)
 

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from dm2_wrappers.demonstrations import Demonstrations
 
 Shared = Callable[[NDArray[np.float32], int, int], NDArray[Any]]
-"""``shared(observations [n, D], agent, partner) -> [n, F]``: agents by number; a row is NaN where they share nothing."""
+"""``shared(observations [n, D], agent, partner) -> [n, F]``, a row NaN where the two agents share nothing.
+
+Agents are given by their place among the environment's agents (``Demonstrations.positions``).
+"""
 
 # SMAX (JaxMARL 0.2): a unit in an observation is health, relative x, y, last movement x, y, last target, cooldown and six
 # type bits; an agent itself, at the end, is health, x, y, cooldown and six type bits. Enemies come after allies.

@@ -43,7 +43,8 @@ class Demonstrations:
         offsets: int64 [K, E + 1], where each agent's episodes begin and the last one ends.
         won: int8 [K, E], 1 won, 0 lost, -1 not reported.
         metadata: Where the episodes come from, in types that JSON can store: ``env_id``, ``style`` ("concurrent",
-            "shuffled" or "mixed"), ``policy`` (provenance), ``seed``, and ``selected`` (how episodes were chosen).
+            "shuffled" or "mixed"), ``policy`` (provenance), ``seed``, ``selected`` (how episodes were chosen), and
+            ``positions`` (see :attr:`positions`).
 
     Raises:
         ValueError: The arrays do not fit together, a number is NaN or infinite or cannot be converted to the documented
@@ -84,6 +85,11 @@ class Demonstrations:
         """One of "concurrent", "shuffled" and "mixed", from the metadata or, without them, from the offsets."""
         same = bool((self.offsets == self.offsets[0]).all())
         return str(self.metadata.get("style", "concurrent" if same else "shuffled"))
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Each agent's place among the environment's agents: 0, 1, ..., unless :meth:`mix` left out or reordered some."""
+        return tuple(self.metadata.get("positions", range(len(self.agents))))
 
     @property
     def win_rate(self) -> float | None:

@@ -16,9 +16,12 @@ The data set's metadata have all else under ``"dm2_wrappers"``: the agents in th
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,11 +60,26 @@ def write(demos: Demonstrations, dataset_id: str, env: Any, options: Mapping[str
         "description": f"{len(demos)} episodes of {len(demos.agents)} agents on {demos.env_id or 'an unknown environment'}",
         **options,
     }
-    with warnings.catch_warnings():  # about Gymnasium environments, which these are not
+    buffers = list(_buffers(demos, action_spaces))
+    with warnings.catch_warnings(), _whole_or_not_at_all(dataset_id):
+        # About Gymnasium environments, which these are not.
         warnings.filterwarnings("ignore", message="`eval_env` is set to None|env_spec is None")
-        dataset = minari.create_dataset_from_buffers(dataset_id, list(_buffers(demos, action_spaces)), **options)
-    dataset.storage.update_metadata({_KEY: extra})
+        dataset = minari.create_dataset_from_buffers(dataset_id, buffers, **options)
+        dataset.storage.update_metadata({_KEY: extra})
     return dataset
+
+
+@contextmanager
+def _whole_or_not_at_all(dataset_id: str) -> Iterator[None]:
+    """If the block fails or is interrupted, remove what it wrote of a new data set, whose name would be taken otherwise."""
+    folder = Path(require("minari.storage", "minari").get_dataset_path(dataset_id))
+    there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not there:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def read(dataset: Any, *, agents: Sequence[str] | None, env_id: str | None) -> dict[str, Any]:
@@ -75,13 +93,18 @@ def read(dataset: Any, *, agents: Sequence[str] | None, env_id: str | None) -> d
             f"dm2_wrappers reads {FORMAT_VERSION}; upgrade dm2_wrappers"
         )
     source = _Source(dataset, own["agents"] if agents is None and own is not None else agents)
-    episodes, alive, won = zip(*source.episodes(), strict=True) if len(dataset) else ((), (), ())
+    if not len(dataset):
+        raise ValueError(f"the Minari data set {dataset.id!r} has no episode")
+    episodes, alive, won = zip(*source.episodes(), strict=True)
     provenance = {"minari": dataset.id, "algorithm": metadata.get("algorithm_name")}
     arguments = from_episodes(episodes, env_id=env_id, provenance=provenance)
     # Not by from_episodes, which takes one outcome for all agents and empties the observations of the dead.
     arguments.update(alive=np.concatenate(alive), won=np.concatenate(won, axis=1))
     if own is not None:
-        arguments["metadata"] = own["metadata"] if env_id is None else {**own["metadata"], "env_id": env_id}
+        arguments["metadata"] = {**own["metadata"], **({} if env_id is None else {"env_id": env_id})}
+        if agents is not None:
+            written = dict(zip(own["agents"], own["metadata"].get("positions", range(len(own["agents"]))), strict=True))
+            arguments["metadata"]["positions"] = [written[agent] for agent in source.agents]
     return arguments
 
 
@@ -101,8 +124,13 @@ def _check_writable(demos: Demonstrations) -> None:
             f"a step of a Minari episode holds all agents at one time, but these demonstrations are {demos.style}; write "
             "the concurrent ones that they were made from, and shuffle or mix after reading, or save() them as .npz"
         )
-    if odd := [agent for agent in demos.agents if not agent or "/" in agent or "\0" in agent or agent == "."]:
+    if odd := [agent for agent in demos.agents if not _is_key(agent)]:
         raise ValueError(f"Minari stores agents under their names in HDF5, which cannot be {odd[0]!r}; rename this agent")
+
+
+def _is_key(name: str) -> bool:
+    """Whether HDF5 can hold something under this name; half a character of UTF-16 cannot be written."""
+    return name not in ("", ".") and not any(character in "/\0" or "\ud800" <= character <= "\udfff" for character in name)
 
 
 def _action_spaces(demos: Demonstrations, env: Any) -> dict[str, spaces.Space[Any]]:

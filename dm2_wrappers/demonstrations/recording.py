@@ -115,15 +115,7 @@ class _DictPolicy:
             raise ValueError(
                 f"the policy of a ParallelEnv must return a dict {{agent: action}}, got {type(actions).__name__}"
             )
-        rows = np.zeros((1, len(layout.agents), *(() if layout.discrete else (max(layout.action_sizes),))))
-        joint: NDArray[Any] = rows.astype(layout.action_dtype)
-        for k in map(int, np.flatnonzero(present)):
-            agent = layout.agents[k]
-            if agent not in actions:
-                raise ValueError(f"the policy gave no action for agent {agent!r}, only for {sorted(map(str, actions))}")
-            action = layout.array_action(k, actions[agent])
-            joint[0, k, ...] = action if layout.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
-        return joint
+        return layout.joint_action(actions, present, "the policy gave")
 
 
 def _takes_infos(policy: Callable[..., Any]) -> bool:

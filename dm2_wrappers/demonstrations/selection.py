@@ -78,6 +78,9 @@ def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
     columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
     metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
     metadata["env_id"] = scenarios[0] if scenarios else None
+    metadata["positions"] = [demos.positions[k] for demos, k, _ in columns]
+    if metadata["positions"] == list(range(len(columns))):
+        del metadata["positions"]
     metadata["has_actions"] = all(demos.has_actions for demos in sources.values())
     for name in ("policy", "selected"):  # each agent's own, where its source has one
         if name == "policy" or any(name in demos.metadata for demos in sources.values()):
@@ -117,20 +120,13 @@ def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
     if not demos.rewards.any():
         raise ValueError("best(share) goes by return, but these demonstrations hold no rewards: all of them are 0")
     # float64, because a long episode's float32 rewards lose digits when they are summed.
-    sums = [
-        np.add.reduceat(column.astype(np.float64), o[:-1]) for column, o in zip(_played(demos), demos.offsets, strict=True)
-    ]
+    sums = [np.add.reduceat(demos.rewards[: o[-1], k].astype(np.float64), o[:-1]) for k, o in enumerate(demos.offsets)]
     returns = np.stack(sums)
     if demos.style == "concurrent":
         returns[:] = returns.mean(axis=0)
     count = max(1, math.ceil(share * len(demos) - 1e-9))  # 0.07 * 100 is a little more than 7
     orders = [np.sort(np.argsort(-row, kind="stable")[:count]) for row in returns]
     return _chosen(demos, orders, {"best": share})
-
-
-def _played(demos: Demonstrations) -> list[NDArray[np.float32]]:
-    """Each agent's rewards without the rows after its last episode."""
-    return [demos.rewards[:end, k] for k, end in enumerate(demos.offsets[:, -1])]
 
 
 def _chosen(demos: Demonstrations, orders: list[NDArray[Any]], how: dict[str, Any]) -> dict[str, Any]:

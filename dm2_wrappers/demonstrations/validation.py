@@ -41,9 +41,11 @@ def normalized(arguments: Mapping[str, Any]) -> dict[str, Any]:
         _checks.choice("the style of demonstrations", metadata["style"], STYLES)
     if not isinstance(metadata.get("env_id"), str | None):
         raise ValueError(f"the env_id of demonstrations must be a string or None, got {metadata['env_id']!r}")
+    _check_positions(metadata, len(agents))
     _check_offsets(arrays["offsets"], len(arrays["observations"]), metadata.get("style"))
     if not np.isin(arrays["won"], (-1, 0, 1)).all():
         raise ValueError(f"won must hold 1 (won), 0 (lost) or -1 (not reported), got {_other(arrays['won'], (-1, 0, 1))}")
+    _clear_padding(arrays)
     arrays["padded_observations"] = arrays.pop("observations")
     return {"agents": agents, "sizes": sizes, "metadata": metadata, **arrays}
 
@@ -146,7 +148,13 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Mapping):
         if odd := [key for key in value if not isinstance(key, str | int | np.integer) or isinstance(key, bool)]:
             raise ValueError(f"demonstrations keep metadata as JSON, whose keys are strings, but {where} has {odd[0]!r}")
-        return {_text(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        plain = {_text(key): _plain(item, f"{where}[{key!r}]") for key, item in value.items()}
+        if len(plain) < len(value):
+            raise ValueError(
+                f"demonstrations keep metadata as JSON, whose keys are strings, but {where} has a number and a string that "
+                f"become the same key: its keys are {_checks.shown(list(value))}"
+            )
+        return plain
     shown = value if isinstance(value, float | np.floating) else f"a value of type {type(value).__name__}"
     raise ValueError(f"demonstrations keep metadata as JSON, which cannot hold {shown} at {where}")
 
@@ -168,6 +176,8 @@ def _numeric(name: str, value: Any) -> NDArray[Any]:
 
 def _floats(name: str, value: Any) -> NDArray[np.float32]:
     array = _numeric(name, value)
+    if array.dtype.kind in "biu":  # only floating-point numbers may be rounded
+        return exactly(name, array, np.float32)
     if not _finite(array):
         raise ValueError(f"the {name} of these demonstrations hold NaN or infinite values")
     with np.errstate(over="ignore"):
@@ -200,6 +210,26 @@ def _actions(value: Any) -> NDArray[Any]:
     """Discrete actions [S, K] as int64, continuous ones [S, K, A] as float32, whatever they came as."""
     array = _numeric("actions", value)
     return _floats("actions", array) if array.ndim == 3 else exactly("actions", array, np.int64)
+
+
+def _check_positions(metadata: Mapping[str, Any], agents: int) -> None:
+    positions = metadata.get("positions", [])
+    whole = isinstance(positions, list) and all(type(each) is int and each >= 0 for each in positions)
+    if not whole or ("positions" in metadata and len(positions) != agents):
+        raise ValueError(
+            f"positions in the metadata must be each agent's place among the environment's agents, {agents} integers of at "
+            f"least 0, got {_checks.shown(positions)}"
+        )
+
+
+def _clear_padding(arrays: dict[str, NDArray[Any]]) -> None:
+    """Set the rows after each agent's last episode to 0, in a copy where they are not: nobody has to leave them out."""
+    ends = arrays["offsets"][:, -1]
+    padding = np.arange(len(arrays["alive"]))[:, None] >= ends  # [S, K]
+    for name in ("observations", "alive", "actions", "rewards"):
+        if arrays[name][padding].any():
+            arrays[name] = arrays[name].copy()
+            arrays[name][padding] = 0
 
 
 def _check_offsets(offsets: NDArray[np.int64], steps: int, style: str | None) -> None:

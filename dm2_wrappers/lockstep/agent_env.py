@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers.lockstep.scheduler import JointStep, Lockstep
 from dm2_wrappers.vector import Infos
+from dm2_wrappers.vector.base import own_rewards
 
 
 class AgentView:
@@ -90,7 +91,7 @@ class AgentVectorEnv(VectorEnv):
         terminations, truncations = joint.terminations[:, k].copy(), joint.truncations[:, k].copy()
         # An absent agent stays terminated: its episode ended when it left.
         ended = joint.present[:, k] & (terminations | truncations)
-        env_rewards = joint.infos.get("env_reward", joint.rewards)[:, k].copy()
+        env_rewards = own_rewards(joint.infos, joint.rewards)[:, k].copy()
         self._returns += env_rewards
         infos = self._infos(joint.infos, env_rewards, np.where(ended, self._returns, 0.0), ended)
         infos["final_obs"] = joint.infos["final_obs"][:, k, : self.view.size].copy()
@@ -105,7 +106,7 @@ class AgentVectorEnv(VectorEnv):
         ended: NDArray[np.bool_],
     ) -> dict[str, Any]:
         infos: dict[str, Any] = {"alive": joint["alive"][:, self.view.index].copy(), "env_reward": env_rewards}
-        infos["env_return"], infos["_env_return"] = env_returns, ended
+        infos["env_return"], infos["_env_return"], infos["_final_obs"] = env_returns, ended, ended.copy()
         if "gail_reward" in joint:
             infos["gail_reward"] = joint["gail_reward"][:, self.view.index].copy()
         if isinstance(self.single_action_space, gymnasium.spaces.Discrete):

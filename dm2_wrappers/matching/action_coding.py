@@ -74,11 +74,7 @@ class ActionCoding:
         Raises:
             ValueError: Another shape, a number that is not finite, or an action out of an agent's space.
         """
-        array = as_array(actions)
-        expected = live.shape if self.discrete else (*live.shape, self._low.shape[1])
-        if array.shape != expected or array.dtype.kind not in ("iu" if self.discrete else "biuf"):
-            what = "integer actions" if self.discrete else "actions"
-            raise ValueError(f"expected {what} of shape {expected}, got {form(actions)}")
+        array = self.checked(actions, live.shape)
         if not self.discrete:
             array = np.where(live[..., None], array, 0).astype(np.float64)
             for k in np.argwhere(~np.isfinite(array))[:, -2][:1]:
@@ -93,6 +89,23 @@ class ActionCoding:
             raise ValueError(self._outside(self._agents[place[-1]], int(place[-1]), array[place]))
         one_hot = np.minimum(array, self._counts)[..., None] == np.arange(max(self.sizes))
         return (one_hot & live[..., None]).astype(np.float32)
+
+    def checked(self, actions: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Actions as an array.
+
+        Args:
+            actions: Integers [..., K] or floats [..., K, A].
+            shape: Of the agents, [..., K].
+
+        Raises:
+            ValueError: Another shape, or no numbers of this kind.
+        """
+        array = as_array(actions)
+        expected = shape if self.discrete else (*shape, self._low.shape[1])
+        if array.shape != expected or array.dtype.kind not in ("iu" if self.discrete else "biuf"):
+            what = "integer actions" if self.discrete else "actions"
+            raise ValueError(f"expected {what} of shape {expected}, got {form(actions)}")
+        return array
 
     def nothing(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """An array of actions 0 for agents [..., K]."""

@@ -13,7 +13,8 @@ Two numbers for each agent, from the newest minibatch of an update:
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,6 +71,23 @@ class Diagnosis:
             self._given_away[k] = self._given_away[k] + 1 if shares[k] >= GIVEAWAY else 0
         self._warn(features)
         return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next warning depends on, in types that JSON can store."""
+        separations = {agent: list(each) for agent, each in zip(self._agents, self._separations, strict=True)}
+        given_away = dict(zip(self._agents, self._given_away, strict=True))
+        return {"separations": separations, "given_away": given_away, "warned": sorted(self._warned)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            KeyError: It is damaged or of other agents. Nothing has changed then.
+        """
+        separations = [[float(each) for each in state["separations"][agent]] for agent in self._agents]
+        given_away = [int(state["given_away"][agent]) for agent in self._agents]
+        self._warned = set(state["warned"])
+        self._separations, self._given_away = separations, given_away
 
     def _warn(self, features: Sequence[int]) -> None:
         first = dict(zip(self._agents, self._separations, strict=True))

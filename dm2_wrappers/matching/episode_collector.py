@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers._checks import shown
 from dm2_wrappers.matching.self_imitation import OwnEpisode, SelfImitation
 
 
@@ -29,6 +30,10 @@ class EpisodeCollector:
 
     matcher: Imitator
     _steps: deque[tuple[Any, ...]] = field(default_factory=deque)
+    # Of the episodes under way, [N], also those too long to keep: the return so far, and how many steps there were. The
+    # latter is -1 if not all of them were seen.
+    _returns: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    _lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def check_given(self, actions: Any, rewards: Any) -> None:
         """Check that a caller gave what self-imitation needs.
@@ -38,6 +43,30 @@ class EpisodeCollector:
         """
         if self.matcher.self_imitation is not None and (rewards is None or actions is None):
             raise ValueError("SelfImitation needs each step's actions and team_rewards: pass both to append()")
+
+    def check_step(self, actions: Any, rewards: Any, shape: tuple[int, int]) -> None:
+        """Check the form of one step's actions and rewards, which `step` relies on.
+
+        Args:
+            actions: As for `step`.
+            rewards: As for `step`.
+            shape: N and K.
+
+        Raises:
+            ValueError: With self-imitation, actions of another form, or rewards that are not one finite number each.
+        """
+        if self.matcher.self_imitation is None:
+            return
+        integers = actions.dtype.kind in "iu"
+        if actions.shape[:2] != shape or not (integers if actions.ndim == 2 else actions.ndim == 3):
+            raise ValueError(
+                f"expected actions, integers {list(shape)} or floats [{shape[0]}, {shape[1]}, A], got {actions.dtype} "
+                f"{list(actions.shape)}"
+            )
+        if rewards.shape != shape[:1] or rewards.dtype.kind not in "biuf" or not np.isfinite(rewards).all():
+            raise ValueError(
+                f"expected team_rewards, one finite number for each of {shape[0]} sub-environments, got {shown(rewards)}"
+            )
 
     def step(
         self,
@@ -65,14 +94,24 @@ class EpisodeCollector:
         if imitation is None:
             return
         self._steps.append((observations, alive, actions, rewards, time))
-        for i in map(int, np.flatnonzero(ended)):
-            steps = list(self._steps)[-int(time[i]) - 1 :]
-            seen_whole = [int(step[4][i]) for step in steps] == list(range(int(time[i]) + 1))
-            if seen_whole and not (broken is not None and broken[i]):
-                imitation.offer(_episode(steps, i))
+        if len(self._lengths) != len(time):
+            self._returns, self._lengths = np.zeros(len(time)), np.full(len(time), -1)
+        self._returns = np.where(time == 0, 0.0, self._returns) + rewards
+        self._lengths = np.where((time == 0) | (time == self._lengths), time + 1, -1)
+        finished = ended & (self._lengths > 0)
+        for i in map(int, np.flatnonzero(finished if broken is None else finished & ~broken)):
+            if time[i] < imitation.max_steps:
+                imitation.offer(_episode(list(self._steps)[-int(time[i]) - 1 :], i))
+            else:
+                imitation.count(float(self._returns[i]))
         longest = int(np.where(ended, 0, time + 1).max())  # only episodes under way are still needed
         while len(self._steps) > min(longest, imitation.max_steps):
             self._steps.popleft()
+
+    def skip(self) -> None:
+        """One joint step was taken that does not count, so the episodes under way do not either."""
+        self._steps.clear()
+        self._lengths = np.full_like(self._lengths, -1)
 
 
 def _episode(steps: Sequence[tuple[Any, ...]], i: int) -> OwnEpisode:

@@ -92,9 +92,11 @@ class JointRollout:
         self.matcher.check_given(actions, after)
         self._episodes.check_given(actions, team_rewards)
         observations, alive, ended, broken = self._checked(observations, alive, ended, broken)
-        time = self._clock.tick(ended) if after is None or after.time is None else after.time
         actions = None if actions is None else np.array(actions)
         team_rewards = None if team_rewards is None else np.array(team_rewards)
+        self.matcher.check_actions(actions, alive.shape)
+        self._episodes.check_step(actions, team_rewards, alive.shape)
+        time = self._clock.tick(ended) if after is None or after.time is None else after.time
         self._episodes.step(observations, alive, actions, team_rewards, ended, broken, time)
         done = actions if self.matcher.needs_actions else None
         followed = with_time(after, time) if self.matcher.needs_after else None
@@ -143,8 +145,9 @@ class JointRollout:
         if self._rewards is None:
             if not len(self._steps):
                 raise RuntimeError("the rollout is empty: call append() with each joint step before gail_rewards()")
-            observations, alive, broken, more = self._steps.take_all()
+            observations, alive, broken, more = self._steps.stacked()
             self.matcher.record(observations, alive, broken=broken, **more)
+            self._steps.clear()
             self.metrics = self._update()
             self._rewards = self.matcher.rewards(observations, alive, **more)
         return self._rewards

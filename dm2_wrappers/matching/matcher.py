@@ -208,13 +208,14 @@ class DistributionMatcher(OneProcess, Matcher):
     def paper(cls, demonstrations: Demonstrations, scenario: str, **overrides: Any) -> DistributionMatcher:
         """The paper's settings for one of its SMAC scenarios (its c is in ``matching.paper.COEFFICIENTS``).
 
-        They are: 120 minibatches, policy data of the last rollout only, and the raw logit. The paper's minibatches have 64
-        whole episodes per side. Here they have as many transitions as an agent has live steps, on average, in 64 episodes of
-        the demonstrations.
+        They are: 120 minibatches, policy data of the last rollout only, the raw logit, and ``ends="absorbing"``. The paper's
+        minibatches have 64 whole episodes per side. Here they have as many transitions as an agent has live steps, on
+        average, in 64 episodes of the demonstrations.
 
-        One thing differs from the paper's code. That code also trains on the observations of dead agents and on the padding
-        after an episode's end, and pays for them, so all episodes have the same number of paid steps. Here only live
-        observations count. A constant in the logit therefore rewards or penalizes long episodes here, but not there.
+        The paper's code also trains on the observations of dead agents and on the padding after an episode's end, and pays
+        for them, so all episodes have the same number of paid steps and a constant in the logit favors none. Here one
+        absorbing row stands for these observations, up to ``max_steps``, which is SMAC's time limit by default; pass
+        SMAX's on SMAX.
 
         Raises:
             ValueError: ``scenario`` is not one of the paper's.
@@ -279,6 +280,7 @@ class DistributionMatcher(OneProcess, Matcher):
             0, both per agent as well.
 
         Raises:
+            TypeError: ``convergence`` is no `Convergence`.
             ValueError: An unknown agent; or an agent's discriminator cannot be trained on its observations, because numbers
                 overflow. Then all discriminators are as before the update.
             RuntimeError: Another process made this matcher.
@@ -287,6 +289,8 @@ class DistributionMatcher(OneProcess, Matcher):
             UserWarning: A discriminator is blind, or knows by one feature alone; once each.
         """
         self._check_process()
+        if not isinstance(convergence, Convergence | None):
+            raise TypeError(f"convergence must be a Convergence or None, got {convergence!r}")
         self._experts.renew()
         chosen = self._chosen(agents)
         new = self._recorded.new[chosen]
@@ -394,6 +398,7 @@ class DistributionMatcher(OneProcess, Matcher):
             **self._recorded.state_dict(),
             "offsets": self._pay.offsets.clone(),
             "streams": self._training.minibatches.state(),
+            "diagnosis": self._training.diagnosis.state_dict(),
             **({} if self.self_imitation is None else {"self_imitation": self.self_imitation.state_dict()}),
         }
 
@@ -406,8 +411,8 @@ class DistributionMatcher(OneProcess, Matcher):
         """
         if not isinstance(state, Mapping):
             raise ValueError(f"expected what state_dict() of a matcher returned, got {type(state).__name__}")
-        recorded, minibatches = self._recorded.empty(), self._training.minibatches
-        streams = minibatches.state()
+        recorded, minibatches, diagnosis = self._recorded.empty(), self._training.minibatches, self._training.diagnosis
+        streams, counts = minibatches.state(), diagnosis.state_dict()
         own = None if self.self_imitation is None else self.self_imitation.state_dict()
         try:
             self.discriminators.check_state(state["discriminators"])
@@ -418,9 +423,12 @@ class DistributionMatcher(OneProcess, Matcher):
             if new.shape != (self.num_agents,) or offsets.shape != new.shape or not offsets.isfinite().all():
                 raise ValueError(f"expected one finite offset for each of {self.num_agents} agents, got {offsets}")
             minibatches.load_state(state["streams"])
+            # A state of before it was saved has none, and the diagnosis goes on as it is.
+            diagnosis.load_state_dict(state.get("diagnosis", counts))
             self.discriminators.load_state_dict(state["discriminators"])
         except Exception as error:
             minibatches.load_state(streams)
+            diagnosis.load_state_dict(counts)
             if self.self_imitation is not None and own is not None:
                 self.self_imitation.load_state_dict(own)
             if isinstance(error, ValueError):
@@ -443,6 +451,10 @@ class DistributionMatcher(OneProcess, Matcher):
     def check_given(self, actions: Any, after: Any) -> None:
         """Raise ``ValueError`` if `record` needs actions or what followed, and a caller has none."""
         self._reader.check_given(actions, after)
+
+    def check_actions(self, actions: Any, shape: tuple[int, ...]) -> None:
+        """Raise ``ValueError`` if `record` needs actions, and these are not those of agents of this shape [..., K]."""
+        self._reader.check_actions(actions, shape)
 
     def check_needs_observations_only(self, where: str) -> None:
         """Check that observations are enough for this matcher, for integrations that can give it nothing else.
@@ -469,7 +481,9 @@ class DistributionMatcher(OneProcess, Matcher):
 
     def _chosen(self, agents: Collection[str] | None) -> Tensor:
         """Which agents these are, bool [K]."""
-        wanted = self.agents if agents is None else agents
+        if isinstance(agents, str):
+            raise ValueError(f"agents must be a list of names, got {agents!r}; for one agent pass [{agents!r}]")
+        wanted = self.agents if agents is None else tuple(agents)
         if unknown := set(wanted) - set(self.agents):
             raise ValueError(f"expected agents among {list(self.agents)}, got {sorted(map(str, unknown))}")
         return torch.tensor([agent in wanted for agent in self.agents])

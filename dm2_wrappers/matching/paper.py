@@ -25,7 +25,7 @@ def settings(demonstrations: Demonstrations, scenario: str) -> dict[str, Any]:
     """The options of a `DistributionMatcher`: 120 minibatches of 64 episodes per side, the raw logit, absorbing ends.
 
     A minibatch has as many transitions as an agent lives through in 64 episodes of the demonstrations. The policy's side
-    comes from the last rollout only. `DistributionMatcher.paper` says how this differs from the paper's code.
+    comes from the last rollout only. `DistributionMatcher.paper` says how this compares with the paper's code.
 
     Raises:
         ValueError: Not one of the paper's scenarios.

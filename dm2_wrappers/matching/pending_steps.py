@@ -11,7 +11,7 @@ from dm2_wrappers.matching.after_step import AfterStep
 
 
 class PendingSteps:
-    """Collects joint steps of N sub-environments and K agents until `take` hands them over."""
+    """Collects joint steps of N sub-environments and K agents until a matcher records them."""
 
     def __init__(self) -> None:
         self._observations: list[NDArray[np.float32]] = []
@@ -58,17 +58,22 @@ class PendingSteps:
         if after is not None:
             self._after.append(after)
 
-    def take_all(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """What `take` returns, and those of "actions" [T, N, K] or [T, N, K, A] and "after" that were given."""
+    def stacked(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+        """All steps, which stay here until `clear`.
+
+        Returns:
+            Observations [T, N, K, D], alive [T, N, K], which steps [T, N] to discard, and those of "actions" [T, N, K] or
+            [T, N, K, A] and "after" that were given.
+        """
         more: dict[str, Any] = {}
         if len(self._actions) == len(self):
             more["actions"] = np.stack(self._actions)
         if len(self._after) == len(self):
             more["after"] = AfterStep.stacked(self._after)
-        return (*self.take(), more)
+        return np.stack(self._observations), np.stack(self._alive), self._discarded(), more
 
-    def take(self) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return observations [T, N, K, D], alive [T, N, K] and which steps [T, N] to discard; then empty the buffer."""
+    def _discarded(self) -> NDArray[np.bool_]:
+        """The steps [T, N] of episodes that broke."""
         ended, ended_broken = np.stack(self._ended), np.stack(self._broken)
         broken = np.zeros_like(ended)
         discard = np.zeros(ended.shape[1], dtype=bool)
@@ -76,9 +81,7 @@ class PendingSteps:
             # If an episode broke, all its steps are discarded. One that has not ended yet is kept.
             discard = np.where(ended[t], ended_broken[t], discard)
             broken[t] = discard
-        result = np.stack(self._observations), np.stack(self._alive), broken
-        self.clear()
-        return result
+        return broken
 
     def cut(self) -> None:
         """Mark that the environment was reset in mid-episode: later steps belong to other episodes."""

@@ -166,11 +166,11 @@ class ReturnGap(BuiltIn):
         return {"first": self._first, "target": self._target, "newest": list(self._newest)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Schedule`."""
-        first, target, newest = state["first"], state["target"], [_checks.number("newest", each) for each in state["newest"]]
-        self._first = None if first is None else _checks.number("first", first)
-        self._target = None if target is None else _checks.number("target", target)
-        self._newest = newest
+        """See `Schedule`. ``first`` and ``target`` come from the state only where they are not options of this schedule."""
+        newest = [_checks.number("newest", each) for each in state["newest"]]
+        found = {name: None if state[name] is None else _checks.number(name, state[name]) for name in ("first", "target")}
+        first, target = (found[name] if self.options[name] is None else self.options[name] for name in ("first", "target"))
+        self._first, self._target, self._newest = first, target, newest
 
 
 class VarianceShare(BuiltIn):

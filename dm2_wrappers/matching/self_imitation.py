@@ -123,14 +123,12 @@ class SelfImitation:
             Whether it was kept.
 
         Raises:
-            ValueError: It has other agents or observation sizes.
+            ValueError: It has other agents or observation sizes, or its arrays do not fit together.
         """
-        shape = (len(self.agents), max(self.sizes))
-        if episode.observations.shape[1:] != shape:
-            raise ValueError(f"expected observations [L, {shape[0]}, {shape[1]}], got {episode.observations.shape}")
+        self._check(episode)
         mean = self._sum / self._offered if self._offered else np.inf
         entry = (episode.team_return, -self._offered, episode)
-        self._offered, self._sum = self._offered + 1, self._sum + episode.team_return
+        self.count(episode.team_return)
         if self.above_mean and episode.team_return <= mean:
             return False
         if len(episode.rewards) > self.max_steps or not episode.alive.any(axis=0).all():
@@ -142,6 +140,29 @@ class SelfImitation:
         else:
             return False
         return True
+
+    def count(self, team_return: float) -> None:
+        """An episode finished: it counts for the mean, whether it is offered or too long to be."""
+        self._offered, self._sum = self._offered + 1, self._sum + team_return
+
+    def _check(self, episode: OwnEpisode) -> None:
+        shape = (len(self.agents), max(self.sizes))
+        if episode.observations.shape[1:] != shape:
+            raise ValueError(f"expected observations [L, {shape[0]}, {shape[1]}], got {episode.observations.shape}")
+        joint = (len(episode.observations), shape[0])
+        for name, found, expected in (
+            ("alive", episode.alive.shape, joint),
+            ("actions", episode.actions.shape[:2], joint),
+            ("rewards", episode.rewards.shape, joint[:1]),
+        ):
+            if found != expected:
+                raise ValueError(f"expected {name} of {list(expected)} steps and agents, got {list(found)}")
+        other = self._best[0][2].actions if self._best else None if self.experts is None else self.experts.actions
+        if other is not None and other.shape[2:] != episode.actions.shape[2:]:
+            raise ValueError(
+                f"expected actions of the shape {list(other.shape[2:])} of each agent, as in the other episodes, got "
+                f"{list(episode.actions.shape[2:])}"
+            )
 
     def take(self) -> None:
         """Let the episodes that are kept now be those to learn from."""

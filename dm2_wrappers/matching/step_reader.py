@@ -67,6 +67,15 @@ class StepReader:
         if self.needs_after and after is None:
             raise ValueError(f'ends="absorbing" needs what followed each step: {_GIVE_AFTER}')
 
+    def check_actions(self, actions: Any, shape: tuple[int, ...]) -> None:
+        """Check the form of actions of agents [..., K], if the discriminators see them.
+
+        Raises:
+            ValueError: Another shape, or numbers of another kind.
+        """
+        if self._coding is not None:
+            self._coding.checked(actions, shape)
+
     def read(self, observations: Any, alive: Any, broken: Any, actions: Any, after: AfterStep | None) -> ReadSteps:
         """Joint steps as inputs.
 

@@ -32,6 +32,7 @@ class Training:
 
     Attributes:
         minibatches: Where both sides are sampled; their random streams are part of a matcher's state.
+        diagnosis: When to warn; its counts are part of it, too.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Training:
         self._absorbing, self._absorbing_row = absorbing, absorbing_row
         self._agents = discriminators.agents
         self.minibatches = Minibatches(experts, self._agents, seed)
-        self._diagnosis = Diagnosis(self._agents, discriminators.sizes, standardized)
+        self.diagnosis = Diagnosis(self._agents, discriminators.sizes, standardized)
 
     def update(
         self,
@@ -112,7 +113,7 @@ class Training:
             means = torch.stack([minibatch[name] for minibatch in history]).mean(0).tolist()
             of_agents = {f"{name}/{agent}": means[k] for k, agent in enumerate(self._agents) if active[k]}
             metrics |= {name: sum(of_agents.values()) / len(of_agents), **of_agents}
-        return metrics | self._diagnosis.metrics(self._discriminators, expert, policy, active)
+        return metrics | self.diagnosis.metrics(self._discriminators, expert, policy, active)
 
     def _measure(self, recorded: Recorded, chosen: Tensor, center: bool) -> dict[str, float]:
         """The new offsets, and the standard deviation of each chosen agent's reward over its new transitions."""

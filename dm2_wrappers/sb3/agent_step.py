@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dm2_wrappers.lockstep import JointStep
-from dm2_wrappers.vector.base import joint_ends, outcomes
+from dm2_wrappers.vector.base import joint_ends, outcomes, own_rewards
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class AgentStep:
             SB3 must not bootstrap with its critic's value of a dead observation; the rollout buffers have a better one.
         steps_to_discard: How many of the newest steps belong to an episode that the simulator broke with this step.
         env_rewards: The environment's own rewards.
+        shaped_rewards: What r_gail is added to: the same, or what a wrapper inside the DM2 wrapper made of them.
         won: Of the joint episodes that ended with this step, whether the team won: 1 or 0. It is -1 where the environment
             does not report it, the simulator broke the episode, or no episode ended.
     """
@@ -45,6 +46,7 @@ class AgentStep:
     dead_at_time_limit: NDArray[np.bool_]
     steps_to_discard: NDArray[np.int64]
     env_rewards: NDArray[np.float32]
+    shaped_rewards: NDArray[np.float32]
     won: NDArray[np.int8]
 
     @property
@@ -90,8 +92,8 @@ def read_step(joint: JointStep, agents: int | slice, joint_lengths: NDArray[np.i
         time_limit=time_limit,
         dead_at_time_limit=time_limit & ~live_at_end,
         steps_to_discard=np.where(broken, of_agents(joint_lengths), 0),
-        # A wrapper that shapes rewards leaves the environment's own in infos.
-        env_rewards=joint.infos.get("env_reward", joint.rewards)[each].copy(),
+        env_rewards=own_rewards(joint.infos, joint.rewards)[each].copy(),
+        shaped_rewards=joint.infos.get("env_reward", joint.rewards)[each].copy(),
         won=np.where(ends & ~broken, of_agents(outcomes(joint.infos)), np.int8(-1)),
     )
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Conve
 from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.sb3.resting import learn_again, skip_training
 from dm2_wrappers.sb3.vec_env import AgentVecEnv, innermost
+from dm2_wrappers.vector.base import own_rewards
 from dm2_wrappers.wrapper import DM2VectorEnv
 
 # What SB3 takes for one learner: a callback, a list of them, a function of (locals, globals), or None.
@@ -64,8 +65,9 @@ class LogOnline(BaseCallback):
             self._sums, self._count = dict.fromkeys(self._sums, 0.0), 0
         live = step.alive[:, self.index]
         self._count += int(live.sum())
-        for name in self._sums:
-            self._sums[name] += float(step.infos[name.removeprefix("dm2/")][live, self.index].sum())
+        paid = {"dm2/env_reward": own_rewards(step.infos, step.rewards), "dm2/gail_reward": step.infos["gail_reward"]}
+        for name, rewards in paid.items():
+            self._sums[name] += float(rewards[live, self.index].sum())
             if self._count:
                 self.logger.record(name, self._sums[name] / self._count)
         self.logger.record("dm2/coefficient", self.env.current_coefficient[self.agent])

@@ -11,7 +11,7 @@ from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.lockstep import JointStep
 from dm2_wrappers.matching import AfterStep, Coefficient, JointRollout
 from dm2_wrappers.matching.mixing import Mixing
-from dm2_wrappers.vector.base import joint_ends
+from dm2_wrappers.vector.base import joint_ends, own_rewards
 
 
 class ExactPayment:
@@ -43,7 +43,7 @@ class ExactPayment:
     def append(self, step: JointStep) -> None:
         """Add one joint step (line 6)."""
         ended, broken = joint_ends(step.terminations, step.truncations), step.infos.get("broken")
-        own = step.infos.get("env_reward", step.rewards)
+        own = own_rewards(step.infos, step.rewards)
         more: dict[str, Any] = {}
         if self._matcher.needs_after or self._matcher.self_imitation is not None:
             more["after"] = AfterStep.of(step.terminations, step.truncations, step.infos, step.time)

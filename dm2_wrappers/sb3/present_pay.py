@@ -24,7 +24,7 @@ class PresentPay:
         self._env, self._index = env, index
 
     def from_env(self, env_rewards: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The part that does not change, from the environment's own rewards [N]."""
+        """The part that does not change, from the rewards [N] that the wrapper mixes with r_gail."""
         return (self._env.env_coefficient * env_rewards).astype(np.float32)
 
     def from_discriminator(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -58,7 +58,7 @@ class RelabelingReplayBuffer(LiveReplayBuffer):
     ) -> None:
         """Store the live steps with the environment's part of their rewards."""
         if self.env is not None and self.pay is not None:
-            reward = self.pay.from_env(self.env.last_step.env_rewards)
+            reward = self.pay.from_env(self.env.last_step.shaped_rewards)
         super().add(obs, next_obs, action, reward, done, infos)
 
     def _get_samples(self, batch_inds: NDArray[Any], env: Any = None) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from dm2_wrappers.tabular.game import Array, Game, check_agent, check_policies, check_tables, deterministic
 from dm2_wrappers.tabular.visits import average, joint_transition
 
-_TIE = 1e-11  # of the largest value: a smaller gain is rounding
+_TIE = 1e-11  # of the largest reward or value: a smaller gain is rounding
 
 
 class Response(NamedTuple):
@@ -90,12 +90,13 @@ def best_response(game: Game, policies: Sequence[ArrayLike], agent: int, reward:
     number = game.num_actions[agent]
     shape = np.broadcast_shapes(tables[agent].shape, table.shape)
     chosen = np.broadcast_to(tables[agent], shape).argmax(axis=-1)
+    largest = np.abs(np.broadcast_to(table, shape)).max(axis=(-2, -1))  # of each set of policies
     while True:
         policy = deterministic(chosen, number)
         values = state_values(game, own, policy, table)
         options = action_values(game, own, values, table)
         gain = options.max(axis=-1) - np.take_along_axis(options, chosen[..., None], -1)[..., 0]
-        better = gain > _TIE * max(1.0, float(np.abs(values).max()))
+        better = gain > _TIE * np.maximum(largest, np.abs(values).max(axis=-1))[..., None]
         if not better.any():
             return Response(policy, (values @ game.start)[()])
         chosen = np.where(better, options.argmax(axis=-1), chosen)

@@ -132,5 +132,5 @@ def largest_eps(game: Game) -> float:
             if not better.any():
                 break
             chosen = np.where(better, options.argmin(axis=1), chosen)
-        least = min(least, float(game.start @ values))
+        least = min(least, max(0.0, float(game.start @ values)))  # rounding may leave less than 0
     return least

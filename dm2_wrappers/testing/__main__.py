@@ -86,12 +86,12 @@ def _table(options: argparse.Namespace) -> int:
     failed = False
     print(_HEADER)
     for path in options.files:
-        tree = ast.parse(path.read_text(), str(path))
-        if not _has_train(tree):
-            continue
         command = f"python -m dm2_wrappers.testing learner {shlex.quote(path.as_posix())}"
         heard, moved, order, verdict, seconds, version = "", "", "", "passes", "", ""
         try:
+            tree = ast.parse(path.read_bytes(), str(path))
+            if not _has_train(tree):
+                continue
             version = _versions(tree)
             report = check_dm2_learner(load(f"{path.as_posix()}:train"), seed=options.seed, steps=options.steps)
             heard, moved, order = f"{report.heard:.0%}", f"{report.moved:.2f}", _order(report)

@@ -19,6 +19,7 @@ from dm2_wrappers.testing.faults import names, require
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 from dm2_wrappers.vector.outcome import NEWS, Outcome, Seen
 from dm2_wrappers.vector.reader import ParallelReader
+from dm2_wrappers.vector.spaces import as_array
 
 _PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
 
@@ -68,6 +69,11 @@ class _Player:
     def play(self, steps: int) -> list[Seen | Outcome]:
         """An episode of at most so many steps."""
         observations, infos = self._reader.reset(self._seed)
+        listed = list(self._env.possible_agents)
+        require(
+            listed == list(self._agents),
+            f"{self._name} had possible_agents {list(self._agents)}, and after reset() {listed}: keep them in one order",
+        )
         seen = self._reader.read_reset(observations, infos)
         acting = self._acting(seen)
         self._keys: dict[str, set[str]] = {}
@@ -132,11 +138,11 @@ class _Player:
     def _check_observations(self, observations: Mapping[str, Any], agents: list[str]) -> None:
         for agent in agents:
             space, observation = self._observation_spaces[agent], observations[agent]
-            require(
-                space.contains(observation),
-                f"{self._name} returned an observation of {agent!r} that is not in its observation space {space}: compare "
-                f"dtype, shape and bounds, got {_shown(observation)}",
-            )
+            if not space.contains(observation):
+                raise AssertionError(
+                    f"{self._name} returned an observation of {agent!r} that is not in its observation space {space}: "
+                    f"compare dtype, shape and bounds, got {_shown(observation)}"
+                )
 
     def _check_alive(self, seen: Seen, infos: Mapping[str, Any] | None) -> None:
         acting = self._acting(seen)
@@ -190,5 +196,9 @@ def _check_with_pettingzoo(env: ParallelEnv, steps: int) -> None:
 def _shown(observation: Any) -> str:
     if isinstance(observation, Mapping):
         return ", ".join(f"{key}: {_shown(value)}" for key, value in observation.items())
-    array = np.asarray(observation)
+    if isinstance(observation, tuple):
+        return f"({', '.join(map(_shown, observation))})"
+    array = as_array(observation)
+    if array.dtype.kind not in "biuf":
+        return _checks.shown(observation)
     return f"{array.dtype} of shape {array.shape}" + (f" from {array.min():g} to {array.max():g}" if array.size else "")

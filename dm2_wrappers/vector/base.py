@@ -209,6 +209,18 @@ def present_at_reset(infos: Mapping[str, Any]) -> NDArray[np.bool_]:
     return np.array(infos["present"], dtype=bool) if "present" in infos else np.ones_like(infos["alive"], dtype=bool)
 
 
+def own_rewards(infos: Mapping[str, Any], rewards: NDArray[Any]) -> NDArray[Any]:
+    """The environment's own rewards of a step, [N, K], before any wrapper shaped them.
+
+    Args:
+        infos: Those of the step. A wrapper that shapes rewards keeps the environment's in ``"env_reward"``. If such a
+            wrapper is inside a DM2 wrapper, whose ``"env_reward"`` is the shaped one, they are in ``"own_reward"``.
+        rewards: What the step paid.
+    """
+    found: NDArray[Any] = infos.get("own_reward", infos.get("env_reward", rewards))
+    return found
+
+
 def outcomes(infos: Mapping[str, Any]) -> NDArray[np.int8]:
     """How the sub-environments' episodes went: 1 won, 0 lost, -1 not reported; int8 [N], as in ``Demonstrations.won``.
 

@@ -30,7 +30,10 @@ def check_parallel_env(env: Any, what: str) -> None:
     """
     convert = None
     if isinstance(env, AECEnv):
-        convert = "pettingzoo.utils.conversions.aec_to_parallel converts turn-based environments"
+        convert = (
+            "pettingzoo.utils.conversions.aec_to_parallel converts an environment whose agents all act once per cycle, and "
+            "turn_based_aec_to_parallel a turn-based game (there give the waiting agents one available action, a no-op)"
+        )
     elif isinstance(env, MultiAgentVectorEnv):
         convert = "a vector environment is already batched: use it as it is, or wrap it in DM2VectorEnv"
     elif isinstance(env, gymnasium.Env | gymnasium.vector.VectorEnv):
@@ -287,6 +290,26 @@ class Layout:
         if isinstance(space, spaces.Box):
             return value.ravel()
         return np.asarray(spaces.flatten(space, action))
+
+    def joint_action(self, actions: Mapping[str, Any], present: NDArray[np.bool_], who: str) -> NDArray[Any]:
+        """The present agents' native actions, counted from 0 or flat and padded: integers [1, K] or floats [1, K, A].
+
+        Args:
+            actions: ``{agent: action}``.
+            present: The agents that act, [K]; 0 stands for what the others do.
+            who: Where the actions come from, for the error, such as "the policy gave".
+
+        Raises:
+            ValueError: A present agent has no action, or one that is not in its space.
+        """
+        joint = np.zeros((1, len(self.agents), *(() if self.discrete else (max(self.action_sizes),))), self.action_dtype)
+        for k in map(int, np.flatnonzero(present)):
+            agent = self.agents[k]
+            if agent not in actions:
+                raise ValueError(f"{who} no action for agent {agent!r}, only for {sorted(map(str, actions))}")
+            action = self.array_action(k, actions[agent])
+            joint[0, k, ...] = action if self.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
+        return joint
 
 
 def _check_all_boxes(native: Mapping[str, spaces.Space[Any]]) -> None:

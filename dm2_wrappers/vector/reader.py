@@ -61,7 +61,16 @@ class ParallelReader:
             raise TypeError(
                 f"{self._name} must take seed and options in reset(), as PettingZoo's ParallelEnv does: {error}"
             ) from error
+        self._check_possible_agents()
         return self._parts(result, "(observations, infos)", "reset")
+
+    def _check_possible_agents(self) -> None:
+        listed = self.env.possible_agents
+        if len(listed) != len(self.layout.agents) or set(listed) != set(self.layout.agents):
+            raise ValueError(
+                f"{self._name} had possible_agents {list(self.layout.agents)} when it was wrapped, and {list(listed)} after "
+                "reset(): list every agent that can ever take part, from the beginning"
+            )
 
     def step(self, actions: Mapping[str, Any]) -> list[Any]:
         """Step the environment and return its raw observations, rewards, terminations, truncations and infos."""

@@ -90,8 +90,11 @@ class SyncVectorEnv(MultiAgentVectorEnv):
     def step(self, actions: NDArray[Any]) -> StepResult:
         """Take one joint step in every sub-environment; one whose episode ends starts its next one."""
         if not self.envs or not self._started:
-            raise RuntimeError("step() needs an open vector environment and a first reset()")
+            raise RuntimeError(
+                "step() needs an open vector environment and a first reset(), and another one after an error in step()"
+            )
         actions = self.layout.check_actions(actions, self.num_envs, self._first_copy)
+        self._started = False  # if one raises an error, the others have stepped without it
         outcomes = [self._step_one(i, actions[i]) for i in range(self.num_envs)]
         final_states = [self._state_of(i) for i in range(self.num_envs)]
         states, seen = list(final_states), [outcome.seen for outcome in outcomes]
@@ -115,6 +118,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         rewards = np.stack([outcome.rewards for outcome in outcomes]).astype(np.float32)
         terminations = np.stack([outcome.terminations for outcome in outcomes])
         truncations = np.stack([outcome.truncations for outcome in outcomes])
+        self._started = True
         return observations, rewards, terminations, truncations, infos
 
     def _reset_one(self, i: int, seed: int | None, options: Mapping[str, Any] | None) -> Seen:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
@@ -22,8 +21,9 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
     """A PettingZoo ``ParallelEnv`` whose rewards are r_env + c * r_gail (Algorithm 1, line 11).
 
     The wrapped environment is still a ``ParallelEnv``. The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to
-    ``infos[agent]`` (0 at reset) and passes everything else through. If the environment does not report
-    ``infos[agent]["alive"]``, all ``agents`` count as alive.
+    ``infos[agent]`` (0 at reset) and passes everything else through. If a wrapper inside shapes rewards and keeps the
+    environment's own in ``infos[agent]["env_reward"]``, these are kept as ``"own_reward"``. If the environment does not
+    report ``infos[agent]["alive"]``, all ``agents`` count as alive.
 
     Args:
         env: Any ``ParallelEnv`` with the demonstrations' agents, with or without action masks.
@@ -61,12 +61,17 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         self._seen: Seen | None = None
 
     @property
+    def possible_agents(self) -> list[str]:
+        """All agents, in the order in which the environment listed them when it was wrapped."""
+        return list(self._layout.agents)
+
+    @property
     def agents(self) -> list[str]:
         """The agents that act next: those in the environment's ``agents`` that are not terminated or truncated."""
         agents = getattr(self.env, "agents", [])
         if self._seen is None:
             return list(agents)
-        present = {self.possible_agents[k] for k in np.flatnonzero(self._seen.present)}
+        present = {self._layout.agents[k] for k in np.flatnonzero(self._seen.present)}
         return [agent for agent in agents if agent in present]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -76,18 +81,21 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         self._clock.restart()
         self._seen = self._reader.read_reset(observations, env_infos)
         infos = dict(env_infos or {})
-        for agent in self.possible_agents:
+        for agent in self._layout.agents:
             if agent in observations or isinstance(infos.get(agent), Mapping):
                 # The same keys as after a step, because some learners take the keys of infos from the first reset.
-                infos[agent] = {**(infos.get(agent) or {}), "env_reward": 0.0, "gail_reward": 0.0}
+                infos[agent] = _with_rewards(infos.get(agent), 0.0, 0.0)
         return observations, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[Any, dict[str, float], Any, Any, dict[str, Any]]:
-        """Take one joint step; the rewards are the mixed ones."""
+        """Take one joint step; the rewards are the mixed ones. A step after the episode's end is passed through."""
         if self._seen is None:
             raise RuntimeError("call reset() before step()")
         before = self._seen
-        done = self._joint_action(actions, before.present) if self._needs_actions else None
+        if not before.present.any():  # nobody acts: no step of an episode, and nothing to pay
+            observations, env_rewards, terminations, truncations, env_infos = self._reader.step(actions)
+            return observations, env_rewards, terminations, truncations, env_infos
+        done = self._layout.joint_action(actions, before.present, "step() was given") if self._needs_actions else None
         observations, env_rewards, terminations, truncations, env_infos = self._reader.step(actions)
         outcome = self._reader.read_step(observations, env_rewards, terminations, truncations, env_infos)
         self._seen = outcome.seen
@@ -100,26 +108,21 @@ class DM2ParallelEnv(RewardMixer, BaseParallelWrapper):
         gail_rewards = self.matcher.rewards(seen, alive, actions=done, after=after)[0]
         rewards, infos = dict(env_rewards), dict(env_infos or {})
         each = zip(
-            self.possible_agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
+            self._layout.agents, outcome.rewards.tolist(), gail_rewards.tolist(), self._mixing.array.tolist(), strict=True
         )
         # An absent agent earns nothing, and one that has just joined has no r_gail yet.
         for agent, env_reward, gail_reward, coefficient in each:
             if agent in rewards:
                 rewards[agent] = self.env_coefficient * env_reward + coefficient * gail_reward
             if agent in rewards or agent in observations or isinstance(infos.get(agent), Mapping):
-                # A new dict, because the environment may keep its own from step to step.
-                infos[agent] = {**(infos.get(agent) or {}), "env_reward": env_reward, "gail_reward": gail_reward}
+                infos[agent] = _with_rewards(infos.get(agent), env_reward, gail_reward)
         own = outcome.rewards if outcome.env_rewards is None else outcome.env_rewards
         rewards_seen = (own[None], outcome.rewards[None], gail_rewards[None])
         self._saw(seen, alive, ended, np.array([outcome.broken]), done, after, time, before.present[None], rewards_seen)
         return observations, rewards, terminations, truncations, infos
 
-    def _joint_action(self, actions: Mapping[str, Any], present: NDArray[np.bool_]) -> NDArray[Any]:
-        """The present agents' actions, counted from 0 or flat and padded: integers [1, K] or floats [1, K, A]."""
-        layout = self._layout
-        width = () if layout.discrete else (max(layout.action_sizes),)
-        joint = np.zeros((1, len(layout.agents), *width), layout.action_dtype)
-        for k in map(int, np.flatnonzero(present)):
-            action = layout.array_action(k, actions[layout.agents[k]])
-            joint[0, k, ...] = action if layout.discrete else np.pad(action, (0, joint.shape[2] - len(action)))
-        return joint
+
+def _with_rewards(info: Mapping[str, Any] | None, env_reward: float, gail_reward: float) -> dict[str, Any]:
+    """A new info with both rewards: a new dict, because the environment may keep its own from step to step."""
+    own = {} if not info or "env_reward" not in info else {"own_reward": info["env_reward"]}
+    return {**(info or {}), **own, "env_reward": env_reward, "gail_reward": gail_reward}

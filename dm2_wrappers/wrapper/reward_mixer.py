@@ -128,8 +128,9 @@ class RewardMixer:
     def flush(self) -> None:
         """Pass the observations since the last update to the matcher now. Updates come as they would without it."""
         if len(self._pending):
-            observations, alive, broken, more = self._pending.take_all()
+            observations, alive, broken, more = self._pending.stacked()
             self.matcher.record(observations, alive, broken=broken, **more)
+            self._pending.clear()
 
     def _saw(
         self,
@@ -150,6 +151,7 @@ class RewardMixer:
         if not self.training:
             self._pending.skip(ended, broken)
             self._mixing.skip()
+            self._episodes.skip()
             return
         own, env_rewards, gail_rewards = rewards
         self._mixing.count(own, present, ended, broken, time)

@@ -20,8 +20,9 @@ from dm2_wrappers.wrapper.reward_mixer import RewardMixer, refuse_second_matcher
 class DM2VectorEnv(RewardMixer, MultiAgentVectorWrapper):
     """A vector environment whose rewards are r_env + c * r_gail, with one matcher for all sub-environments.
 
-    The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to ``infos``, both [N, K], 0 at reset. Arguments and errors are
-    those of `DM2ParallelEnv`. ``update_every`` counts joint steps summed over the sub-environments.
+    The wrapper adds ``"env_reward"`` and ``"gail_reward"`` to ``infos``, both [N, K], 0 at reset; if ``infos`` of a wrapper
+    inside had ``"env_reward"``, this is kept as ``"own_reward"``. Arguments and errors are those of `DM2ParallelEnv`.
+    ``update_every`` counts joint steps summed over the sub-environments.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class DM2VectorEnv(RewardMixer, MultiAgentVectorWrapper):
         gail_rewards = self.matcher.rewards(before, alive, actions=done, after=after)
         rewards = (self.env_coefficient * env_rewards + self._mixing.array * gail_rewards).astype(np.float32)
         own = infos.get("env_reward", env_rewards)
-        infos = {**infos, "env_reward": env_rewards, "gail_reward": gail_rewards}
+        shaped = {"own_reward": own} if "env_reward" in infos else {}
+        infos = {**infos, **shaped, "env_reward": env_rewards, "gail_reward": gail_rewards}
         self._saw(before, alive, ended, broken, done, after, time, present, (own, env_rewards, gail_rewards))
         return observations, rewards, terminations, truncations, infos

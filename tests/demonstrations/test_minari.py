@@ -167,8 +167,39 @@ def test_spaces_that_do_not_fit_are_one_sentence():
     with pytest.raises(ValueError, match=r"an action for each of \['a', 'b'\], so its observations must be a dict"):
         Demonstrations.from_minari(foreign(box, two, dataset_id="one-v0"))
     empty = foreign(two, two, dataset_id="empty-v0")
-    with pytest.raises(ValueError, match="a list of one or more episodes"):
+    with pytest.raises(ValueError, match=r"'empty-v0' has no episode"):
         Demonstrations.from_minari(empty)
+
+
+def test_an_interrupt_leaves_no_half_data_set(tmp_path, monkeypatch):
+    demos = small_demonstrations.make()
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pytest.importorskip("h5py").Group, "create_dataset", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            demos.to_minari("experts-v0")
+    assert not (tmp_path / "datasets" / "experts-v0").exists()
+    demos.to_minari("experts-v0")
+    with pytest.raises(ValueError, match="already exists"):
+        demos.to_minari("experts-v0")
+    assert_equal(Demonstrations.from_minari("experts-v0"), demos)  # a second attempt leaves it as it is
+
+
+def test_agents_in_another_order_keep_their_places():
+    demos = small_demonstrations.make()
+    dataset = demos.to_minari("experts-v0")
+    assert Demonstrations.from_minari(dataset, agents=["agent_1", "agent_0"]).positions == (1, 0)
+    turned = Demonstrations.mix({"agent_1": demos, "agent_0": demos})
+    turned = Demonstrations(
+        **{name: getattr(turned, name) for name in ("agents", "sizes", *ARRAYS)},
+        metadata={**turned.metadata, "style": "concurrent"},
+    )
+    dataset = turned.to_minari("turned-v0")
+    assert Demonstrations.from_minari(dataset).positions == (1, 0)
+    assert Demonstrations.from_minari(dataset, agents=["agent_0", "agent_1"]).positions == (0, 1)
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):
@@ -177,7 +208,7 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
         demos.shuffled(0).to_minari("experts-v0")
     with pytest.raises(ValueError, match="a name with a version, such as 'team/experts-v0', got 'experts'"):
         demos.to_minari("experts")
-    for name in ("red/0", "red\0"):
+    for name in ("red/0", "red\0", "red\ud800", "."):
         with pytest.raises(ValueError, match=re.escape(f"HDF5, which cannot be {name!r}")):
             unlike(agents=(name, "b", "c")).to_minari("experts-v0")
     assert not (tmp_path / "datasets" / "experts").exists()

@@ -80,6 +80,16 @@ def changed(name, index, value, dtype=None):
         (changed("won", (0, 0), 300, int), "won .* int8, but int64 values such as 300"),
         (changed("padded_observations", (0, 0, 0), 1e39, float), "observations .* beyond float32 .*1e\\+39"),
         (changed("padded_observations", (0, 0, 0), np.inf), "observations .* NaN or infinite"),
+        (
+            changed("padded_observations", (0, 0, 0), 2**24 + 1, int),
+            "observations .* float32, but int64 values such as 16777217",
+        ),
+        (changed("rewards", (0, 0), 2**24 + 1, int), "rewards .* float32, but int64 values such as 16777217"),
+        ({"metadata": {"policy": {1: "x", "1": "y"}}}, r"metadata\['policy'\] has a number and a string .* \[1, '1'\]"),
+        ({"metadata": {"positions": [0]}}, "positions .* 2 integers of at least 0, got \\[0\\]"),
+        ({"metadata": {"positions": [0, -1]}}, "positions .* 2 integers of at least 0"),
+        ({"metadata": {"positions": [0, True]}}, "positions .* 2 integers of at least 0"),
+        ({"metadata": {"positions": 3}}, "positions .* 2 integers of at least 0"),
         (changed("rewards", (3, 1), -np.inf), "rewards .* NaN or infinite"),
         (changed("rewards", (3, 1), np.nan), "rewards .* NaN or infinite"),
         (changed("rewards", (3, 1), -1e300, float), "rewards .* beyond float32 .*-1e\\+300"),
@@ -145,3 +155,31 @@ def test_a_name_from_an_enumeration_is_its_string():
     demos = replace(make(), agents=(Name.ONE, "agent_1"))
     assert type(demos.agents[0]) is str
     assert demos.agents[0] == "agent_0"
+
+
+def test_rows_after_the_last_episode_are_0_and_the_callers_arrays_unchanged():
+    given = {
+        "padded_observations": np.ones((10, 2, 2), np.float32),
+        "alive": np.ones((10, 2), bool),
+        "actions": np.ones((10, 2), np.int64),
+        "rewards": np.ones((10, 2), np.float32),
+    }
+    demos = Demonstrations(("a", "b"), (2, 2), **given, offsets=[[0, 5], [0, 7]], won=[[1], [1]])
+    for name, array in given.items():
+        assert array.all()
+        found = getattr(demos, name)
+        assert found[:5].all()
+        assert not found[5:, 0].any()
+        assert found[5:7, 1].all()
+        assert not found[7:, 1].any()
+    assert demos.mean_return == 6.0
+    unplayed = Demonstrations(
+        ("a", "b"),
+        (2, 2),
+        **given | {"actions": given["actions"] * (np.arange(10) >= 7)[:, None]},
+        offsets=[[0, 5], [0, 7]],
+        won=[[1], [1]],
+    )
+    assert not unplayed.has_actions
+    whole = make()
+    assert replace(whole).rewards is whole.rewards  # nothing to clear, nothing copied

@@ -173,6 +173,15 @@ class HalfWonEnv(TinyEnv):
         return self.won
 
 
+class ShapedEnv(TinyEnv):
+    """A TinyEnv as a wrapper that shapes rewards shows it: 10 for every step, and the environment's own, 1, in infos."""
+
+    def step(self, actions: dict[str, Any]) -> tuple[dict, dict, dict, dict, dict]:
+        observations, rewards, terminations, truncations, infos = super().step(actions)
+        infos = {agent: {**info, "env_reward": 1.0} for agent, info in infos.items()}
+        return observations, dict.fromkeys(rewards, 10.0), terminations, truncations, infos
+
+
 class ToldEnv(TinyEnv):
     """A TinyEnv that says how its episodes went: ``told[number % len(told)]``, nothing where that is "nothing".
 

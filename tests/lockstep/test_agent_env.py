@@ -6,7 +6,7 @@ import pytest
 import dm2_wrappers as dm2
 from dm2_wrappers.lockstep import AgentVectorEnv, Lockstep
 from tests.helpers.locksteps import loops_of, make
-from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_envs import ShapedEnv, TinyEnv
 
 
 def test_every_loop_sees_its_own_slice_of_what_the_joint_environment_plays():
@@ -126,3 +126,22 @@ def test_learners_do_not_share_their_spaces_random_streams():
     views = [AgentVectorEnv(lockstep, agent) for agent in lockstep.env.possible_agents]
     assert views[0].single_action_space is not views[1].single_action_space
     assert views[0].single_action_space is not lockstep.env.action_spaces["agent_0"]
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_returns_are_the_environments_own_and_final_observations_are_marked(matched):
+    options = {"sizes": (3, 2), "limit": 3}
+    venv = dm2.vectorize(lambda: ShapedEnv(**options), 2)
+    if matched:
+        demos = dm2.Demonstrations.record(TinyEnv(**options), lambda seen: dict.fromkeys(seen, 1), 2, seed=0)
+        venv = dm2.DM2VectorEnv(venv, demos, coefficient=1.0)
+    lockstep = Lockstep(venv, seed=0)
+
+    def body(env, agent):
+        env.reset()
+        return [env.step(np.ones(2, int))[4] for _ in range(3)]
+
+    for steps in lockstep.run(loops_of(lockstep, body)).values():
+        assert [infos["env_reward"].tolist() for infos in steps] == [[1.0, 1.0]] * 3
+        assert steps[-1]["env_return"].tolist() == [3.0, 3.0]
+        assert [infos["_final_obs"].tolist() for infos in steps] == [[False] * 2, [False] * 2, [True] * 2]

@@ -92,6 +92,42 @@ def test_a_feature_that_gives_the_experts_away_is_named_once():
     assert "(feature 2 of a)" in message
 
 
+def test_counts_are_part_of_a_matchers_state():
+    """Saved in between, the warnings come when they would have come, and only once."""
+    rng = np.random.default_rng(1)
+    expert, policy = torch.tensor(rng.normal(size=(2, 2, 500, 3)))
+    expert[1] += 1
+    policy[1, :, 2] += 10
+
+    def after(updates, state):
+        one = diagnosis.Diagnosis(("a", "b"), (3, 3), False)
+        if state is not None:
+            one.load_state_dict(state)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(updates):
+                one.metrics(Logits(), expert, policy, [True, True])
+        return len(caught), one.state_dict()
+
+    state, counts = None, []
+    for updates in (diagnosis.UPDATES - 1, 1, diagnosis.UPDATES):
+        count, state = after(updates, state)
+        counts.append(count)
+    assert counts == [0, 2, 0]  # a is blind, b is given away
+    with pytest.raises(KeyError):
+        diagnosis.Diagnosis(("a", "c"), (3, 3), False).load_state_dict(state)
+    matcher = make()
+    matcher.record(*rollout())
+    matcher.update()
+    other = make()
+    other.load_state_dict(matcher.state_dict())
+    assert other.state_dict()["diagnosis"] == matcher.state_dict()["diagnosis"]
+    assert len(other.state_dict()["diagnosis"]["separations"]["a"]) == 1
+    older = {name: value for name, value in matcher.state_dict().items() if name != "diagnosis"}
+    other.load_state_dict(older)
+    assert len(other.state_dict()["diagnosis"]["separations"]["a"]) == 1
+
+
 def test_update_measures_its_newest_minibatch_after_training():
     matcher = make()
     drawn = []

@@ -36,6 +36,49 @@ def test_a_step_of_another_form_is_refused_and_not_added(step, match):
     np.testing.assert_array_equal(one.gail_rewards(), other.gail_rewards())
 
 
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"team_rewards": np.ones((1, 2))}, "one finite number for each of 1 sub-environments, got"),
+        ({"team_rewards": [np.nan]}, "one finite number for each"),
+        ({"actions": np.zeros(1, int)}, r"expected actions, integers \[1, 2\] or floats \[1, 2, A\], got int64 \[1\]"),
+        ({"actions": np.zeros((1, 2))}, "got float64"),
+        ({"actions": np.zeros((1, 2, 1))}, r"actions of the shape \[\] of each agent, as in the other episodes, got \[1\]"),
+    ],
+)
+@pytest.mark.parametrize("inputs", ["state", "state-action"])
+def test_actions_and_rewards_of_another_form_do_not_reach_self_imitation(changes, match, inputs):
+    demos = small_demonstrations.make()
+    matcher = DistributionMatcher(SelfImitation(demos, above_mean=False), updates=1, batch_size=4, seed=0, inputs=inputs)
+    joint = JointRollout(matcher)
+    step = {"actions": np.zeros((1, 2), np.int64), "team_rewards": [1.0]}
+    seen, alive = np.ones((1, 2, 3), np.float32), np.ones((1, 2), bool)
+    seen[:, 1, 2] = 0
+    if "actions" in changes and changes["actions"].ndim == 3 and inputs == "state":
+        joint.append(seen, alive, [False], **{**step, **changes})  # another kind of action shows when the episode ends
+        with pytest.raises(ValueError, match=match):
+            joint.append(seen, alive, [True], **{**step, **changes})
+        joint.clear()
+    else:
+        with pytest.raises(
+            ValueError, match="expected integer actions" if "actions" in changes and inputs != "state" else match
+        ):
+            joint.append(seen, alive, [False], **{**step, **changes})
+    for t in range(3):
+        joint.append(seen, alive, [t == 2], **step)
+    assert joint.gail_rewards().shape == (3, 1, 2)
+    assert matcher.self_imitation.returns == [3.0]
+
+
+def test_a_rollout_that_cannot_be_recorded_is_not_lost():
+    joint = JointRollout(make())
+    joint.append(*GOOD)
+    joint.append(np.full_like(GOOD[0], np.nan), *GOOD[1:])
+    for _ in range(2):
+        with pytest.raises(ValueError, match="finite"):
+            joint.gail_rewards()
+
+
 def test_a_new_rollout_may_have_another_number_of_sub_environments():
     joint = JointRollout(make())
     joint.append(*GOOD)

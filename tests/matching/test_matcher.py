@@ -467,3 +467,14 @@ def test_paper_coefficients_and_rollouts_of_every_scenario():
     assert {name: c for name, (c, _, _) in table.items()} == PAPER_COEFFICIENTS
     for scenario, (_, episodes, limit) in table.items():
         assert DistributionMatcher.paper(Experts(), scenario).buffer_size == episodes * limit
+
+
+def test_which_agents_to_update_is_a_list_and_convergence_a_convergence():
+    matcher = make()
+    matcher.record(*rollout())
+    with pytest.raises(ValueError, match=r"agents must be a list of names, got 'ab'; for one agent pass \['ab'\]"):
+        matcher.update("ab")
+    with pytest.raises(TypeError, match="convergence must be a Convergence or None, got 5"):
+        matcher.update(convergence=5)
+    metrics = matcher.update(agent for agent in ["a"])
+    assert {name.partition("/")[2] for name in metrics if name.startswith("loss/")} == {"a"}

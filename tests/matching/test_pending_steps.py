@@ -3,7 +3,7 @@ import numpy as np
 from dm2_wrappers.matching import PendingSteps
 
 
-def test_take_stacks_forgets_broken_episodes_whole_and_starts_anew():
+def test_steps_are_stacked_and_broken_episodes_forgotten_whole():
     rollout = PendingSteps()
     ended = [[0, 0], [1, 0], [0, 1], [0, 0]]
     broken = [[0, 0], [0, 0], [0, 1], [0, 0]]
@@ -11,7 +11,9 @@ def test_take_stacks_forgets_broken_episodes_whole_and_starts_anew():
         observations = np.full((2, 1, 3), t, np.float32)
         rollout.append(observations, np.ones((2, 1), bool), np.array(ended[t], bool), np.array(broken[t], bool))
     assert len(rollout) == 4
-    observations, alive, forget = rollout.take()
+    observations, alive, forget, more = rollout.stacked()
+    assert (len(rollout), more) == (4, {})
+    rollout.clear()
     assert observations.shape == (4, 2, 1, 3)
     assert alive.shape == (4, 2, 1)
     assert observations[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
@@ -23,7 +25,7 @@ def test_take_stacks_forgets_broken_episodes_whole_and_starts_anew():
 def test_without_news_of_breaking_nothing_is_forgotten():
     rollout = PendingSteps()
     rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]))
-    assert not rollout.take()[2].any()
+    assert not rollout.stacked()[2].any()
 
 
 def test_an_episode_that_ends_or_breaks_in_a_step_that_is_left_out():
@@ -37,14 +39,16 @@ def test_an_episode_that_ends_or_breaks_in_a_step_that_is_left_out():
             pending.skip(np.array([True]), np.array([True]))
         if value == 2:
             pending.skip(np.array([True]), np.array([True]))
-    _, _, broken = pending.take()
+    _, _, broken, _ = pending.stacked()
+    pending.clear()
     assert broken[:, 0].tolist() == [False, False, True, True, True]
     for skipped in (False, True):
         pending.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([False]))
         if skipped:
             pending.skip(np.array([True]))
         pending.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]), np.array([True]))
-        assert pending.take()[2][:, 0].tolist() == [not skipped, True]
+        assert pending.stacked()[2][:, 0].tolist() == [not skipped, True]
+        pending.clear()
 
 
 def test_after_a_cut_what_follows_is_of_another_episode():
@@ -53,6 +57,7 @@ def test_after_a_cut_what_follows_is_of_another_episode():
         rollout.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([ended]), np.array([broken]))
         if not ended:
             rollout.cut()
-    assert rollout.take()[2][:, 0].tolist() == [False, True]
+    assert rollout.stacked()[2][:, 0].tolist() == [False, True]
+    rollout.clear()
     rollout.cut()  # of nothing
     assert len(rollout) == 0

@@ -60,6 +60,18 @@ def test_return_gap_falls_towards_the_experts_return_and_rises_again():
     assert own.coefficient() == pytest.approx(0.75)
 
 
+def test_a_loaded_return_gap_has_its_own_target_and_first_return():
+    saved = ReturnGap(0.3, target=10.0, first=0.0)
+    saved.update(told(returns=np.array([10.0])))
+    assert saved.coefficient() == 0.0
+    later = ReturnGap(0.3, target=100.0, first=0.0)
+    later.load_state_dict(saved.state_dict())
+    assert later.coefficient() == pytest.approx(0.27)
+    found = ReturnGap(0.3)  # these take over what was found out
+    found.load_state_dict(saved.state_dict())
+    assert found.coefficient() == 0.0
+
+
 def test_return_gap_of_a_team_that_begins_at_the_experts_level():
     gap = ReturnGap({"a": 1.0, "b": 0.5}, target=3.0, episodes=1)
     for returns, expected in (([3.0], 0.0), ([2.0], 1.0)):

@@ -96,6 +96,49 @@ def test_the_collector_offers_whole_episodes_with_the_teams_return():
     assert Matcher.self_imitation.returns == [8, 3]
 
 
+def test_episodes_too_long_to_keep_count_for_the_mean():
+    class Matcher:
+        self_imitation = SelfImitation(env=TinyEnv(), max_steps=2)
+
+    collector, imitation = EpisodeCollector(Matcher()), Matcher.self_imitation
+
+    def step(time, reward, ended):
+        arrays = np.zeros((1, 2, 3), np.float32), np.ones((1, 2), bool), np.zeros((1, 2), int), np.array([reward])
+        collector.step(*arrays, np.array([ended]), None, np.array([time]))
+
+    step(0, 1.0, True)
+    for time in range(4):
+        step(time, 10.0, time == 3)
+    assert (imitation._offered, imitation._sum) == (2, 41.0)
+    step(0, 20.0, True)  # not above the mean of 20.5
+    assert imitation.returns == []
+    step(0, 5.0, False)
+    collector.skip()
+    step(2, 5.0, True)  # a step of it was not seen
+    step(0, 5.0, False)
+    step(2, 5.0, True)
+    assert imitation._offered == 3
+
+
+def test_an_episode_whose_arrays_do_not_fit_together_is_refused():
+    best = alone()
+    for name, change in (
+        ("alive", np.ones((2, 2), bool)),
+        ("actions", np.zeros((3, 1), int)),
+        ("rewards", np.zeros((3, 2))),
+    ):
+        episode = own(1)
+        setattr(episode, name, change)
+        with pytest.raises(ValueError, match=f"expected {name} of"):
+            best.offer(episode)
+    best.offer(own(1))
+    continuous = own(2)
+    continuous.actions = np.zeros((3, 2, 4))
+    with pytest.raises(ValueError, match=r"actions of the shape \[\] of each agent, as in the other episodes, got \[4\]"):
+        best.offer(continuous)
+    assert (best._offered, best.returns) == (1, [1])
+
+
 def test_rewards_and_actions_are_needed():
     rollout = JointRollout(DistributionMatcher(alone()))
     step = np.zeros((1, 2, 3), np.float32), np.ones((1, 2), bool), np.zeros(1, bool)

@@ -9,7 +9,18 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 import dm2_wrappers as dm2
 from dm2_wrappers.sb3 import IndependentLearners
-from tests.helpers.sb3_teams import ON_POLICY, SMALL, assert_equal_weights, demonstrations, matcher, train, venv, weights
+from tests.helpers.sb3_teams import (
+    ON_POLICY,
+    OPTIONS,
+    SMALL,
+    assert_equal_weights,
+    demonstrations,
+    matcher,
+    train,
+    venv,
+    weights,
+)
+from tests.helpers.tiny_envs import ShapedEnv
 
 
 def by_hand(team, rollout, gail, agent, k, c):
@@ -143,3 +154,32 @@ def test_a_coefficient_that_a_callback_changes_is_paid_from_the_next_step_on():
         team.coefficient = -1.0
     with pytest.raises(ValueError, match="needs a coefficient"):
         team.coefficient = None
+
+
+@pytest.mark.parametrize("mode", ["exact", "online"])
+def test_a_team_reports_the_environments_own_return_where_a_wrapper_shapes_rewards(mode):
+    class LastLog(BaseCallback):
+        def _on_step(self):
+            names.update(self.logger.name_to_value)
+            return True
+
+        def _on_rollout_end(self):
+            names.update(self.logger.name_to_value)
+
+    names = {}
+    env = dm2.vectorize(lambda: ShapedEnv(**OPTIONS), 1)
+    options = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, **SMALL}
+    team = IndependentLearners(PPO, env, matcher=matcher(), coefficient=0.5, mode=mode, seed=0, **options)
+    team.learn(16, callback={"agent_0": LastLog()})
+    episodes = team.models["agent_0"].ep_info_buffer
+    assert [episode["r"] for episode in episodes] == [episode["l"] for episode in episodes] != []
+    assert names["dm2/env_reward"] == 1.0
+
+
+def test_relabelled_rewards_are_those_that_the_wrapper_mixes():
+    env = dm2.vectorize(lambda: ShapedEnv(**OPTIONS), 1)
+    team = IndependentLearners(
+        DQN, env, matcher=matcher(), coefficient=0.0, env_coefficient=0.5, relabel=True, seed=0, learning_starts=100, **SMALL
+    )
+    team.learn(8)
+    assert (team.models["agent_0"].replay_buffer.rewards[:8] == 5).all()

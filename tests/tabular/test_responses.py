@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 
 from dm2_wrappers import tabular
 from tests.helpers.tabular_games import close, uneven
@@ -27,6 +28,21 @@ def test_best_response_and_nash_gap_against_all_policies():
             close(tabular.value(game, again, agent, rewards[agent]), max(values))
             gaps.append(max(values) - tabular.value(game, policies, agent, rewards[agent]))
         close(tabular.nash_gap(game, policies, rewards), max(gaps))
+
+
+def test_responses_do_not_depend_on_the_size_of_rewards_or_on_others_in_the_batch():
+    rng = np.random.default_rng(0)
+    game = tabular.random_game(rng, num_states=3, num_actions=[2, 2])
+    policies = [rng.dirichlet(np.ones(2), size=3) for _ in range(2)]
+    reward = rng.random((3, 2))
+    alone = tabular.best_response(game, policies, 0, reward)
+    factors = [1e-12, 1.0, 1e12]
+    batch = [np.stack([each] * 3) for each in policies]
+    together = tabular.best_response(game, batch, 0, np.stack([factor * reward for factor in factors]))
+    for n, factor in enumerate(factors):
+        np.testing.assert_array_equal(together.policy[n], alone.policy)
+        assert together.value[n] / factor == pytest.approx(alone.value)
+    assert tabular.best_response(game, policies, 0, np.zeros((3, 2))).value == 0
 
 
 def slow_marginal(game, policies, agent):

@@ -52,3 +52,11 @@ def test_largest_eps_is_the_least_over_all_deterministic_policies():
         game = tabular.random_game(rng, num_states=3, num_actions=(2, 3), gamma=0.9, concentration=0.3)
         least = min(tabular.visitation(game, policies).min() for policies in joint_policies(game))
         close(tabular.largest_eps(game), least)
+
+
+def test_largest_eps_is_never_below_0():
+    for seed in range(60):
+        game = tabular.random_game(np.random.default_rng(seed), num_states=3, num_actions=(2, 2), concentration=0.1)
+        transition = np.where(game.transition < 1e-3, 0, game.transition)
+        game = tabular.Game(transition / transition.sum(-1, keepdims=True), [1.0, 0.0, 0.0], game.gamma)
+        assert tabular.largest_eps(game) >= 0

@@ -91,10 +91,11 @@ def test_the_table_has_a_line_for_each_learner(tmp_path, capsys):
         write(tmp_path, "dm2_cli_twice.py", LISTED.format(kind="test_saboteurs.Twice")),
         write(tmp_path, "dm2_cli_missing.py", "import no_such_library\n" + LISTED.format(kind="table_team.Exact")),
         write(tmp_path, "dm2_cli_other.py", "def train(args):\n    pass\n"),
+        write(tmp_path, "dm2_cli_typo.py", "def train(make_env:\n    pass\n"),
     ]
     assert main(["table", *files, "--steps", "3200"]) == 1
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    assert [line[0] for line in lines[2:]] == ["dm2_cli_honest", "dm2_cli_twice", "dm2_cli_missing"]
+    assert [line[0] for line in lines[2:]] == ["dm2_cli_honest", "dm2_cli_twice", "dm2_cli_missing", "dm2_cli_typo"]
     assert lines[2][1].startswith("torch ")
     assert lines[2][2] == "100%"
     assert float(lines[2][3]) > 0.5
@@ -102,3 +103,4 @@ def test_the_table_has_a_line_for_each_learner(tmp_path, capsys):
     assert lines[2][7] == f"`python -m dm2_wrappers.testing learner {files[0]}`"
     assert lines[3][5] == "200% of the steps of 'first' were recorded: record each step once, not twice"
     assert lines[4][5] == "error: No module named 'no_such_library'"
+    assert lines[5][5].startswith("error: '(' was never closed")

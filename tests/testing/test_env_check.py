@@ -7,6 +7,7 @@ import re
 import mpe2.simple_spread_v3 as spread
 import numpy as np
 import pytest
+from gymnasium import spaces
 
 import dm2_wrappers as dm2
 from dm2_wrappers.testing import check_dm2_env
@@ -33,6 +34,45 @@ from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 def test_an_environment_that_keeps_the_contract_passes(env, capsys):
     assert check_dm2_env(env) is None
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Text(4),
+        spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]),
+        spaces.OneOf([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]),
+        spaces.Dict({"text": spaces.Text(4), "pair": spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)])}),
+    ],
+)
+def test_observations_of_any_form_pass_and_are_shown_where_they_do_not(space):
+    class Any(TinyEnv):
+        wrong = False
+
+        def observation_space(self, agent):
+            return space
+
+        def _observe(self, agent):
+            space.seed(int(self.t))
+            return ("x",) * 9 if self.wrong else space.sample()
+
+    env = Any()
+    check_dm2_env(env, steps=10)
+    env.wrong = True
+    with pytest.raises(AssertionError, match=r"not in its observation"):
+        check_dm2_env(env, steps=10)
+
+
+def test_agents_that_change_their_order_are_refused():
+    class Turning(TinyEnv):
+        def reset(self, seed=None, options=None):
+            self.possible_agents = self.possible_agents[::-1]
+            return super().reset(seed, options)
+
+    with pytest.raises(
+        AssertionError, match=r"\['agent_0', 'agent_1'\], and after reset\(\) \['agent_1', 'agent_0'\]: keep"
+    ):
+        check_dm2_env(Turning())
 
 
 def test_smax_passes():

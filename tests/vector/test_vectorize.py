@@ -441,3 +441,28 @@ def test_the_global_state_is_asked_for_only_on_demand():
             _, infos = venv.reset(seed=0)
             assert ("state" in infos) == told
             venv.close()
+
+
+def test_after_an_error_in_one_sub_environment_the_others_are_not_stepped_on():
+    class Once(TinyEnv):
+        fails = False
+
+        def step(self, actions):
+            if self.fails:
+                self.fails = False
+                raise OSError("for a moment")
+            return super().step(actions)
+
+    venv = vectorize(Once, 2)
+    venv.reset(seed=0)
+    venv.envs[1].fails = True
+    with pytest.raises(OSError, match="for a moment"):
+        venv.step(np.zeros((2, 2), int))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"a first reset\(\), and another one after an error in step\(\)"):
+            venv.step(np.zeros((2, 2), int))
+    venv.reset(seed=0)
+    with pytest.raises(ValueError, match="actions must be"):
+        venv.step(np.zeros(2, int))  # nothing was stepped
+    venv.step(np.zeros((2, 2), int))
+    assert [env.t for env in venv.envs] == [1, 1]

@@ -5,7 +5,7 @@ import pytest
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import dm2_wrappers as dm2
-from tests.helpers.tiny_envs import StateEnv, TinyEnv
+from tests.helpers.tiny_envs import ShapedEnv, StateEnv, TinyEnv
 from tests.helpers.wrapped import OPTIONS, KeepingEnv, demonstrations, matcher, zeros
 
 
@@ -40,6 +40,59 @@ def test_nothing_of_the_environments_own_is_changed():
         assert inner.kept[1] == {"agent_0": 2.0, "agent_1": 2.0} != rewards
         assert inner.own_infos == {"agent_0": {}, "agent_1": {}}
         assert set(vars(inner)) == set(vars(KeepingEnv(**OPTIONS))) | {"t", "limit", "dead", "last"}
+
+
+def test_agents_keep_their_places_whatever_the_environment_lists_later():
+    class Turning(TinyEnv):
+        def reset(self, seed=None, options=None):
+            self.possible_agents = self.possible_agents[::-1]
+            return super().reset(seed, options)
+
+        def step(self, actions):
+            observations, rewards, *rest = super().step(actions)
+            return observations, {agent: float(agent == "agent_0") for agent in rewards}, *rest
+
+    env = dm2.DM2ParallelEnv(Turning(**OPTIONS), matcher(), coefficient=0.0)
+    for _ in range(2):
+        env.reset()
+        assert env.step({"agent_0": 0, "agent_1": 0})[1] == {"agent_0": 1.0, "agent_1": 0.0}
+        assert env.possible_agents == ["agent_0", "agent_1"]
+
+
+def test_an_environment_whose_agents_are_others_after_reset():
+    class Growing(TinyEnv):
+        def reset(self, seed=None, options=None):
+            results = super().reset(seed, options)
+            self.possible_agents = [*self.possible_agents, "agent_2"]
+            return results
+
+    env = dm2.DM2ParallelEnv(Growing(**OPTIONS), matcher(), coefficient=0.0)
+    with pytest.raises(ValueError, match=r"possible_agents \['agent_0', 'agent_1'\] when it was wrapped, and .*'agent_2'\]"):
+        env.reset()
+
+
+def test_a_missing_action_is_one_sentence_where_actions_are_needed():
+    demos = dm2.Demonstrations.record(TinyEnv(**OPTIONS), lambda seen: dict.fromkeys(seen, 1), 2, seed=0)
+    env = dm2.DM2ParallelEnv(
+        TinyEnv(**OPTIONS), dm2.DistributionMatcher(demos, inputs="state-action", seed=0), coefficient=0.3
+    )
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=r"step\(\) was given no action for agent 'agent_1', only for \['agent_0'\]"):
+        env.step({"agent_0": 1})
+
+
+def test_the_environments_own_rewards_are_kept_beside_those_of_a_wrapper_that_shapes_them():
+    env = dm2.DM2ParallelEnv(ShapedEnv(**OPTIONS), matcher(), coefficient=0.0)
+    assert set(env.reset(seed=0)[1]["agent_0"]) == {"env_reward", "gail_reward"}
+    _, rewards, _, _, infos = env.step({"agent_0": 1, "agent_1": 1})
+    assert rewards == {"agent_0": 10.0, "agent_1": 10.0}
+    assert [infos["agent_0"][name] for name in ("own_reward", "env_reward")] == [1.0, 10.0]
+    venv = dm2.DM2VectorEnv(dm2.vectorize(lambda: ShapedEnv(**OPTIONS), 2), matcher(), coefficient=0.0)
+    venv.reset(seed=0)
+    infos = venv.step(np.ones((2, 2), int))[4]
+    assert (infos["own_reward"] == 1).all()
+    assert (infos["env_reward"] == 10).all()
+    assert "own_reward" not in dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.0).reset(seed=0)[1]["agent_0"]
 
 
 def test_a_vector_environments_arrays_are_not_changed():
