@@ -24,7 +24,8 @@ _TRIED: dict[str, dict[str, Any]] = {
     "layers of 128": {"hidden": 128},
     "epsilon of 0.1 at the end": {"epsilon_end": 0.1},
     "discount 0.95": {"gamma": 0.95},
-    "discount 0.95, target networks move by 0.02": {"gamma": 0.95, "tau": 0.02},
+    "target networks move by 0.02, twice as many gradient steps": {"tau": 0.02, "update_every": 16},
+    "target networks move by 0.05": {"tau": 0.05},
 }
 
 
