@@ -178,7 +178,5 @@ class Fixed(Generic[T]):
     def __set__(self, instance: object, value: T) -> None:
         if self._name in vars(instance):
             kind = type(instance).__name__
-            raise AttributeError(
-                f"{self._name} cannot be changed once {kind} is made: make a new {kind} with {self._name}={shown(value)}"
-            )
+            raise AttributeError(f"{self._name} cannot be changed once {kind} is made: make a new {kind}")
         vars(instance)[self._name] = value

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import _runs
 import numpy as np
 import torch
 import tyro
@@ -19,6 +20,7 @@ import wrap_any_env
 from mpe2 import simple_spread_v3
 
 import dm2_wrappers as dm2
+from dm2_wrappers import _checks
 from dm2_wrappers.vector.layout import Layout
 
 Policy = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -55,6 +57,10 @@ def run(train: Train, args: Args) -> dict[str, float]:
     Returns:
         Mean environment returns of a random team and of the trained one.
     """
+    _runs.check_counts(**{name: getattr(args, name) for name in ("steps", "demonstrations", "evaluation_episodes")})
+    with _runs.one_sentence(ValueError):
+        for name in ("coefficient", "env_coefficient"):
+            _checks.number(name, getattr(args, name), least=0)
     torch.set_num_threads(1)
     make_env, demos = environment(args)
     print(f"{len(demos)} demonstrated episodes, mean return {demos.mean_return:.2f}")

@@ -57,7 +57,7 @@ def vector_env(env: str, num_envs: int, **options: Any) -> MultiAgentVectorEnv:
     """
     if make := _users(env):
         return dm2.vectorize(make, num_envs)
-    with _one_sentence(ValueError, ImportError):
+    with one_sentence(ValueError, ImportError):
         return dm2.envs.vector_env(env, num_envs, **options)
 
 
@@ -65,7 +65,7 @@ def parallel_env(env: str, *, render_mode: str | None = None, **options: Any) ->
     """One ParallelEnv by the same names; a user's function is called with ``render_mode``, too."""
     if make := _users(env):
         return make() if render_mode is None else make(render_mode=render_mode)
-    with _one_sentence(ValueError, ImportError):
+    with one_sentence(ValueError, ImportError):
         return dm2.envs.parallel_env(env, render_mode=render_mode, **options)
 
 
@@ -121,12 +121,12 @@ def demonstrations(path: Path | None, env: str, levels: str = "0.3") -> dm2.Demo
             f"There are no demonstrations at {file}: choose another file with --demos, or record some with "
             f"python examples/record_demos.py --env {env} --levels {levels}"
         )
-    with _one_sentence(ValueError, OSError):
+    with one_sentence(ValueError, OSError):
         return dm2.Demonstrations.load(file)
 
 
 @contextlib.contextmanager
-def _one_sentence(*errors: type[Exception]) -> Iterator[None]:
+def one_sentence(*errors: type[Exception]) -> Iterator[None]:
     """End the program with an error's own sentence: for calls whose errors tell users what to do."""
     try:
         yield

@@ -314,19 +314,20 @@ def train_and_evaluate(args: Args, run: Path, demos: dm2.Demonstrations | None, 
         agents = ", ".join(venv.possible_agents)
         raise SystemExit(f"unmatched has {', '.join(sorted(unknown))}, but the agents of {args.env} are {agents}")
     matching = {}
-    if demos is not None and args.algorithm == "dm2":
-        matching = {
-            "matcher": dm2.DistributionMatcher(
-                shown(demos, args.experts, venv),
-                seed=args.seed,
-                device=args.learner.device,
-                **args.matcher.options(args.learner.gamma),
-            ),
-            "coefficient": coefficient(args, venv.possible_agents, step=0),
-            "env_coefficient": args.env_coefficient,
-            "order": args.order,
-        }
-    team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
+    with _runs.one_sentence(ValueError):
+        if demos is not None and args.algorithm == "dm2":
+            matching = {
+                "matcher": dm2.DistributionMatcher(
+                    shown(demos, args.experts, venv),
+                    seed=args.seed,
+                    device=args.learner.device,
+                    **args.matcher.options(args.learner.gamma),
+                ),
+                "coefficient": coefficient(args, venv.possible_agents, step=0),
+                "env_coefficient": args.env_coefficient,
+                "order": args.order,
+            }
+        team = make_team(args.learner, venv, seed=args.seed, log_dir=run / "agents", **matching)
     with contextlib.closing(team), _profile.printed(args.profile, team, venv, test_env):
         train_team(args, run, team, demos, test_env)
 
@@ -339,7 +340,8 @@ def train_team(args: Args, run: Path, team: dm2.sb3.IndependentLearners, demos: 
         rows = _runs.read_curve(curve, up_to=team.num_timesteps)
     elif demos is not None and args.pretrain:
         own = chosen(demos, args.experts)
-        cloned = dm2.sb3.pretrain(team, own, epochs=args.pretrain, seed=args.seed, progress_bar=True)
+        with _runs.one_sentence(ValueError):
+            cloned = dm2.sb3.pretrain(team, own, epochs=args.pretrain, seed=args.seed, progress_bar=True)
         _runs.write_json(run / "pretrain.json", cloned)
 
     bar = tqdm(

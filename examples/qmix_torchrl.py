@@ -40,6 +40,7 @@ from tqdm import tqdm
 
 import dm2_wrappers as dm2
 from dm2_wrappers._files import replacing
+from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.evaluation import evaluate
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.vector import MultiAgentVectorEnv
@@ -236,7 +237,7 @@ def transitions(observations: np.ndarray, infos: dict[str, Any], actions: np.nda
         "next": {
             "agents": {"observation": after["final_obs"], "action_mask": after.get("final_action_mask", last_mask)},
             "state": after["final_state"] if "final_state" in after else global_state(after["final_obs"], {}),
-            "reward": rewards.mean(axis=1, keepdims=True),
+            "reward": team_rewards(rewards, infos.get("present", np.ones(rewards.shape, bool)))[:, None],
             "done": done[:, None],
             "terminated": (done & ~truncations.any(axis=1))[:, None],
         },
@@ -280,7 +281,16 @@ def global_state(observations: np.ndarray, infos: dict[str, Any]) -> np.ndarray:
 
 def main(args: Args) -> Path:
     """Train, evaluate and plot; returns the folder of the run."""
-    counts = ("num_envs", "eval_every", "eval_episodes", "final_episodes", "batch_size", "n_steps", "update_every")
+    counts = (
+        "num_envs",
+        "eval_every",
+        "eval_episodes",
+        "final_episodes",
+        "batch_size",
+        "n_steps",
+        "update_every",
+        "buffer_size",
+    )
     _runs.check_counts(**{name: getattr(args, name) for name in counts})
     args.num_envs = args.num_envs or _runs.default_num_envs(args.env)
     run = args.run or Path("runs") / f"qmix_{_runs.file_name(args.env)}_seed{args.seed}"

@@ -26,7 +26,8 @@ import tyro
 
 import dm2_wrappers as dm2
 from dm2_wrappers._files import replacing
-from dm2_wrappers.sb3 import checkpoint
+from dm2_wrappers.sb3 import checkpoint, team_state
+from dm2_wrappers.vector.layout import Layout
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -111,11 +112,13 @@ def saved(run: Path) -> tuple[dict[str, Any], Path]:
 def restored(file: Path, learner: ippo_sb3.LearnerArgs, env: Any) -> dm2.sb3.IndependentLearners:
     """The team of a checkpoint, with its discriminators. Nothing is unpickled, so files from others are safe to watch."""
     try:
-        state, matching = checkpoint.read(file), {}
-        if state.demonstrations is not None:
-            matcher = dm2.DistributionMatcher(state.demonstrations, **state.facts["matcher"])
-            matching = {"matcher": matcher, "coefficient": 0.0}
-        team = ippo_sb3.make_team(replace(learner, num_envs=1), dm2.vectorize(lambda: env, 1), seed=0, **matching)
+        state = checkpoint.read(file)
+        options = {name: state.facts["options"][name] for name in ("env_coefficient", "mode", "order", "update_every")}
+        if (convergence := state.facts["options"]["convergence"]) is not None:
+            options["convergence"] = dm2.Convergence(**convergence)
+        if (matcher := team_state.matcher_of(state, None, "cpu")) is not None:
+            options |= {"matcher": matcher, "coefficient": 0.0}
+        team = ippo_sb3.make_team(replace(learner, num_envs=1), dm2.vectorize(lambda: env, 1), seed=0, **options)
     except (ValueError, TypeError) as error:
         raise SystemExit(f"Cannot show {file}: {error}") from None
     ippo_sb3.restore(team, file)
@@ -126,8 +129,7 @@ def policy_of(args: Args, env: Any, team: dm2.sb3.IndependentLearners | None) ->
     """Who plays."""
     if args.policy == "team":
         torch.manual_seed(args.seed)
-        memory = team.policy(deterministic=args.greedy)  # of recurrent policies
-        return lambda observations: team.predict(observations, policy=memory)
+        return Team(team, args.greedy)
     if args.policy != "random":
         return _runs.function(args.policy)
     for k, agent in enumerate(env.possible_agents):
@@ -140,10 +142,31 @@ def policy_of(args: Args, env: Any, team: dm2.sb3.IndependentLearners | None) ->
     return random
 
 
+class Team:
+    """A team's policy of one environment's dicts, which keeps the memory of recurrent policies."""
+
+    def __init__(self, team: dm2.sb3.IndependentLearners, greedy: bool) -> None:
+        self.team, self.memory = team, team.policy(deterministic=greedy)
+
+    def start_episode(self) -> None:
+        """Forget the episode before."""
+        self.memory.start_episode(np.ones(1, bool))
+
+    def __call__(self, observations: dict[str, Any]) -> dict[str, Any]:
+        return self.team.predict(observations, policy=self.memory)
+
+
+def reset(env: Any, policy: Policy, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Begin an episode."""
+    if isinstance(policy, Team):
+        policy.start_episode()
+    return env.reset(seed=seed)
+
+
 def practice(env: dm2.DM2ParallelEnv, policy: Policy, episodes: int, seed: int) -> None:
     """Train the discriminators to tell the experts from this policy."""
     for episode in range(episodes):
-        observations, _ = env.reset(seed=seed + episode)
+        observations, _ = reset(env, policy, seed + episode)
         while env.agents:
             observations, *_ = env.step(policy(observations))
         env.update()
@@ -151,21 +174,32 @@ def practice(env: dm2.DM2ParallelEnv, policy: Policy, episodes: int, seed: int) 
 
 def play(env: Any, policy: Policy, matcher: Any, seed: int) -> Episode:
     """One episode."""
-    episode, total = Episode(), 0.0
-    observations, infos = env.reset(seed=seed)
+    episode, total, layout = Episode(), 0.0, Layout(env, flatten_actions=True)
+    observations, infos = reset(env, policy, seed)
     episode.frames.append(picture(env))
     while env.agents:
         alive = [a for a in env.agents if infos.get(a, {}).get("alive", True)]
-        judged = {} if matcher is None else matcher.rewards({a: observations[a] for a in alive})
-        episode.gail.append([judged.get(a, float("nan")) for a in env.possible_agents])
         episode.present.append([a in alive for a in env.possible_agents])
-        observations, rewards, _, _, infos = env.step(policy(observations))
+        before, actions = observations, policy(observations)
+        observations, rewards, _, _, infos = env.step(actions)
+        judged = {} if matcher is None else pay(matcher, layout, alive, before, actions, observations)
+        episode.gail.append([judged.get(a, float("nan")) for a in env.possible_agents])
         total += float(np.mean(list(rewards.values()))) if rewards else 0.0
         episode.returns.append(total)
         episode.frames.append(picture(env))
         reports = [info["battle_won"] for info in infos.values() if info.get("battle_won") is not None]
         episode.won = any(reports) if reports else None
     return episode
+
+
+def pay(matcher: Any, layout: Layout, alive: list[str], before: Any, actions: Any, after: Any) -> dict[str, float]:
+    """Each living agent's r_gail for one step, of what the run's discriminators see."""
+    seen: dict[str, Any] = {}
+    if matcher.needs_actions:
+        seen["actions"] = {a: layout.array_action(layout.agents.index(a), actions[a]) for a in alive}
+    if matcher.options["inputs"] == "transition":
+        seen["after"] = {a: after[a] for a in alive if a in after}
+    return matcher.rewards({a: before[a] for a in alive}, **seen)
 
 
 def picture(env: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 import dm2_wrappers as dm2
 from dm2_wrappers import compatibility, tabular
 from dm2_wrappers.compatibility.permutation import holm
+from tests.helpers.tiny_envs import TinyEnv
 
 ROOT = Path(__file__).parent.parent
 EXPECTED = json.loads((Path(__file__).parent / "data" / "theory_expected.json").read_text())
@@ -514,13 +515,44 @@ def test_clones_take_available_actions_that_their_experts_took():
         masks = np.array(mask, bool)
         there = {"agent_0": {"observation": np.eye(2)[0], "action_mask": masks}}
         assert {policy(there)["agent_0"] for _ in range(50)} == allowed
-        arrays = policy(np.tile(np.eye(2, dtype=np.float32)[0], (50, 1, 1)), {"action_mask": np.tile(masks, (50, 1, 1))})
-        assert arrays.shape == (50, 1)
-        assert set(arrays[:, 0].tolist()) == allowed
+        observed = {"agent_0": np.eye(2)[0]}
+        assert {policy(observed, infos={"agent_0": {"action_mask": masks}})["agent_0"] for _ in range(50)} == allowed
     policy = compatibility.count_actions(demos, np.random.default_rng(0))
     assert {policy({"agent_0": np.array([7.0, 7.0])})["agent_0"] for _ in range(60)} == {0, 3, 5}  # never seen
-    with pytest.raises(ValueError, match="'agent_0' have 2 features, but its observation has 1: play in a vector"):
+    with pytest.raises(
+        ValueError, match=r"an observation of agent 'agent_0' of 2 numbers, as in its .*, got 1: let playback_test"
+    ):
         policy({"agent_0": 1})
+    with pytest.raises(ValueError, match=r"got \{'position': array"):
+        policy({"agent_0": {"position": np.zeros(2)}})
+
+
+def test_clones_draw_the_last_action_where_shares_are_rounded_and_take_minus_0_for_0():
+    class Nearly:
+        def random(self):
+            return 1 - 2**-53
+
+    observations = np.zeros((10, 1, 1))
+    observations[5:] = -0.0
+    demos = recorded(observations, [0, 10], actions=np.array([[0], [1], [2]] * 3 + [[0]]))
+    policy = compatibility.count_actions(demos, Nearly())
+    assert policy({"agent_0": np.array([-0.0])}) == policy({"agent_0": np.array([0.0])}) == {"agent_0": 2}
+    only = recorded(np.full((4, 1, 1), -0.0), [0, 4], actions=np.array([[1]] * 4))
+    assert compatibility.count_actions(only, np.random.default_rng(0))({"agent_0": np.array([0.0])}) == {"agent_0": 1}
+
+
+def test_clones_choose_from_masks_that_infos_have_when_a_parallel_env_is_played():
+    class Masked(TinyEnv):
+        def _info(self, agent):
+            return {**super()._info(agent), "action_mask": np.array([1, 0, 1], np.int8)}
+
+    free = dm2.Demonstrations.record(TinyEnv(), lambda seen: dict.fromkeys(seen, 1), 3, seed=0)
+    played = dm2.Demonstrations.record(Masked(), compatibility.count_actions(free, np.random.default_rng(0)), 3)
+    assert set(played.actions.ravel().tolist()) <= {0, 2}
+    wrapped = dm2.DM2ParallelEnv(Masked(), free, coefficient=1.0)
+    test = compatibility.playback_test(played, wrapped, bootstrap=39, episodes=3)
+    assert wrapped.steps_since_update == 0  # the wrapper is left out
+    assert set(test.playback.actions.ravel().tolist()) <= {0, 2}
 
 
 class Numbers(tabular.TabularParallelEnv):

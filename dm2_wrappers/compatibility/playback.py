@@ -13,8 +13,8 @@ from dm2_wrappers.compatibility.permutation import check_rounds, distance, embed
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.unwrap import without_matcher
-from dm2_wrappers.vector import MultiAgentVectorEnv, as_vector_env
-from dm2_wrappers.vector.spaces import MASK, action_mask
+from dm2_wrappers.vector import Infos, MultiAgentVectorEnv, as_vector_env
+from dm2_wrappers.vector.spaces import MASK, action_mask, as_array, shown
 
 Clone = Callable[[Demonstrations, np.random.Generator], Callable[..., Any]]
 """``clone(demos, rng)`` -> a joint policy for ``Demonstrations.record``, each agent's from its own demonstrations alone."""
@@ -77,7 +77,8 @@ def playback_test(
     Args:
         demos: The demonstrations, with discrete actions.
         env: A PettingZoo ``ParallelEnv`` or vector environment on which they were recorded.
-        clone: Makes a joint policy from demonstrations; by default :func:`count_actions`, for finitely many observations.
+        clone: Makes a joint policy from demonstrations; by default as :func:`count_actions`, for finitely many
+            observations.
         episodes: How many episodes the clones play each time; as many as there are demonstrations by default.
         bootstrap: How many demonstrations of the clones are tested; the least p is 1 / (bootstrap + 1), times the
             number of agents. Each plays ``len(demos) + episodes`` episodes.
@@ -101,7 +102,7 @@ def playback_test(
             f"the environment's agents are {list(env.possible_agents)}, the demonstrations' {list(demos.agents)}; pass the "
             "environment on which they were recorded"
         )
-    make, number = clone or count_actions, len(demos) if episodes is None else episodes
+    make, number = clone or _OfArrays, len(demos) if episodes is None else episodes
     if clone is None:
         env = as_vector_env(without_matcher(env), "playback_test() takes")  # its observations are flat, as the recorded ones
     rng = np.random.default_rng(seed)
@@ -123,10 +124,10 @@ def playback_test(
 class CountedActions:
     """Agents that see finitely many observations and act as often in each as in their demonstrations.
 
-    A joint policy for ``Demonstrations.record``, of the dicts of a ParallelEnv (``{agent: observation} -> {agent: action}``)
-    or of a vector environment's arrays. In an observation that its demonstrations do not have, or where none of the actions
-    that it took there is available, an agent draws one of the actions that it took anywhere, as often as it took them; and
-    if none of these is available, any available one.
+    A joint policy of the dicts of a ParallelEnv, ``{agent: observation} -> {agent: action}``, whose actions are counted from
+    0. In an observation that its demonstrations do not have, or where none of the actions that it took there is available,
+    an agent draws one of the actions that it took anywhere, as often as it took them; and if none of these is available, any
+    available one.
 
     Args:
         demos: The demonstrations, with discrete actions.
@@ -134,8 +135,7 @@ class CountedActions:
     """
 
     def __init__(self, demos: Demonstrations, rng: np.random.Generator) -> None:
-        self._rng, self._agents, self._sizes = rng, demos.agents, dict(zip(demos.agents, demos.sizes, strict=True))
-        self._order: Sequence[str] = demos.agents  # of a vector environment's arrays
+        self._rng, self.sizes = rng, dict(zip(demos.agents, demos.sizes, strict=True))
         self._tables: dict[str, dict[bytes, NDArray[Any]]] = {}
         self._anywhere: dict[str, NDArray[Any]] = {}
         for k, agent in enumerate(demos.agents):
@@ -147,35 +147,23 @@ class CountedActions:
             self._tables[agent] = {kind.tobytes(): row for kind, row in zip(kinds, counts, strict=True)}
             self._anywhere[agent] = counts.sum(axis=0)
 
-    def check_env(self, env: MultiAgentVectorEnv) -> None:
-        """Take over the order of a vector environment's agents."""
-        self._order = env.possible_agents
+    def __call__(self, observations: Mapping[str, Any], *, infos: Mapping[str, Any] | None = None) -> dict[str, int]:
+        """The actions of the agents that observe something; ``infos`` may have their action masks."""
+        given = infos or {}
+        return {agent: self._action(agent, seen, given.get(agent) or {}) for agent, seen in observations.items()}
 
-    def __call__(self, observations: Any, infos: Any = None) -> Any:
-        """The agents' actions: a dict for a dict, int64 [N, K] for arrays [N, K, D]."""
-        if isinstance(observations, Mapping):
-            return {agent: self._of_dict(agent, seen, (infos or {}).get(agent)) for agent, seen in observations.items()}
-        masks = (infos or {}).get(MASK)
-        actions = np.zeros(observations.shape[:2], np.int64)
-        for n, k in np.ndindex(*actions.shape):
-            agent = self._order[k]
-            mask = None if masks is None else masks[n, k]
-            actions[n, k] = self._draw(agent, observations[n, k, : self._sizes[agent]], mask)
-        return actions
-
-    def _of_dict(self, agent: str, observation: Any, info: Any) -> int:
-        mask = action_mask(observation, info or {})
-        seen = observation["observation"] if isinstance(observation, Mapping) else observation
-        row = np.asarray(seen, dtype=np.float32).ravel()
-        if row.size != self._sizes[agent]:
+    def _action(self, agent: str, observation: Any, info: Mapping[str, Any]) -> int:
+        seen = observation.get("observation") if isinstance(observation, Mapping) else observation
+        row = np.zeros(0) if seen is None else as_array(seen).ravel()
+        if row.size != self.sizes[agent] or row.dtype.kind not in "biuf":
             raise ValueError(
-                f"the demonstrations of agent {agent!r} have {self._sizes[agent]} features, but its observation has "
-                f"{row.size}: play in a vector environment, such as vectorize(make_env, 1), which flattens observations as "
-                "the recording did"
+                f"expected an observation of agent {agent!r} of {self.sizes[agent]} numbers, as in its demonstrations, got "
+                f"{shown(observation)}: let playback_test() make the clones, which see observations flattened as recorded"
             )
-        return self._draw(agent, row, mask)
+        return self.draw(agent, row.astype(np.float32), action_mask(observation, info))
 
-    def _draw(self, agent: str, row: NDArray[Any], mask: Any) -> int:
+    def draw(self, agent: str, row: NDArray[Any], mask: Any) -> int:
+        """An action in an observation [D], of those that the mask has."""
         counts = self._tables[agent].get((row + np.float32(0)).tobytes(), self._anywhere[agent])
         if mask is not None:
             available = np.asarray(mask, dtype=bool)
@@ -187,6 +175,22 @@ class CountedActions:
                 counts = available.astype(np.float64)
         shares = np.cumsum(counts / counts.sum())
         return int(min(np.searchsorted(shares, self._rng.random(), "right"), np.flatnonzero(counts)[-1]))
+
+
+class _OfArrays(CountedActions):
+    """The same for a vector environment: ``policy(observations [N, K, D], infos) -> actions [N, K]``."""
+
+    def check_env(self, env: MultiAgentVectorEnv) -> None:
+        """Take over the order of the environment's agents."""
+        self._order = env.possible_agents
+
+    def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[np.int64]:  # type: ignore[override]
+        masks = infos[MASK]
+        actions = np.zeros(observations.shape[:2], np.int64)
+        for n, k in np.ndindex(*actions.shape):
+            agent = self._order[k]
+            actions[n, k] = self.draw(agent, observations[n, k, : self.sizes[agent]], masks[n, k])
+        return actions
 
 
 def count_actions(demos: Demonstrations, rng: np.random.Generator) -> CountedActions:

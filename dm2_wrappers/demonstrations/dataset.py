@@ -88,7 +88,10 @@ class Demonstrations:
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Each agent's place among the environment's agents: 0, 1, ..., unless :meth:`mix` left out or reordered some."""
+        """Each agent's place among the environment's agents: 0, 1, ..., unless some were left out or reordered.
+
+        :meth:`mix` and :meth:`from_minari` keep the places. Of a Minari data set of others, the order given is taken.
+        """
         return tuple(self.metadata.get("positions", range(len(self.agents))))
 
     @property

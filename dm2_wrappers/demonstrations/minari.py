@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from dm2_wrappers._extras import require
 from dm2_wrappers.demonstrations.from_episodes import from_episodes
+from dm2_wrappers.demonstrations.selection import place_metadata
 from dm2_wrappers.demonstrations.validation import agent_names, plain_metadata
 from dm2_wrappers.vector.layout import Layout, check_parallel_env, environment_id
 from dm2_wrappers.vector.spaces import flat_space, flatten
@@ -104,7 +105,8 @@ def read(dataset: Any, *, agents: Sequence[str] | None, env_id: str | None) -> d
         arguments["metadata"] = {**own["metadata"], **({} if env_id is None else {"env_id": env_id})}
         if agents is not None:
             written = dict(zip(own["agents"], own["metadata"].get("positions", range(len(own["agents"]))), strict=True))
-            arguments["metadata"]["positions"] = [written[agent] for agent in source.agents]
+            arguments["metadata"].pop("positions", None)
+            arguments["metadata"] |= place_metadata([written[agent] for agent in source.agents])
     return arguments
 
 

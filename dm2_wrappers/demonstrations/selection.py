@@ -78,14 +78,18 @@ def mixed(sources: Mapping[str, Demonstrations]) -> dict[str, Any]:
     columns = [(demos, demos.agents.index(agent), order) for agent, demos in sources.items()]
     metadata: dict[str, Any] = {**first.metadata, "style": "mixed", "seed": None}
     metadata["env_id"] = scenarios[0] if scenarios else None
-    metadata["positions"] = [demos.positions[k] for demos, k, _ in columns]
-    if metadata["positions"] == list(range(len(columns))):
-        del metadata["positions"]
+    metadata.pop("positions", None)
+    metadata |= place_metadata([demos.positions[k] for demos, k, _ in columns])
     metadata["has_actions"] = all(demos.has_actions for demos in sources.values())
     for name in ("policy", "selected"):  # each agent's own, where its source has one
         if name == "policy" or any(name in demos.metadata for demos in sources.values()):
             metadata[name] = {agent: demos.metadata.get(name) for agent, demos in sources.items()}
     return select(columns, metadata)
+
+
+def place_metadata(positions: list[int]) -> dict[str, list[int]]:
+    """What the metadata say of the agents' places among the environment's: nothing if they are 0, 1, ..."""
+    return {} if positions == list(range(len(positions))) else {"positions": positions}
 
 
 def by_outcome(demos: Demonstrations, won: bool) -> dict[str, Any]:

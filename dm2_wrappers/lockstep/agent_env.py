@@ -21,6 +21,8 @@ class AgentView:
 
     def __init__(self, lockstep: Lockstep, agent: str) -> None:
         env = lockstep.env
+        if agent not in env.possible_agents:
+            raise ValueError(f"agent must be one of {list(env.possible_agents)}, got {agent!r}")
         self.lockstep, self.agent, self.num_envs = lockstep, agent, env.num_envs
         self.index = env.possible_agents.index(agent)
         # Copies, because learners seed and sample the spaces that they are given, and must not share their streams.
@@ -34,7 +36,14 @@ class AgentView:
         return self.observations
 
     def step(self, actions: NDArray[Any]) -> JointStep:
-        """Wait for all agents' actions; return the joint step, in which this agent has the column ``index``."""
+        """Wait for all agents' actions; return the joint step, in which this agent has the column ``index``.
+
+        Raises:
+            ValueError: The actions are not one per sub-environment: [N], or [N, A] if they are continuous.
+        """
+        expected = (self.num_envs, *(self.action_space.shape or ()))
+        if np.shape(actions) != expected:
+            raise ValueError(f"expected actions of shape {expected} from agent {self.agent!r}, got {np.shape(actions)}")
         return self.lockstep.request_step(self.agent, actions)
 
     @property
@@ -53,7 +62,8 @@ class AgentVectorEnv(VectorEnv):
     """One agent's environment as a ``gymnasium.vector.VectorEnv``, for training loops such as CleanRL's.
 
     It can be used only inside `Lockstep.run`. It resets itself in the step that ends an episode
-    (``AutoresetMode.SAME_STEP``), and the observation after the last action is in ``infos["final_obs"]`` [N, D]. ``infos``
+    (``AutoresetMode.SAME_STEP``), and the observation after the last action is in ``infos["final_obs"]`` [N, D] where
+    ``infos["_final_obs"]`` [N] says that the agent's episode ended. ``infos``
     also has the agent's ``"alive"`` [N], for discrete actions ``"action_mask"`` [N, A], and the team's ``"battle_won"`` [N]
     and ``"_battle_won"`` [N] if the joint environment has them.
 

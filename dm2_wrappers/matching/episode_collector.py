@@ -63,6 +63,11 @@ class EpisodeCollector:
                 f"expected actions, integers {list(shape)} or floats [{shape[0]}, {shape[1]}, A], got {actions.dtype} "
                 f"{list(actions.shape)}"
             )
+        if self._steps and (before := self._steps[-1][2].shape[2:]) != actions.shape[2:]:
+            raise ValueError(
+                f"expected actions of the shape {list(before)} of each agent, as in the step before, got "
+                f"{list(actions.shape[2:])}"
+            )
         if rewards.shape != shape[:1] or rewards.dtype.kind not in "biuf" or not np.isfinite(rewards).all():
             raise ValueError(
                 f"expected team_rewards, one finite number for each of {shape[0]} sub-environments, got {shown(rewards)}"

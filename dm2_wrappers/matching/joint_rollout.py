@@ -140,7 +140,8 @@ class JointRollout:
 
         Raises:
             RuntimeError: Nothing was appended.
-            ValueError: See `DistributionMatcher.record` and `DistributionMatcher.update`.
+            ValueError: See `DistributionMatcher.record` and `DistributionMatcher.update`. If the rollout cannot be recorded,
+                it is kept; `clear` discards it.
         """
         if self._rewards is None:
             if not len(self._steps):

@@ -158,6 +158,22 @@ class Mixing:
         self._live_steps, self._env, self._gail = live_steps, env, gail
 
 
+def load_both(matcher: DistributionMatcher, mixing: Mixing | None, matcher_state: Any, schedule_state: Any) -> None:
+    """Give a matcher and a coefficient what their ``state_dict`` returned.
+
+    Raises:
+        ValueError: One of the states does not fit. Nothing has changed then.
+    """
+    before = matcher.state_dict()
+    matcher.load_state_dict(matcher_state)
+    try:
+        if mixing is not None:
+            mixing.load_state_dict(schedule_state)
+    except Exception:
+        matcher.load_state_dict(before)
+        raise
+
+
 def _moments(sums: NDArray[np.float64], number: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and standard deviations from sums and sums of squares, [2, K]."""
     mean = sums[0] / number

@@ -72,7 +72,11 @@ class LinearFall(BuiltIn):
             "end": checked_numbers("end", end),
             "steps": _checks.integer("steps", steps, least=1),
         }
-        self._steps = 0
+        self._steps = self._before = 0  # in all, and before the wrapper that counts them now was given the schedule
+
+    def begin(self, agents: Sequence[str], demonstrations: Demonstrations) -> None:
+        """See `Schedule`."""
+        self._before = self._steps
 
     def at(self, step: int) -> Numbers:
         """C at a step."""
@@ -84,15 +88,16 @@ class LinearFall(BuiltIn):
 
     def update(self, progress: Progress) -> None:
         """See `Schedule`."""
-        self._steps = progress.steps
+        self._steps = self._before + progress.steps
 
     def state_dict(self) -> dict[str, Any]:
         """See `Schedule`."""
-        return {"steps": self._steps}
+        return {"steps": self._steps, "before": self._before}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Schedule`."""
-        self._steps = _checks.integer("steps", state["steps"], least=0)
+        steps, before = (_checks.integer(name, state.get(name, 0), least=0) for name in ("steps", "before"))
+        self._steps, self._before = steps, before
 
 
 class ReturnGap(BuiltIn):

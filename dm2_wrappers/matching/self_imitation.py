@@ -63,8 +63,8 @@ class SelfImitation:
         env: Without experts: a ``ParallelEnv`` or `MultiAgentVectorEnv` with the agents to imitate.
         episodes: How many joint episodes to keep.
         above_mean: Keep only episodes that return more than all finished episodes before them on average.
-        max_steps: Longer episodes are left out, which bounds the memory: at most ``episodes`` kept episodes and, while
-            episodes are under way, the newest ``max_steps`` steps of all sub-environments.
+        max_steps: Longer episodes count for the mean, but are not kept. This bounds the memory: at most ``episodes`` kept
+            episodes and, while episodes are under way, the newest ``max_steps`` steps of all sub-environments.
 
     Attributes:
         agents: The agents' names.
@@ -142,7 +142,7 @@ class SelfImitation:
         return True
 
     def count(self, team_return: float) -> None:
-        """An episode finished: it counts for the mean, whether it is offered or too long to be."""
+        """An episode finished. It counts for the mean, even if it is too long to be offered."""
         self._offered, self._sum = self._offered + 1, self._sum + team_return
 
     def _check(self, episode: OwnEpisode) -> None:
@@ -157,10 +157,9 @@ class SelfImitation:
         ):
             if found != expected:
                 raise ValueError(f"expected {name} of {list(expected)} steps and agents, got {list(found)}")
-        other = self._best[0][2].actions if self._best else None if self.experts is None else self.experts.actions
-        if other is not None and other.shape[2:] != episode.actions.shape[2:]:
+        if self._best and (other := self._best[0][2].actions.shape[2:]) != episode.actions.shape[2:]:
             raise ValueError(
-                f"expected actions of the shape {list(other.shape[2:])} of each agent, as in the other episodes, got "
+                f"expected actions of the shape {list(other)} of each agent, as in the other episodes, got "
                 f"{list(episode.actions.shape[2:])}"
             )
 

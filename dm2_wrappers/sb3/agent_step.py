@@ -31,7 +31,8 @@ class AgentStep:
             SB3 must not bootstrap with its critic's value of a dead observation; the rollout buffers have a better one.
         steps_to_discard: How many of the newest steps belong to an episode that the simulator broke with this step.
         env_rewards: The environment's own rewards.
-        shaped_rewards: What r_gail is added to: the same, or what a wrapper inside the DM2 wrapper made of them.
+        shaped_rewards: In online mode, what the DM2 wrapper adds r_gail to. It differs from ``env_rewards`` if a wrapper
+            inside shapes rewards.
         won: Of the joint episodes that ended with this step, whether the team won: 1 or 0. It is -1 where the environment
             does not report it, the simulator broke the episode, or no episode ended.
     """

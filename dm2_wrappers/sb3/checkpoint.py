@@ -52,10 +52,11 @@ FACTS = (
     "counters",
     "turn",
     "steps_since_update",
+    "episodes",
 )
 TENSORS = ("streams", "env_stream", "matcher", "action_streams", "dead_values", "replay_buffers", "schedule")
 # What a checkpoint from before these facts, options and tensors existed means by leaving them out.
-_OLDER_FACTS = {"turn": 0, "schedule": None, "steps_since_update": 0}
+_OLDER_FACTS: dict[str, Any] = {"turn": 0, "schedule": None, "steps_since_update": 0, "episodes": {}}
 _OLDER_OPTIONS = {"order": "simultaneous", "convergence": None, "relabel": False}
 _OLDER_TENSORS = {"schedule": None}
 _LARGEST_JSON = 4 * 2**20  # bytes of team.json

@@ -69,6 +69,13 @@ def check_facts(facts: Mapping[str, Any]) -> None:
         for name, value in counted.items():
             fraction = name in ("exploration_rate", "_current_progress_remaining")
             _expect(_number(value) if fraction else _count(value), name)
+    episodes = facts["episodes"]
+    _expect(isinstance(episodes, dict) and set(episodes) <= set(agents), "episodes")
+    for newest in episodes.values():
+        _expect(isinstance(newest, dict) and set(newest) == {"episodes", "successes"}, "episodes")
+        rows = newest["episodes"]
+        _expect(_all(rows, list) and all(len(row) == 3 and all(map(_number, row)) for row in rows), "episodes")
+        _expect(isinstance(newest["successes"], list) and all(map(_number, newest["successes"])), "episodes")
 
 
 def check_state(tensors: Any, facts: Mapping[str, Any]) -> None:

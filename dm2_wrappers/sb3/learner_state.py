@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import zipfile
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +69,21 @@ def class_of(name: str) -> type[BaseAlgorithm]:
 def counters(model: BaseAlgorithm) -> dict[str, float]:
     """The learner's counters, as JSON can hold them."""
     return {name: getattr(model, name) for name in COUNTERS if hasattr(model, name)}
+
+
+def newest_episodes(model: BaseAlgorithm) -> dict[str, list[Any]]:
+    """The newest finished episodes, of which SB3 logs the means: return, length and time, and successes."""
+    infos, successes = model.ep_info_buffer or (), model.ep_success_buffer or ()
+    kept = [[float(info["r"]), int(info["l"]), float(info["t"])] for info in infos]
+    return {"episodes": kept, "successes": [float(success) for success in successes]}
+
+
+def set_newest_episodes(model: BaseAlgorithm, episodes: Mapping[str, list[Any]] | None) -> None:
+    """The inverse of `newest_episodes`; None forgets those that there are."""
+    found = episodes or {"episodes": [], "successes": []}
+    kept = ({"r": r, "l": length, "t": t} for r, length, t in found["episodes"])
+    model.ep_info_buffer = deque(kept, maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(found["successes"], maxlen=model._stats_window_size)
 
 
 def action_stream(model: BaseAlgorithm) -> str:

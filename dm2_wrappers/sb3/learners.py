@@ -102,6 +102,7 @@ class IndependentLearners(PlayingTeam):
         ImportError: ``log_dir`` was given, but the package tensorboard is not installed.
     """
 
+    env = _checks.Fixed[MultiAgentVectorEnv]()
     matcher = _checks.Fixed[DistributionMatcher | None]()
     env_coefficient = _checks.Fixed[float]()
     mode = _checks.Fixed[str]()
@@ -110,6 +111,7 @@ class IndependentLearners(PlayingTeam):
     update_every = _checks.Fixed[int]()
     relabel = _checks.Fixed[bool]()
     workers = _checks.Fixed[int]()
+    log_dir = _checks.Fixed[str | os.PathLike[str] | None]()
 
     @standard_modes
     def __init__(
@@ -319,8 +321,12 @@ class IndependentLearners(PlayingTeam):
         """
         self._refuse_while_learning("learn()")
         total_timesteps = checked_timesteps(total_timesteps)
+        progress_bar = _checks.flag("progress_bar", progress_bar)
+        if learn_kwargs.get("log_interval") is not None:
+            learn_kwargs["log_interval"] = _checks.integer("log_interval", learn_kwargs["log_interval"], least=1)
         if reset_num_timesteps is None:
             reset_num_timesteps = not self._goes_on
+        reset_num_timesteps = _checks.flag("reset_num_timesteps", reset_num_timesteps)
         warn_of_idle_learners(self.models, total_timesteps)
         of_user = user_callbacks(callback, self.agents)
         callbacks = self._callbacks(of_user, progress_bar)

@@ -18,6 +18,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
+from dm2_wrappers.matching.mixing import load_both
 from dm2_wrappers.sb3.buffers import LIVE_BUFFERS, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
 from dm2_wrappers.sb3.exact_payment import ExactPayment
@@ -70,10 +71,19 @@ class SharedPolicyDM2(CallbackList):
         super().__init__([PauseWithoutSteps()])
         self.matcher = matcher
         self.env_coefficient = _checks.number("env_coefficient", env_coefficient, least=0)
-        self.after_death = _checks.choice("after_death", after_death, ("earned", "mean", "critic"))
+        self.after_death = after_death
         self._rollout = None if matcher is None else JointRollout(matcher)
         self._payment: ExactPayment | None = None
         self.coefficient = coefficient
+
+    @property
+    def after_death(self) -> str:
+        """How rewards received after an agent's death are credited. You can assign it between two calls of ``learn``."""
+        return self._after_death
+
+    @after_death.setter
+    def after_death(self, value: str) -> None:
+        self._after_death = _checks.choice("after_death", value, ("earned", "mean", "critic"))
 
     @property
     def coefficient(self) -> Coefficient | None:
@@ -94,6 +104,31 @@ class SharedPolicyDM2(CallbackList):
         """Each agent's present c; None without a matcher."""
         return None if self._payment is None else self._payment.mixing.by_agent()
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the matcher and of a schedule; None where there is none."""
+        return {
+            "matcher": None if self.matcher is None else self.matcher.state_dict(),
+            "schedule": None if self._payment is None else self._payment.mixing.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned, between two calls of ``learn``; ``coefficient`` must be the same schedule.
+
+        Raises:
+            ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule. Then nothing changes.
+        """
+        if not isinstance(state, Mapping) or not {"matcher", "schedule"} <= state.keys():
+            found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(
+                f"expected what state_dict() of SharedPolicyDM2 returned, with 'matcher' and 'schedule', got {found}"
+            )
+        if (self.matcher is None) != (state["matcher"] is None):
+            has, lacks = ("it", "this callback") if self.matcher is None else ("this callback", "it")
+            raise ValueError(f"{has} has a matcher and {lacks} has none; make the callback as the saved one was made")
+        if self.matcher is not None:
+            mixing = None if self._payment is None else self._payment.mixing
+            load_both(self.matcher, mixing, state["matcher"], state["schedule"])
+
     def _init_callback(self) -> None:
         env = innermost(self.model.get_env())
         if not isinstance(env, SharedPolicyVecEnv):
@@ -110,7 +145,6 @@ class SharedPolicyDM2(CallbackList):
             self.matcher.demonstrations.check_compatible(joint.possible_agents, joint.observation_sizes, joint.env_id)
             self.matcher.use_time_limit_of(joint)
         self.env = env
-        env.env_coefficient = self.env_coefficient
         if type(self.model.rollout_buffer) in LIVE_BUFFERS.values():
             self.model.rollout_buffer.env = env  # type: ignore[attr-defined]
             set_after_death(self.model, env, self.after_death)  # type: ignore[arg-type]
@@ -124,6 +158,8 @@ class SharedPolicyDM2(CallbackList):
             self._payment.clear()
 
     def _on_step(self) -> bool:
+        # In place: after this SB3 adds the bootstrap at time limits to the same array, and then stores it.
+        self.locals["rewards"] *= np.float32(self.env_coefficient)
         if self._payment is not None:
             self._payment.append(self.env.last_joint_step)
         return super()._on_step()

@@ -45,7 +45,6 @@ class SharedPolicyVecEnv(VecEnv):
         agents: The K agents, in the order of the rows.
         last_joint_step: The newest step of all agents.
         last_step: What it meant for each row [N * K].
-        env_coefficient: Factor on the environment's reward in what the learner is paid.
         bootstrap_when_dead: Whether SB3 bootstraps with the critic's value of a dead observation.
 
     Raises:
@@ -59,7 +58,7 @@ class SharedPolicyVecEnv(VecEnv):
     def __init__(self, vector_env: MultiAgentVectorEnv | ParallelEnv, indicator: bool = True) -> None:
         self.vector_env = env = as_vector_env(vector_env, "SharedPolicyVecEnv takes")
         self.indicator = _checks.flag("indicator", indicator)
-        self.agents, self.env_coefficient, self.bootstrap_when_dead = env.possible_agents, 1.0, False
+        self.agents, self.bootstrap_when_dead = env.possible_agents, False
         self._width = max(env.observation_sizes)
         self.render_mode = env.render_mode
         super().__init__(env.num_envs * len(self.agents), self._rows_observation_space(), self._rows_action_space())
@@ -151,7 +150,7 @@ class SharedPolicyVecEnv(VecEnv):
         won = np.repeat(outcomes(infos), len(self.agents))
         bootstrap = step.time_limit & (self.bootstrap_when_dead | ~step.dead_at_time_limit)
         row_infos = self._episode_infos.of(step, bootstrap, self.rows(infos["final_obs"]), won)
-        paid = (self.env_coefficient * rewards).astype(np.float32).reshape(-1)
+        paid = np.array(rewards, np.float32).reshape(-1)
         return self.rows(observations), paid, self._dones, row_infos
 
     def mark_episode_starts(self) -> None:

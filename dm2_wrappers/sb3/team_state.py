@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, SelfImitation, schedules
+from dm2_wrappers.matching.mixing import load_both
 from dm2_wrappers.rng_state import GlobalRNGState
 from dm2_wrappers.sb3 import learner_state
 from dm2_wrappers.sb3.checkpoint import TeamState
@@ -44,6 +45,7 @@ def collect(team: IndependentLearners) -> TeamState:
             else {"name": type(schedule).__name__, "options": getattr(schedule, "options", None)},
             "num_timesteps": team.num_timesteps,
             "counters": {agent: learner_state.counters(model) for agent, model in models.items()},
+            "episodes": {agent: learner_state.newest_episodes(model) for agent, model in models.items()},
         },
         tensors={
             "streams": {agent: stream.state_dict() for agent, stream in lockstep.current_streams().items()},
@@ -156,18 +158,11 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
         buffer.check_state(state.tensors["replay_buffers"][agent])
     for agent, model in team.models.items():
         learner_state.check_action_stream(model, state.tensors["action_streams"][agent])
-    before = None if team.matcher is None else team.matcher.state_dict()
-    try:
-        if team.matcher is not None:
-            team.matcher.load_state_dict(state.tensors["matcher"])
-        if team._matching.mixing is not None:
-            team._matching.mixing.load_state_dict(state.tensors["schedule"])
-    except Exception:
-        if team.matcher is not None and before is not None:
-            team.matcher.load_state_dict(before)
-        raise
+    if team.matcher is not None:
+        load_both(team.matcher, team._matching.mixing, state.tensors["matcher"], state.tensors["schedule"])
     for agent, model in team.models.items():
         learner_state.restore(model, parameters[agent], state.facts["counters"][agent])
+        learner_state.set_newest_episodes(model, state.facts["episodes"].get(agent))
     team.seed = state.facts["options"]["seed"]
     team._matching.flush()  # before the matcher's state is replaced: these steps must not reach the restored matcher
     apply(state, team)

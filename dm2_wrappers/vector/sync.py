@@ -91,7 +91,7 @@ class SyncVectorEnv(MultiAgentVectorEnv):
         """Take one joint step in every sub-environment; one whose episode ends starts its next one."""
         if not self.envs or not self._started:
             raise RuntimeError(
-                "step() needs an open vector environment and a first reset(), and another one after an error in step()"
+                "step() needs an open vector environment and a first reset(), and a new one after an error in step()"
             )
         actions = self.layout.check_actions(actions, self.num_envs, self._first_copy)
         self._started = False  # if one raises an error, the others have stepped without it

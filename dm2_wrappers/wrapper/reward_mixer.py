@@ -15,7 +15,7 @@ from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, PendingSteps, SelfImitation
 from dm2_wrappers.matching.episode_collector import EpisodeCollector
-from dm2_wrappers.matching.mixing import Mixing
+from dm2_wrappers.matching.mixing import Mixing, load_both
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector.base import EpisodeClock
 
@@ -115,18 +115,15 @@ class RewardMixer:
                 f"expected what state_dict() of a DM2 wrapper returned, with the keys 'matcher' and 'schedule', got {found}"
             )
         steps = _checks.integer("steps_since_update", state.get("steps_since_update", 0), least=0)
-        before = self.matcher.state_dict()
-        self.matcher.load_state_dict(state["matcher"])
-        try:
-            self._mixing.load_state_dict(state["schedule"])
-        except Exception:
-            self.matcher.load_state_dict(before)
-            raise
+        load_both(self.matcher, self._mixing, state["matcher"], state["schedule"])
         self._pending.clear()
         self.steps_since_update = steps
 
     def flush(self) -> None:
-        """Pass the observations since the last update to the matcher now. Updates come as they would without it."""
+        """Pass the observations since the last update to the matcher now. Updates come as they would without it.
+
+        If the matcher cannot record them, they are kept for another attempt.
+        """
         if len(self._pending):
             observations, alive, broken, more = self._pending.stacked()
             self.matcher.record(observations, alive, broken=broken, **more)

@@ -87,6 +87,15 @@ def test_mix_takes_each_agent_from_its_own_team():
     assert mixed.shuffled(0).win_rate is None
 
 
+def test_mix_keeps_each_agents_place():
+    demos = make(sizes=(3, 2, 4))
+    assert demos.positions == (0, 1, 2)
+    one, two = (Demonstrations.mix(dict.fromkeys(agents, demos)) for agents in (("agent_2", "agent_0"), demos.agents))
+    assert one.positions == one.shuffled(0).positions == one.subset(1).positions == one.filter(won=True).positions == (2, 0)
+    assert Demonstrations.mix(dict.fromkeys(("agent_0", "agent_2"), one)).positions == (0, 2)
+    assert "positions" not in two.metadata
+
+
 def test_mix_errors():
     with pytest.raises(ValueError, match="empty"):
         Demonstrations.mix({})

@@ -200,6 +200,7 @@ def test_agents_in_another_order_keep_their_places():
     dataset = turned.to_minari("turned-v0")
     assert Demonstrations.from_minari(dataset).positions == (1, 0)
     assert Demonstrations.from_minari(dataset, agents=["agent_0", "agent_1"]).positions == (0, 1)
+    assert "positions" not in Demonstrations.from_minari(dataset, agents=["agent_0", "agent_1"]).metadata
 
 
 def test_what_cannot_be_written_is_one_sentence(tmp_path):

@@ -22,7 +22,7 @@ from tests.helpers.tiny_envs import TinyEnv
 class Shown(TinyEnv):
     def __init__(self, render_mode):
         super().__init__(masks=True, limit=4, truncates=True, wins=True, lifetimes=(None, 2))
-        self.render_mode = render_mode
+        self.render_mode, self.max_steps = render_mode, 4
     def render(self):
         return np.full((30, 40, 3), 40 * self.t, np.uint8)
 
@@ -102,6 +102,55 @@ def test_a_run_is_shown_with_the_rewards_of_its_discriminators(run, drawn, mine)
     assert title == "mine:make, mine:expert"
     assert expert.gail[0] == episode.gail[0]  # the same start and the same discriminators
     assert expert.returns == pytest.approx(list(np.cumsum(list(returns_of(mine)))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": "turn"},
+        {"env_coefficient": 0.0},
+        {"experts": "own"},
+        {"experts": "all+own"},
+        {"matcher": ippo_sb3.MatcherArgs(inputs="state-action")},
+        {"matcher": ippo_sb3.MatcherArgs(inputs="transition")},
+        {"matcher": ippo_sb3.MatcherArgs(ends="absorbing")},
+        {"algorithm": "ippo"},
+    ],
+    ids=str,
+)
+def test_any_run_is_shown(options, demos, drawn, tmp_path):
+    learner = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8)
+    few = {"steps": 16, "eval_every": 16, "eval_episodes": 2, "final_episodes": 2, "pretrain": 0}
+    args = {"env": "mine:make", "demos": tmp_path / "demos.npz", "coefficient": 0.3, "learner": learner, **few, **options}
+    folder = ippo_sb3.main(ippo_sb3.Args(**args, run=tmp_path / "any"))
+    watch.main(watch.Args(run=folder, fps=2))
+    ((episode, _),) = drawn
+    judged = np.isfinite(np.array(episode.gail))
+    assert judged.any() == (options != {"algorithm": "ippo"})
+    team = watch.restored(folder / "checkpoint.zip", learner, watch._runs.parallel_env("mine:make"))
+    if options.get("matcher") and options["matcher"].inputs == "state-action":  # an independent computation
+        env = watch._runs.parallel_env("mine:make", render_mode="rgb_array")
+        policy = watch.policy_of(watch.Args(), env, team)
+        observations, _ = watch.reset(env, policy, 0)
+        coded = dict(policy(observations))
+        expected = team.matcher.rewards(observations, actions=coded)
+        assert episode.gail[0] == pytest.approx([expected[agent] for agent in env.possible_agents])
+
+
+def test_each_episode_of_a_recurrent_team_begins_with_empty_memory(demos, tmp_path):
+    learner = ippo_sb3.LearnerArgs(num_envs=2, n_steps=8, recurrent=True)
+    few = {"steps": 16, "eval_every": 16, "eval_episodes": 2, "final_episodes": 2}
+    args = {"env": "mine:make", "algorithm": "ippo", "learner": learner, "run": tmp_path / "any", **few}
+    folder = ippo_sb3.main(ippo_sb3.Args(**args))
+    env = watch._runs.parallel_env("mine:make", render_mode="rgb_array")
+    team = watch.restored(folder / "checkpoint.zip", learner, env)
+    one, fresh = (watch.policy_of(watch.Args(greedy=True), env, team) for _ in range(2))
+    watch.play(env, one, None, 3)
+    for policy in (one, fresh):
+        policy(watch.reset(env, policy, 0)[0])
+    for agent in env.possible_agents:
+        for a, b in zip(one.memory._states[agent], fresh.memory._states[agent], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_an_episode_whose_outcome_is_not_reported_is_neither_won_nor_lost():

@@ -145,3 +145,18 @@ def test_returns_are_the_environments_own_and_final_observations_are_marked(matc
         assert [infos["env_reward"].tolist() for infos in steps] == [[1.0, 1.0]] * 3
         assert steps[-1]["env_return"].tolist() == [3.0, 3.0]
         assert [infos["_final_obs"].tolist() for infos in steps] == [[False] * 2, [False] * 2, [True] * 2]
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 1), int), np.zeros(3, int), np.int64(0)])
+def test_actions_of_another_shape_are_the_agents_own_error(given):
+    _, lockstep = make(n=2, sizes=(3, 2), limit=3)
+
+    def body(env, agent):
+        env.reset()
+        env.step(given if agent == "agent_1" else np.zeros(2, int))
+
+    with pytest.raises(ValueError, match=r"expected actions of shape \(2,\) from agent 'agent_1', got") as error:
+        lockstep.run(loops_of(lockstep, body))
+    assert any("agent_1" in note for note in error.value.__notes__)
+    with pytest.raises(ValueError, match=r"agent must be one of \['agent_0', 'agent_1'\], got 'zz'"):
+        AgentVectorEnv(lockstep, "zz")

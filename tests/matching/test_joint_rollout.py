@@ -43,7 +43,8 @@ def test_a_step_of_another_form_is_refused_and_not_added(step, match):
         ({"team_rewards": [np.nan]}, "one finite number for each"),
         ({"actions": np.zeros(1, int)}, r"expected actions, integers \[1, 2\] or floats \[1, 2, A\], got int64 \[1\]"),
         ({"actions": np.zeros((1, 2))}, "got float64"),
-        ({"actions": np.zeros((1, 2, 1))}, r"actions of the shape \[\] of each agent, as in the other episodes, got \[1\]"),
+        ({"actions": np.zeros((2, 2), int)}, r"got int64 \[2, 2\]"),
+        ({"team_rewards": ["a"]}, "one finite number for each"),
     ],
 )
 @pytest.mark.parametrize("inputs", ["state", "state-action"])
@@ -54,20 +55,27 @@ def test_actions_and_rewards_of_another_form_do_not_reach_self_imitation(changes
     step = {"actions": np.zeros((1, 2), np.int64), "team_rewards": [1.0]}
     seen, alive = np.ones((1, 2, 3), np.float32), np.ones((1, 2), bool)
     seen[:, 1, 2] = 0
-    if "actions" in changes and changes["actions"].ndim == 3 and inputs == "state":
-        joint.append(seen, alive, [False], **{**step, **changes})  # another kind of action shows when the episode ends
-        with pytest.raises(ValueError, match=match):
-            joint.append(seen, alive, [True], **{**step, **changes})
-        joint.clear()
-    else:
-        with pytest.raises(
-            ValueError, match="expected integer actions" if "actions" in changes and inputs != "state" else match
-        ):
-            joint.append(seen, alive, [False], **{**step, **changes})
+    with pytest.raises(
+        ValueError, match="expected integer actions" if "actions" in changes and inputs != "state" else match
+    ):
+        joint.append(seen, alive, [False], **{**step, **changes})
     for t in range(3):
         joint.append(seen, alive, [t == 2], **step)
     assert joint.gail_rewards().shape == (3, 1, 2)
     assert matcher.self_imitation.returns == [3.0]
+
+
+def test_one_episodes_actions_are_of_one_kind():
+    """The experts' own may be of another: no discriminator sees actions here."""
+    joint = JointRollout(
+        DistributionMatcher(SelfImitation(small_demonstrations.make(), above_mean=False), updates=1, seed=0)
+    )
+    seen, alive = np.zeros((1, 2, 3), np.float32), np.ones((1, 2), bool)
+    joint.append(seen, alive, [False], actions=np.zeros((1, 2, 1)), team_rewards=[1.0])
+    with pytest.raises(ValueError, match=r"actions of the shape \[1\] of each agent, as in the step before, got \[\]"):
+        joint.append(seen, alive, [True], actions=np.zeros((1, 2), int), team_rewards=[1.0])
+    joint.append(seen, alive, [True], actions=np.zeros((1, 2, 1)), team_rewards=[1.0])
+    assert joint.matcher.self_imitation.returns == [2.0]
 
 
 def test_a_rollout_that_cannot_be_recorded_is_not_lost():

@@ -67,6 +67,8 @@ def test_a_loaded_return_gap_has_its_own_target_and_first_return():
     later = ReturnGap(0.3, target=100.0, first=0.0)
     later.load_state_dict(saved.state_dict())
     assert later.coefficient() == pytest.approx(0.27)
+    with pytest.raises(ValueError, match="first must be a finite number"):
+        ReturnGap(0.3).load_state_dict({"first": "x", "target": 1.0, "newest": []})
     found = ReturnGap(0.3)  # these take over what was found out
     found.load_state_dict(saved.state_dict())
     assert found.coefficient() == 0.0

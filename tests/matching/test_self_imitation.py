@@ -114,10 +114,31 @@ def test_episodes_too_long_to_keep_count_for_the_mean():
     assert imitation.returns == []
     step(0, 5.0, False)
     collector.skip()
-    step(2, 5.0, True)  # a step of it was not seen
+    step(1, 5.0, True)  # the step before was of another episode
     step(0, 5.0, False)
     step(2, 5.0, True)
     assert imitation._offered == 3
+
+
+def test_steps_that_are_not_recorded_tear_episodes_apart():
+    matcher = DistributionMatcher(alone(), updates=1, batch_size=4, seed=0)
+    env = dm2.DM2ParallelEnv(TinyEnv(limit=2), matcher, coefficient=1.0)
+    for trained in ((True, False), (False, True)):
+        env.reset(seed=0)
+        for env.training in trained:
+            env.step(dict.fromkeys(env.agents, 1))
+    assert (matcher.self_imitation.returns, matcher.self_imitation._offered) == ([], 0)
+
+
+def test_another_number_of_sub_environments_begins_anew():
+    class Matcher:
+        self_imitation = alone()
+
+    collector = EpisodeCollector(Matcher())
+    for n, time in ((2, 0), (3, 1), (3, 0)):
+        arrays = np.zeros((n, 2, 3), np.float32), np.ones((n, 2), bool), np.zeros((n, 2), int), np.ones(n)
+        collector.step(*arrays, np.full(n, n == 3), None, np.full(n, time))
+    assert Matcher.self_imitation._offered == 3
 
 
 def test_an_episode_whose_arrays_do_not_fit_together_is_refused():

@@ -183,3 +183,12 @@ def test_relabelled_rewards_are_those_that_the_wrapper_mixes():
     )
     team.learn(8)
     assert (team.models["agent_0"].replay_buffer.rewards[:8] == 5).all()
+
+
+@pytest.mark.parametrize("mode", ["exact", "online"])
+def test_schedules_are_told_the_environments_own_returns(mode):
+    gap = dm2.schedules.ReturnGap(1.0, first=0.0, target=1000.0)
+    env = dm2.vectorize(lambda: ShapedEnv(**OPTIONS), 1)
+    options = {"n_steps": 8, "batch_size": 8, "n_epochs": 1, "update_every": 8, **SMALL}
+    IndependentLearners(PPO, env, matcher=matcher(), coefficient=gap, mode=mode, seed=0, **options).learn(16)
+    assert 0 < max(gap.state_dict()["newest"]) < 10

@@ -127,7 +127,8 @@ def test_learning_for_less_than_an_agents_rollout_warns():
 
 
 @pytest.mark.parametrize(
-    "name", ["matcher", "env_coefficient", "mode", "order", "convergence", "update_every", "relabel", "workers"]
+    "name",
+    ["env", "log_dir", "matcher", "env_coefficient", "mode", "order", "convergence", "update_every", "relabel", "workers"],
 )
 def test_options_that_would_have_no_effect_later_are_not_changed(name):
     team = IndependentLearners(PPO, venv(), matcher=matcher(), coefficient=0.3, n_steps=6, batch_size=6, **SMALL)
@@ -138,3 +139,16 @@ def test_options_that_would_have_no_effect_later_are_not_changed(name):
     if hasattr(callback, name):
         with pytest.raises(AttributeError, match=f"{name} cannot be changed once SharedPolicyDM2 is made"):
             setattr(callback, name, before)
+
+
+def test_what_learn_takes_is_checked():
+    team = IndependentLearners(PPO, venv(), n_steps=6, batch_size=6, **SMALL)
+    for options, message in (
+        ({"reset_num_timesteps": "no"}, "reset_num_timesteps must be True or False, got 'no'"),
+        ({"progress_bar": 1}, "progress_bar must be True or False, got 1"),
+        ({"log_interval": 0}, "log_interval must be an integer of at least 1, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            team.learn(18, **options)
+    team.learn(18, log_interval=None, reset_num_timesteps=None)
+    assert team.num_timesteps == 18

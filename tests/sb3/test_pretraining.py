@@ -108,6 +108,12 @@ def test_actions_beyond_the_action_space_are_refused():
     with pytest.raises(ValueError, match=r"'agent_1' has actions from \[-1.0\] to \[1.0\], but its .* hold \[-1.5\]: clip"):
         pretrain(team, demos)
     assert_equal_weights(before, weights(team))
+    demos.actions[4, 1] = 1.5
+    with pytest.raises(ValueError, match=r"hold \[1.5\]: clip"):
+        pretrain(team, demos)
+    demos.alive[4, 1] = False  # what the dead did does not matter
+    pretrain(team, demos, epochs=1)
+    demos.alive[4, 1] = True
     demos.actions[4, 1] = 1 + 1e-6  # rounding
     pretrain(team, demos, epochs=1)
 

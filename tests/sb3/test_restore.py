@@ -331,3 +331,24 @@ def test_a_loaded_team_has_action_noise_for_the_new_number_of_sub_environments(t
     IndependentLearners(TD3, env(2), seed=0, **options).learn(12).save(tmp_path / "team")
     loaded = IndependentLearners.load(tmp_path / "team", env(3)).learn(12)
     assert [model.action_noise.n_envs for model in loaded.models.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("algorithm", [PPO, DQN])
+def test_the_newest_episodes_of_which_sb3_logs_means_are_restored(algorithm, tmp_path):
+    def build():
+        return built(algorithm, venv(wins=True))
+
+    saved = build()
+    saved.learn(60)
+    saved.save(tmp_path / "team")
+    newest = [[episode["r"] for episode in model.ep_info_buffer] for model in saved.models.values()]
+    successes = [list(model.ep_success_buffer) for model in saved.models.values()]
+    assert all(newest)
+    assert all(successes)
+    used = build()
+    used.learn(120)
+    for team in (build().restore(tmp_path / "team"), used.restore(tmp_path / "team")):
+        assert [[episode["r"] for episode in model.ep_info_buffer] for model in team.models.values()] == newest
+        assert [list(model.ep_success_buffer) for model in team.models.values()] == successes
+        team.learn(6)
+        assert len(team.models["agent_0"].ep_info_buffer) >= len(newest[0])

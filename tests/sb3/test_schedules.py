@@ -201,3 +201,19 @@ def test_wrappers_tell_their_schedule_and_save_it():
 def demos_of():
     demos = demonstrations(sizes=(3, 2), limit=4, random_limit=False, lifetimes=None)
     return dm2.DistributionMatcher(demos, updates=2, batch_size=8, seed=0)
+
+
+def test_a_fall_goes_on_when_it_is_given_again_and_after_that_is_saved(tmp_path):
+    fall = LinearFall(1.0, steps=96)
+    options = {"n_steps": 6, "seed": 0, **SMALL}
+    team = IndependentLearners(A2C, venv(2), matcher=matcher(), coefficient=fall, **options)
+    team.learn(48)
+    assert team.current_coefficient["agent_0"] == 0.5
+    team.coefficient = fall
+    team.learn(24, reset_num_timesteps=False)
+    assert team.current_coefficient["agent_0"] == 0.25
+    team.save(tmp_path / "team")
+    other = IndependentLearners(A2C, venv(2), matcher=matcher(), coefficient=LinearFall(1.0, steps=96), **options)
+    for each in (other.restore(tmp_path / "team"), IndependentLearners.load(tmp_path / "team", venv(2), device="cpu")):
+        each.learn(12)
+        assert each.current_coefficient["agent_0"] == 0.125

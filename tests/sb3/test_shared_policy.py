@@ -427,3 +427,64 @@ def test_mistakes_are_one_sentence():
     recurrent = RecurrentPPO("MlpLstmPolicy", shared(), device="cpu", n_steps=6, batch_size=12)
     with pytest.raises(ValueError, match="keeps no recurrent states"):
         SharedPolicy(recurrent, recurrent.get_env())
+
+
+def test_a_run_with_a_schedule_is_continued_from_its_state(tmp_path):
+    def begin(model=None):
+        schedule = dm2.schedules.LinearFall(1.0, steps=96)
+        callback = SharedPolicyDM2(matcher(), coefficient=schedule)
+        return callback, PPO("MlpPolicy", shared(), seed=0, **SMALL) if model is None else model
+
+    whole, model = begin()
+    model.learn(8 * 24, callback=whole)
+    first, model = begin()
+    model.learn(4 * 24, callback=first)
+    torch.save(first.state_dict(), tmp_path / "dm2.pt")
+    later, _ = begin(model)
+    later.load_state_dict(torch.load(tmp_path / "dm2.pt", weights_only=True))
+    assert later.current_coefficient == first.current_coefficient == {"agent_0": 0.5, "agent_1": 0.5}
+    model.learn(4 * 24, callback=later, reset_num_timesteps=False)
+    assert later.current_coefficient == whole.current_coefficient == {"agent_0": 0.0, "agent_1": 0.0}
+
+
+def test_a_state_of_another_callback_is_refused():
+    callback = SharedPolicyDM2(matcher(), coefficient=dm2.schedules.LinearFall(1.0, steps=96))
+    state = callback.state_dict()
+    assert SharedPolicyDM2(None).state_dict() == {"matcher": None, "schedule": None}
+    for other, wrong, message in (
+        (SharedPolicyDM2(None), state, "it has a matcher and this callback has none"),
+        (callback, {"matcher": None, "schedule": None}, "this callback has a matcher and it has none"),
+        (callback, matcher().state_dict(), "expected what state_dict\\(\\) of SharedPolicyDM2 returned"),
+        (SharedPolicyDM2(matcher(), coefficient=dm2.schedules.ReturnGap(1.0)), state, "saved with the schedule LinearFall"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.load_state_dict(wrong)
+
+
+def test_the_factor_on_the_environments_reward_is_the_callbacks_alone():
+    env = shared(limit=50)
+    half, _ = trained_buffer(env, SharedPolicyDM2(None, env_coefficient=0.5))
+    paid = half.rewards.copy()
+    env = shared(limit=50)
+    buffer, model = trained_buffer(env, SharedPolicyDM2(None))
+    np.testing.assert_allclose(paid, 0.5 * buffer.rewards)
+    assert buffer.rewards.any()
+    model.learn(24, callback=SharedPolicyDM2(None, env_coefficient=0))
+    assert not model.rollout_buffer.rewards.any()
+    assert model.rollout_buffer.env_rewards.any()
+    model.learn(24)
+    assert model.rollout_buffer.rewards.any()  # without the callback the environment pays again
+    env = VecNormalize(shared(limit=50), norm_obs=False)
+    normalized, _ = trained_buffer(env, SharedPolicyDM2(None, env_coefficient=0.5))
+    env = VecNormalize(shared(limit=50), norm_obs=False)
+    other, _ = trained_buffer(env, SharedPolicyDM2(None))
+    np.testing.assert_allclose(normalized.rewards, 0.5 * other.rewards, rtol=1e-6)
+
+
+def test_after_death_is_checked_when_it_is_assigned():
+    callback = SharedPolicyDM2(None)
+    with pytest.raises(ValueError, match="after_death must be one of 'earned', 'mean', 'critic', got 'nonsense'"):
+        callback.after_death = "nonsense"
+    callback.after_death = "mean"
+    buffer, _ = trained_buffer(shared(), callback)
+    assert buffer.after_death == "mean"

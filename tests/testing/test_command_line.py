@@ -35,8 +35,8 @@ def _clean_imports(monkeypatch):
             del sys.modules[name]
 
 
-def write(folder, name, text):
-    (folder / name).write_text(text)
+def write(folder, name, text, encoding="utf-8"):
+    (folder / name).write_text(text, encoding=encoding)
     return str(folder / name)
 
 
@@ -92,6 +92,7 @@ def test_the_table_has_a_line_for_each_learner(tmp_path, capsys):
         write(tmp_path, "dm2_cli_missing.py", "import no_such_library\n" + LISTED.format(kind="table_team.Exact")),
         write(tmp_path, "dm2_cli_other.py", "def train(args):\n    pass\n"),
         write(tmp_path, "dm2_cli_typo.py", "def train(make_env:\n    pass\n"),
+        write(tmp_path, "dm2_cli_accents.py", "# -*- coding: latin-1 -*-\n# \xe4\ndef other():\n    pass\n", "latin-1"),
     ]
     assert main(["table", *files, "--steps", "3200"]) == 1
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]

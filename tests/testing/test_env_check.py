@@ -36,31 +36,38 @@ def test_an_environment_that_keeps_the_contract_passes(env, capsys):
     assert capsys.readouterr().out == ""
 
 
+FAR = (np.array([5, 5], np.float32), 0)
+
+
 @pytest.mark.parametrize(
-    "space",
+    ("space", "wrong"),
     [
-        spaces.Text(4),
-        spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]),
-        spaces.OneOf([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]),
-        spaces.Dict({"text": spaces.Text(4), "pair": spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)])}),
+        (spaces.Text(4), None),
+        (spaces.OneOf([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]), None),
+        (spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)]), FAR),
+        (
+            spaces.Dict({"text": spaces.Text(4), "pair": spaces.Tuple([spaces.Box(0, 1, (2,)), spaces.Discrete(2)])}),
+            {"text": "abc", "pair": FAR},
+        ),
     ],
 )
-def test_observations_of_any_form_pass_and_are_shown_where_they_do_not(space):
+def test_observations_of_any_form_pass_and_are_shown_where_they_do_not(space, wrong):
     class Any(TinyEnv):
-        wrong = False
+        far = False
 
         def observation_space(self, agent):
             return space
 
         def _observe(self, agent):
             space.seed(int(self.t))
-            return ("x",) * 9 if self.wrong else space.sample()
+            return wrong if self.far else space.sample()
 
     env = Any()
     check_dm2_env(env, steps=10)
-    env.wrong = True
-    with pytest.raises(AssertionError, match=r"not in its observation"):
-        check_dm2_env(env, steps=10)
+    if wrong is not None:
+        env.far = True
+        with pytest.raises(AssertionError, match=r"got .*float32 of shape \(2,\) from 5 to 5"):
+            check_dm2_env(env, steps=10)
 
 
 def test_agents_that_change_their_order_are_refused():

@@ -459,7 +459,7 @@ def test_after_an_error_in_one_sub_environment_the_others_are_not_stepped_on():
     with pytest.raises(OSError, match="for a moment"):
         venv.step(np.zeros((2, 2), int))
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=r"a first reset\(\), and another one after an error in step\(\)"):
+        with pytest.raises(RuntimeError, match=r"a first reset\(\), and a new one after an error in step\(\)"):
             venv.step(np.zeros((2, 2), int))
     venv.reset(seed=0)
     with pytest.raises(ValueError, match="actions must be"):

@@ -57,6 +57,10 @@ def test_agents_keep_their_places_whatever_the_environment_lists_later():
         env.reset()
         assert env.step({"agent_0": 0, "agent_1": 0})[1] == {"agent_0": 1.0, "agent_1": 0.0}
         assert env.possible_agents == ["agent_0", "agent_1"]
+    leaving = dm2.DM2ParallelEnv(Turning(**{**OPTIONS, "lifetimes": (None, 1)}), matcher(), coefficient=0.0)
+    leaving.reset(seed=0)
+    leaving.step({"agent_0": 0, "agent_1": 0})
+    assert leaving.agents == ["agent_0"]
 
 
 def test_an_environment_whose_agents_are_others_after_reset():
@@ -66,9 +70,22 @@ def test_an_environment_whose_agents_are_others_after_reset():
             self.possible_agents = [*self.possible_agents, "agent_2"]
             return results
 
-    env = dm2.DM2ParallelEnv(Growing(**OPTIONS), matcher(), coefficient=0.0)
-    with pytest.raises(ValueError, match=r"possible_agents \['agent_0', 'agent_1'\] when it was wrapped, and .*'agent_2'\]"):
-        env.reset()
+    class Renaming(TinyEnv):
+        def reset(self, seed=None, options=None):
+            results = super().reset(seed, options)
+            self.possible_agents = ["agent_0", "agent_2"]
+            return results
+
+    class Doubling(TinyEnv):
+        def reset(self, seed=None, options=None):
+            results = super().reset(seed, options)
+            self.possible_agents = ["agent_0", "agent_1", "agent_1"]
+            return results
+
+    for kind in (Growing, Renaming, Doubling):
+        env = dm2.DM2ParallelEnv(kind(**OPTIONS), matcher(), coefficient=0.0)
+        with pytest.raises(ValueError, match=r"possible_agents \['agent_0', 'agent_1'\] when it was wrapped, and"):
+            env.reset()
 
 
 def test_a_missing_action_is_one_sentence_where_actions_are_needed():

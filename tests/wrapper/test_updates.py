@@ -197,3 +197,15 @@ def test_the_warning_comes_with_the_step_that_fills_a_buffer_and_names_the_users
     with pytest.warns(UserWarning, match="in the first 4 steps: call update") as caught:
         env.step(dict.fromkeys(env.agents, 1))
     assert Path(caught[0].filename).name == Path(__file__).name
+
+
+def test_steps_that_the_matcher_could_not_record_are_kept(monkeypatch):
+    env = dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3)
+    env.reset(seed=0)
+    env.step({"agent_0": 1, "agent_1": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(env.matcher, "record", lambda *args, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            env.flush()
+    env.flush()
+    assert env.matcher.update()["transitions"] == 2
