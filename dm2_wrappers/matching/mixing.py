@@ -158,6 +158,19 @@ class Mixing:
         self._live_steps, self._env, self._gail = live_steps, env, gail
 
 
+def check_both(state: Any, whose: str) -> None:
+    """Check that a state has a matcher's and a schedule's.
+
+    Raises:
+        ValueError: It has not; ``whose`` ``state_dict()`` was expected.
+    """
+    if not isinstance(state, Mapping) or not {"matcher", "schedule"} <= state.keys():
+        found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise ValueError(
+            f"expected what state_dict() of {whose} returned, with the keys 'matcher' and 'schedule', got {found}"
+        )
+
+
 def load_both(matcher: DistributionMatcher, mixing: Mixing | None, matcher_state: Any, schedule_state: Any) -> None:
     """Give a matcher and a coefficient what their ``state_dict`` returned.
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from dm2_wrappers import _checks
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, JointRollout
-from dm2_wrappers.matching.mixing import load_both
+from dm2_wrappers.matching.mixing import check_both, load_both
 from dm2_wrappers.sb3.buffers import LIVE_BUFFERS, set_after_death, use_live_buffer
 from dm2_wrappers.sb3.callbacks import PauseWithoutSteps
 from dm2_wrappers.sb3.exact_payment import ExactPayment
@@ -117,11 +117,7 @@ class SharedPolicyDM2(CallbackList):
         Raises:
             ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule. Then nothing changes.
         """
-        if not isinstance(state, Mapping) or not {"matcher", "schedule"} <= state.keys():
-            found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(
-                f"expected what state_dict() of SharedPolicyDM2 returned, with 'matcher' and 'schedule', got {found}"
-            )
+        check_both(state, "SharedPolicyDM2")
         if (self.matcher is None) != (state["matcher"] is None):
             has, lacks = ("it", "this callback") if self.matcher is None else ("this callback", "it")
             raise ValueError(f"{has} has a matcher and {lacks} has none; make the callback as the saved one was made")

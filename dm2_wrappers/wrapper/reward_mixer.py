@@ -15,7 +15,7 @@ from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.episodes import team_rewards
 from dm2_wrappers.matching import AfterStep, Coefficient, DistributionMatcher, PendingSteps, SelfImitation
 from dm2_wrappers.matching.episode_collector import EpisodeCollector
-from dm2_wrappers.matching.mixing import Mixing, load_both
+from dm2_wrappers.matching.mixing import Mixing, check_both, load_both
 from dm2_wrappers.unwrap import owns_matcher
 from dm2_wrappers.vector.base import EpisodeClock
 
@@ -109,11 +109,7 @@ class RewardMixer:
         Raises:
             ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule. Then nothing changes.
         """
-        if not isinstance(state, Mapping) or not {"matcher", "schedule"} <= state.keys():
-            found = sorted(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ValueError(
-                f"expected what state_dict() of a DM2 wrapper returned, with the keys 'matcher' and 'schedule', got {found}"
-            )
+        check_both(state, "a DM2 wrapper")
         steps = _checks.integer("steps_since_update", state.get("steps_since_update", 0), least=0)
         load_both(self.matcher, self._mixing, state["matcher"], state["schedule"])
         self._pending.clear()
