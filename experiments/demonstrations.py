@@ -18,7 +18,7 @@ from experiments.plan import ROOT, demos_path
 from experiments.programs import POLL_SECONDS, command_line_arguments, run_program
 from experiments.provenance import describe_demonstrations
 from experiments.run_files import write_json
-from experiments.settings import QMIX_STEPS
+from experiments.settings import QMIX_OPTIONS
 from experiments.tables import row
 
 
@@ -96,7 +96,12 @@ def _train(env: str, training: str, episodes: int, stop: Event) -> str:
     options: dict[str, object] = {"env": env, "seed": seed, "run": folder}
     if kind == "qmix":
         file = demos_path(env, f"{training}/any").name.replace("_any", "")
-        options |= {"steps": most, "n-steps": QMIX_STEPS[scenario], "eval-every": interval, "eval-episodes": 128}
+        options |= {
+            "steps": most,
+            "n-steps": QMIX_OPTIONS[scenario]["n-steps"],
+            "eval-every": interval,
+            "eval-episodes": 128,
+        }
         options |= {"only-levels": True, "record": episodes, "record-path": folder / file}
     else:
         options |= {"max-steps": most, "look-every": interval, "episodes": episodes, "out": folder}

@@ -14,7 +14,7 @@ from experiments.experts import STYLE_TEAMS, WEAKER_STRONGER
 from experiments.other_algorithms import other_algorithms
 from experiments.paper_figures import PAPER_FIGURES, figure2
 from experiments.plan import Curve, Experiment, Panel
-from experiments.qmix_search import qmix_search
+from experiments.qmix_search import qmix_search, slower_targets
 from experiments.setting_search import both_experiment, candidates_experiment, clones_experiment, scale_experiment
 from experiments.settings import (
     IPPO_ALONE,
@@ -254,6 +254,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
     "baseline": baseline_experiment(),
     "both": both_experiment(),
     "qmix": qmix_search(),
+    "targets": slower_targets(),
     "candidates": candidates_experiment(),
     "clones": clones_experiment(),
     "scale": scale_experiment(),
