@@ -75,7 +75,7 @@ def train_and_record(args: Args, run: Path, venv, test_env) -> None:
     recorded = run / "recorded.json"  # the levels done, so that an interrupted training does not record them again
     done = _runs.read_json(recorded, list) if recorded.exists() else []
     levels = sorted(set(args.levels) - set(done))
-    interval = min(SHORTEST, args.look_every)
+    interval = first_interval(args)
     for number in range(1, len(rows) + 1):  # as if it had not been interrupted
         interval = next_interval(interval, rows[:number], args)
     bar = tqdm(total=args.max_steps, initial=team.num_timesteps, unit="step", unit_scale=True)
@@ -119,11 +119,16 @@ def level_of(demos: dm2.Demonstrations) -> float:
     return demos.mean_return if demos.win_rate is None else demos.win_rate
 
 
+def first_interval(args: Args) -> int:
+    """Environment steps until the first look, and at least so many until any other."""
+    return min(SHORTEST, args.look_every)
+
+
 def next_interval(interval: int, rows: list[dict[str, float]], args: Args) -> int:
     """Environment steps until the next look: half as many where the win rate jumps, else twice as many."""
     gain = score(rows[-1]) - score(rows[-2]) if len(rows) > 1 else 0.0
     jump = 0.06 if "win_rate" in rows[-1] else 0.06 * abs(max(args.levels) - score(rows[0]))
-    return max(min(SHORTEST, args.look_every), interval // 2) if abs(gain) > jump else min(args.look_every, interval * 2)
+    return max(first_interval(args), interval // 2) if abs(gain) > jump else min(args.look_every, interval * 2)
 
 
 def closeness(level: float) -> float:

@@ -75,7 +75,7 @@ def check_facts(facts: Mapping[str, Any]) -> None:
         _expect(isinstance(newest, dict) and set(newest) == {"episodes", "successes"}, "episodes")
         rows = newest["episodes"]
         _expect(_all(rows, list) and all(len(row) == 3 and all(map(_number, row)) for row in rows), "episodes")
-        _expect(isinstance(newest["successes"], list) and all(map(_number, newest["successes"])), "episodes")
+        _expect(isinstance(newest["successes"], list) and all(map(_number, newest["successes"])), "successes")
 
 
 def check_state(tensors: Any, facts: Mapping[str, Any]) -> None:

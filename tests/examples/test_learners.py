@@ -93,3 +93,19 @@ def test_the_program_prints_a_table(capsys):
     assert "trained, c = 1" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--env must be mpe or smax:SCENARIO"):
         learners.environment(learners.Args(env="chess"))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"coefficient": -1.0}, "coefficient must be a finite number of at least 0, got -1.0"),
+        ({"env_coefficient": -1.0}, "env_coefficient must be a finite number of at least 0, got -1.0"),
+        ({"steps": 0}, "steps"),
+        ({"demonstrations": 0}, "demonstrations"),
+        ({"evaluation_episodes": 0}, "evaluation.episodes"),
+    ],
+)
+def test_wrong_options_are_one_sentence_before_anything_is_made(options, sentence):
+    learners = importlib.import_module("_learners")
+    with pytest.raises(SystemExit, match=sentence):
+        learners.run(lambda *args, **kwargs: pytest.fail("it trained"), learners.Args(**options))

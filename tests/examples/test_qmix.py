@@ -318,3 +318,18 @@ def test_only_levels_ends_when_all_are_recorded(q, tmp_path):
 def test_help():
     command = [sys.executable, str(EXAMPLES / "qmix_torchrl.py"), "--help"]
     assert "usage" in subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+def test_the_team_reward_is_the_mean_of_the_agents_that_are_present(q):
+    env = dm2.vectorize(lambda: TinyEnv((3, 3), lifetimes=(None, 1), limit=3, masks=True), 1)
+    observations, infos = env.reset(seed=0)
+    rewards = []
+    for _ in range(3):
+        actions = np.argmax(infos["action_mask"] * np.arange(1, 4), axis=-1)
+        result = env.step(actions)
+        step = q.transitions(observations, infos, actions, result)
+        present = infos["present"][0]
+        assert float(step["next", "reward"][0]) == result[1][0][present].mean() > 0
+        rewards.append(present.sum())
+        observations, infos = result[0], result[-1]
+    assert rewards == [2, 1, 1]

@@ -255,6 +255,16 @@ def test_record_and_train_on_a_users_environment(mine, tmp_path, monkeypatch):
     assert all(0 <= accuracy <= 1 for accuracy in logs["agent_0"]["accuracy"])
 
 
+def test_looks_are_no_further_apart_than_asked_for():
+    args = record_demos.Args(levels=[0.9], look_every=128)
+    rows = [{"win_rate": 0.0}, {"win_rate": 0.5}, {"win_rate": 0.5}]
+    assert record_demos.SHORTEST > 128
+    assert record_demos.first_interval(args) == 128
+    assert record_demos.next_interval(128, rows[:1], args) == 128
+    assert record_demos.next_interval(128, rows[:2], args) == 128  # a jump, but not below the shortest
+    assert record_demos.next_interval(128, rows, args) == 128
+
+
 def test_environments_that_cannot_be_found_are_one_sentence(mine, monkeypatch):
     for env, sentence in {
         "nothing.here:make": "There is no module 'nothing' for 'nothing.here:make': .* the backends are smax, smac",
