@@ -39,7 +39,7 @@ def qmix_search() -> Experiment:
 
 
 def slower_targets() -> Experiment:
-    """What the search changed, on report seeds: QMIX with the program's target networks, with and without one more layer."""
+    """What the search changed, on report seeds: the program's slower target networks, with and without one more layer."""
     base = {"n-steps": 1}
     curves = (
         qmix(_SCENARIO),

@@ -17,7 +17,7 @@ PAPER_PPO: dict[str, Any] = {"n_steps": 128, "n_epochs": 10, "minibatches": 1, "
 PAPER_RECURRENT = {**PAPER_PPO, "recurrent": True}
 PAPER_GAIL: dict[str, Any] = {"updates": 120, "batch_size": 1600, "keep_buffer": False, "center": False}
 
-# What QMIX is given on each scenario, chosen from few runs on tuning seeds, as c is chosen for DM2.
+# What QMIX is given on each scenario: n-step returns chosen from single runs, tau by `qmix_search` on tuning seeds.
 QMIX_OPTIONS: dict[str, dict[str, Any]] = {
     "5m_vs_6m": {"n-steps": 1, "tau": 0.02},
     "3s_vs_4z": {"n-steps": 3},

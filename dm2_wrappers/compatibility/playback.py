@@ -121,13 +121,8 @@ def playback_test(
     return PlaybackTest(demos.agents, tuple(map(float, observed)), tuple(p), tuple(holm(p)), playback, alpha)
 
 
-class CountedActions:
-    """Agents that see finitely many observations and act as often in each as in their demonstrations.
-
-    A joint policy of the dicts of a ParallelEnv, ``{agent: observation} -> {agent: action}``, whose actions are counted from
-    0. In an observation that its demonstrations do not have, or where none of the actions that it took there is available,
-    an agent draws one of the actions that it took anywhere, as often as it took them; and if none of these is available, any
-    available one.
+class _Counts:
+    """How often each agent took each action in each observation of its demonstrations.
 
     Args:
         demos: The demonstrations, with discrete actions.
@@ -147,21 +142,6 @@ class CountedActions:
             self._tables[agent] = {kind.tobytes(): row for kind, row in zip(kinds, counts, strict=True)}
             self._anywhere[agent] = counts.sum(axis=0)
 
-    def __call__(self, observations: Mapping[str, Any], *, infos: Mapping[str, Any] | None = None) -> dict[str, int]:
-        """The actions of the agents that observe something; ``infos`` may have their action masks."""
-        given = infos or {}
-        return {agent: self._action(agent, seen, given.get(agent) or {}) for agent, seen in observations.items()}
-
-    def _action(self, agent: str, observation: Any, info: Mapping[str, Any]) -> int:
-        seen = observation.get("observation") if isinstance(observation, Mapping) else observation
-        row = np.zeros(0) if seen is None else as_array(seen).ravel()
-        if row.size != self.sizes[agent] or row.dtype.kind not in "biuf":
-            raise ValueError(
-                f"expected an observation of agent {agent!r} of {self.sizes[agent]} numbers, as in its demonstrations, got "
-                f"{shown(observation)}: let playback_test() make the clones, which see observations flattened as recorded"
-            )
-        return self.draw(agent, row.astype(np.float32), action_mask(observation, info))
-
     def draw(self, agent: str, row: NDArray[Any], mask: Any) -> int:
         """An action in an observation [D], of those that the mask has."""
         counts = self._tables[agent].get((row + np.float32(0)).tobytes(), self._anywhere[agent])
@@ -177,14 +157,43 @@ class CountedActions:
         return int(min(np.searchsorted(shares, self._rng.random(), "right"), np.flatnonzero(counts)[-1]))
 
 
-class _OfArrays(CountedActions):
-    """The same for a vector environment: ``policy(observations [N, K, D], infos) -> actions [N, K]``."""
+class CountedActions(_Counts):
+    """Agents that see finitely many observations and act as often in each as in their demonstrations.
+
+    A joint policy of the dicts of a ParallelEnv, ``{agent: observation} -> {agent: action}``, whose actions are counted from
+    0. In an observation that its demonstrations do not have, or where none of the actions that it took there is available,
+    an agent draws one of the actions that it took anywhere, as often as it took them; and if none of these is available, any
+    available one.
+
+    Args:
+        demos: The demonstrations, with discrete actions.
+        rng: Draws the actions.
+    """
+
+    def __call__(self, observations: Mapping[str, Any], *, infos: Mapping[str, Any] | None = None) -> dict[str, int]:
+        """The actions of the agents that observe something; ``infos`` may have their action masks."""
+        given = infos or {}
+        return {agent: self._action(agent, seen, given.get(agent) or {}) for agent, seen in observations.items()}
+
+    def _action(self, agent: str, observation: Any, info: Mapping[str, Any]) -> int:
+        seen = observation.get("observation") if isinstance(observation, Mapping) else observation
+        row = np.zeros(0) if seen is None else as_array(seen).ravel()
+        if row.size != self.sizes[agent] or row.dtype.kind not in "biuf":
+            raise ValueError(
+                f"expected an observation of agent {agent!r} of {self.sizes[agent]} numbers, as in its demonstrations, got "
+                f"{shown(observation)}: let playback_test() make the clones, which see observations flattened as recorded"
+            )
+        return self.draw(agent, row.astype(np.float32), action_mask(observation, info))
+
+
+class _OfArrays(_Counts):
+    """The same agents in a vector environment: ``policy(observations [N, K, D], infos) -> actions [N, K]``."""
 
     def check_env(self, env: MultiAgentVectorEnv) -> None:
         """Take over the order of the environment's agents."""
         self._order = env.possible_agents
 
-    def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[np.int64]:  # type: ignore[override]
+    def __call__(self, observations: NDArray[np.float32], infos: Infos) -> NDArray[np.int64]:
         masks = infos[MASK]
         actions = np.zeros(observations.shape[:2], np.int64)
         for n, k in np.ndindex(*actions.shape):

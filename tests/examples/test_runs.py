@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import _plot
@@ -328,3 +329,18 @@ def test_config_names_what_changed(tmp_path):
         SystemExit, match=r"holds a run with \{'seed': 1\}, not \{'seed': 0\}: choose another folder with --run"
     ):
         _runs.begin(tmp_path, ippo_sb3.Args())
+
+
+def test_options_that_the_library_refuses_are_one_sentence(mine, tmp_path):
+    env = _runs.parallel_env(mine)
+    demos = dm2.Demonstrations.record(env, lambda seen: dict.fromkeys(seen, 0), 2, seed=0)
+    demos.save(tmp_path / "demos.npz")
+    few = {"steps": 32, "demos": tmp_path / "demos.npz", "algorithm": "dm2"}
+    with pytest.raises(SystemExit, match=r"coefficient.* at least 0, got -1"):
+        ippo_sb3.main(options(mine, tmp_path / "one", coefficient=-1.0, **few))
+    wild = replace(demos, actions=demos.actions + 7)
+    wild.save(tmp_path / "wild.npz")
+    with pytest.raises(SystemExit, match=r"has the actions 0 to .*, but its demonstrations hold"):
+        ippo_sb3.main(
+            options(mine, tmp_path / "two", coefficient=0.3, pretrain=1, **{**few, "demos": tmp_path / "wild.npz"})
+        )
