@@ -105,7 +105,7 @@ class MatcherArgs:
     """what a discriminator sees of a step: the observation, or also the action, or also the next observation"""
     standardize: bool = True
     """let the discriminators see features in standard deviations of the experts' observations; this is impossible, and not
-    done, with --experts own and with --ends absorbing"""
+    done, and with --experts own"""
     ends: Literal["live", "absorbing"] = "live"
     """live: only live steps are paid; absorbing: also the time from a death or an episode's end to the time limit"""
 
@@ -275,7 +275,7 @@ def main(args: Args) -> Path:
         raise SystemExit("--return-gap needs the experts' mean return, which --experts own does not have: use --anneal")
     _runs.check_counts(eval_every=args.eval_every, eval_episodes=args.eval_episodes, final_episodes=args.final_episodes)
     args.learner = args.learner.settled(args.env)
-    if args.experts == "own" or args.matcher.ends == "absorbing":
+    if args.experts == "own":
         args.matcher = replace(args.matcher, standardize=False)
     run = args.run or Path("runs") / f"{args.algorithm}_{_runs.file_name(args.env)}_seed{args.seed}"
     with _runs.running(run):

@@ -82,6 +82,7 @@ _EXPERIMENTS: dict[str, Experiment] = {
                         for label, options in (
                             ("logit, centered", {}),
                             ("logit, raw", {"center": False}),
+                            ("logit, raw, absorbing ends (the paper's)", {"center": False, "ends": "absorbing"}),
                             ("-log(1-D), raw", {"center": False, "reward": "-log(1-D)"}),
                             ("log D, raw", {"center": False, "reward": "log D"}),
                             ("GAIL alone, centered", {"env_coefficient": 0.0}),

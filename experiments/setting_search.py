@@ -30,6 +30,13 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
         "pretrain": CLONING,
         "coefficient": 0.05,
     },
+    "the same with absorbing ends": {
+        "experts": "won",
+        "standardize": True,
+        "pretrain": CLONING,
+        "coefficient": 0.05,
+        "ends": "absorbing",
+    },
 }
 
 # What c does for teams that begin as clones of the won episodes.

@@ -190,7 +190,9 @@ class DistributionMatcher(OneProcess, Matcher):
         self._experts = Experts(experts, own, self.agents, rows, coding, on, any_scale=standardized)
         self._recorded = Recorded(self.buffer_size, self.num_agents, max(rows.sizes), on, absorbs, self.keep_buffer)
         if standardized:
-            self.discriminators.standardization = Standardization(self._experts.rows, self._experts.counts)
+            self.discriminators.standardization = Standardization(
+                self._experts.rows, self._experts.counts, rows.absorbing_row
+            )
         self._pay = GailReward(self.discriminators, reward)
         self._joint = JointRewards(self._pay, self._reader, self._experts, rows.absorbing_row, self.agents, max(self.sizes))
         self._training = Training(

@@ -62,10 +62,10 @@ def checked_options(
     Raises:
         ValueError: An option is out of range, or options exclude each other.
     """
-    if standardize and (experts is None or ends == "absorbing"):
+    if standardize and experts is None:
         raise ValueError(
-            "standardize=True needs experts' demonstrations, whose means and deviations stay the same, and "
-            'ends="live": leave standardize out with SelfImitation alone and with ends="absorbing"'
+            "standardize=True needs experts' demonstrations, whose means and deviations stay the same: leave standardize "
+            "out with SelfImitation alone"
         )
     if gradient_penalty is None:
         gradient_penalty = _STANDARDIZED_PENALTY if standardize else _PENALTY

@@ -24,24 +24,36 @@ class Standardization:
     """Each agent's own mean and scale per feature, from its own demonstrations.
 
     A feature that is constant in an agent's demonstrations gets the factor 0: its deviation is no scale to measure by.
+    The absorbing row is at the mean of all features, and the feature that tells it from live steps stays as it is.
 
     Args:
         experts: All agents' demonstrations, padded, one agent after the other, [sum of n_k, D].
         counts: How many of them belong to each agent, n_k.
+        absorbing_row: Each agent's, [K, D]: 1 at the feature that tells it from live steps. All 0 if there is none.
 
     Attributes:
         mean: [K, 1, D].
         factor: [K, 1, D]; 0 at constant features and at padding.
     """
 
-    def __init__(self, experts: Tensor, counts: Sequence[int]) -> None:
+    def __init__(self, experts: Tensor, counts: Sequence[int], absorbing_row: Tensor) -> None:
         of_agents = [_mean_and_factor(rows) for rows in experts.split(list(counts))]
         mean, factor = (torch.stack(each).unsqueeze(1).float() for each in zip(*of_agents, strict=True))
         self.mean, self.factor = mean, factor
+        self._absorbing_row = absorbing_row[:, None] if absorbing_row.any() else None
 
     def __call__(self, observations: Tensor) -> Tensor:
         """Standardized observations: [K, B, D] -> [K, B, D]."""
-        return (observations - self.mean).mul_(self.factor)
+        scaled = (observations - self.mean).mul_(self.factor)
+        if self._absorbing_row is None:
+            return scaled
+        absorbed = (observations * self._absorbing_row).sum(-1, keepdim=True) > 0
+        return torch.where(absorbed, self._absorbing_row, scaled)
+
+    @property
+    def seen(self) -> Tensor:
+        """Which features differ between steps of an agent's demonstrations, and so are not left out, bool [K, D]."""
+        return self.factor[:, 0] > 0
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the means and factors."""

@@ -14,13 +14,14 @@ from tests.helpers.tiny_matchers import same
 LIMIT, GAMMA = 7, 0.9
 
 
-def demonstrations():
+def demonstrations(units=lambda values: values):
     """Two episodes of 3 and 7 steps; agent b dies after the second step of the first one."""
     rng = np.random.default_rng(0)
     episodes = [
-        {"observations": {"a": rng.normal(size=(n, 2)), "b": rng.normal(size=(n, 1))}, "alive": {"a": np.ones(n, bool)}}
-        for n in (3, 7)
+        {"observations": {a: units(rng.normal(size=(n, size))) for a, size in (("a", 2), ("b", 1))}} for n in (3, 7)
     ]
+    for episode in episodes:
+        episode["alive"] = {"a": np.ones(len(episode["observations"]["a"]), bool)}
     for episode, b in zip(episodes, ([True, True, False], [True] * 7), strict=True):
         episode["alive"]["b"] = b
     return Demonstrations.from_episodes(episodes)

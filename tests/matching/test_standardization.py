@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from dm2_wrappers.matching.matcher import DistributionMatcher
 from tests.helpers.sb3_teams import demonstrations
 from tests.helpers.tiny_envs import TinyEnv
 from tests.helpers.tiny_matchers import AGENTS, Experts, make, rollout, same
+from tests.matching import test_absorbing as absorbing
 
 
 def by_hand(experts, observations):
@@ -150,10 +152,35 @@ def test_raw_states_have_no_scale():
 
 
 def test_what_standardization_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"standardize=True needs experts' demonstrations.*ends=\"absorbing\""):
-        DistributionMatcher(demonstrations(), standardize=True, ends="absorbing", max_steps=99)
     alone = dm2.SelfImitation(env=TinyEnv())
     with pytest.raises(ValueError, match=r"leave standardize out with SelfImitation alone"):
         DistributionMatcher(alone, standardize=True)
     both = dm2.SelfImitation(demonstrations())
     assert DistributionMatcher(both, standardize=True).discriminators.standardization is not None
+
+
+@pytest.mark.parametrize("inputs", ["state", "transition"])
+def test_with_absorbing_ends_units_change_nothing_either(inputs):
+    """The absorbing row is at the mean of all features; the feature that tells it apart stays as it is."""
+    paid = []
+    for factor, shift in ((1.0, 0.0), (64.0, 1024.0)):
+        demos = absorbing.demonstrations(lambda values, factor=factor, shift=shift: values * factor + shift)
+        options = {"ends": "absorbing", "gamma": 0.9, "max_steps": absorbing.LIMIT, "standardize": True, "inputs": inputs}
+        matcher = DistributionMatcher(demos, updates=3, batch_size=16, seed=0, **options)
+        observations, alive, after = absorbing.episodes(np.random.default_rng(0))
+        own = np.arange(2) < np.array(matcher.sizes)[:, None]
+        observations, following = (
+            np.where(own, seen * factor + shift, 0).astype(np.float32) for seen in (observations, after.observations)
+        )
+        after = dataclasses.replace(after, observations=following)
+        matcher.record(observations, alive, after=after)
+        matcher.update()
+        paid.append(matcher.rewards(observations, alive, after=after))
+    np.testing.assert_allclose(paid[0], paid[1], atol=5e-3)
+    assert np.abs(paid[0]).max() > 0.05
+    row = matcher._training.absorbing_shares(matcher._recorded).row
+    np.testing.assert_array_equal(matcher.discriminators.standardization(row[:, None])[:, 0], row)
+    live = matcher._experts.rows[: matcher._experts.counts[0]].expand(2, -1, -1)
+    seen = matcher.discriminators.standardization(live)[0]
+    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-4)
+    assert (seen[:, matcher.discriminators.sizes[0] - 1] == 0).all()  # the feature that is 1 in the absorbing row
