@@ -104,15 +104,14 @@ class MatcherArgs:
     inputs: Literal["state", "state-action", "transition"] = "state"
     """what a discriminator sees of a step: the observation, or also the action, or also the next observation"""
     standardize: bool = True
-    """let the discriminators see features in standard deviations of the experts' observations; this is impossible, and not
-    done, and with --experts own"""
+    """let the discriminators see features in standard deviations of the experts' observations; not with --experts own,
+    where there are no experts"""
     ends: Literal["live", "absorbing"] = "live"
     """live: only live steps are paid; absorbing: also the time from a death or an episode's end to the time limit"""
 
     def options(self, gamma: float) -> dict:
         """Arguments of the matcher for learners with this discount."""
-        # SB3 bootstraps at the time limit, so the absorbing state pays beyond it.
-        return asdict(self) | ({"gamma": gamma, "beyond_limit": True} if self.ends == "absorbing" else {})
+        return asdict(self) | ({"gamma": gamma} if self.ends == "absorbing" else {})
 
 
 @dataclass

@@ -37,7 +37,7 @@ SCENARIOS = {
     "2s3z": Scenario(1_000_000, "win30_won"),
     "5m_vs_6m": Scenario(1_000_000, "win30"),
     "3s_vs_4z": Scenario(1_000_000, "win30"),
-    "3s_vs_5z": Scenario(1_000_000, "seed0/win30"),
+    "3s_vs_5z": Scenario(1_000_000, "win30_won"),
     "3s5z": Scenario(1_000_000, "win30_won"),
     "spread": Scenario(200_000, "weak", "_environments:simple_spread", 0.046),
     "large_foraging": Scenario(300_000, "weak", "_environments:large_foraging", 0.00053),

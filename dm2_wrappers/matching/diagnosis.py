@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dm2_wrappers.matching.discriminators import Discriminators
+from dm2_wrappers.matching.standardization import Standardization
 
 UPDATES = 20  # before a warning
 BLIND = 0.25  # a discriminator whose mean separation in the second half of its first updates is below this is blind
@@ -32,13 +33,17 @@ class Diagnosis:
 
     Args:
         agents: Names, in the order of the agent axis.
-        sizes: Each agent's own number of features; the others are padding.
-        standardized: Whether the discriminators see standardized observations; decides the advice.
+        names: Each agent's features. One that is called None is no single feature of the agents' behavior.
+        standardization: What the discriminators see observations through; decides the advice. None: they see raw ones.
     """
 
-    def __init__(self, agents: Sequence[str], sizes: Sequence[int], standardized: bool) -> None:
-        self._agents, self._standardized = agents, standardized
-        self._padding = torch.arange(max(sizes)) >= torch.tensor(sizes)[:, None]  # [K, D]
+    def __init__(
+        self, agents: Sequence[str], names: Sequence[Sequence[str | None]], standardization: Standardization | None = None
+    ) -> None:
+        self._agents, self._names, self._standardization = agents, names, standardization
+        width = max(map(len, names))
+        unnamed = [[column >= len(each) or each[column] is None for column in range(width)] for each in names]
+        self._unnamed = torch.tensor(unnamed)  # [K, D]; padding is among them
         self._separations: list[list[float]] = [[] for _ in agents]  # in the first updates
         self._given_away = [0] * len(agents)  # for how many updates in a row
         self._warned: set[str] = set()
@@ -56,11 +61,15 @@ class Diagnosis:
             active: The agents that were trained.
 
         Returns:
-            "separation/<agent>", "single_feature/<agent>" and "single_feature_index/<agent>".
+            "separation/<agent>", "single_feature/<agent>" and "single_feature_index/<agent>". Features that standardization
+            leaves out are not among the single ones.
         """
         logits = (discriminators.logits(rows.transpose(0, 1)).T for rows in (expert, policy))
         separations = _separation(*logits).tolist()
-        shares, features = (each.tolist() for each in _best_feature(expert, policy, self._padding.to(expert.device)))
+        ignored = self._unnamed.to(expert.device)
+        if self._standardization is not None:
+            ignored = ignored | ~self._standardization.seen
+        shares, features = (each.tolist() for each in _best_feature(expert, policy, ignored))
         metrics: dict[str, float] = {}
         for k in (k for k, trained in enumerate(active) if trained):
             agent = self._agents[k]
@@ -93,7 +102,8 @@ class Diagnosis:
         first = dict(zip(self._agents, self._separations, strict=True))
         blind = [a for a, each in first.items() if len(each) == UPDATES and sum(each[UPDATES // 2 :]) < BLIND * UPDATES / 2]
         if blind:
-            advice = "lower gradient_penalty" if self._standardized else "use DistributionMatcher(standardize=True)"
+            raw = self._standardization is None
+            advice = "use DistributionMatcher(standardize=True)" if raw else "lower gradient_penalty"
             self._once(
                 "blind",
                 f"after {UPDATES} updates the discriminators of {', '.join(blind)} still cannot tell the experts from the "
@@ -102,12 +112,13 @@ class Diagnosis:
             )
         given = {a: features[k] for k, a in enumerate(self._agents) if self._given_away[k] >= UPDATES}
         if given:
-            named = ", ".join(f"feature {feature} of {agent}" for agent, feature in given.items())
+            names = dict(zip(self._agents, self._names, strict=True))
+            named = ", ".join(f"{names[agent][feature]} of {agent}" for agent, feature in given.items())
             self._once(
                 "given away",
                 f"in {UPDATES} consecutive updates a single feature told the experts from the agents in {GIVEAWAY:.0%} of "
                 f"their steps ({named}), so the discriminators need to see nothing else. If it is a clock, a name or a unit "
-                "of the recording, leave it out of the observations",
+                "of the recording, leave it out of what the discriminators see",
             )
 
     def _once(self, key: str, message: str) -> None:
@@ -123,21 +134,21 @@ def _separation(expert: Tensor, policy: Tensor) -> Tensor:
     return torch.where(deviation > 0, gap / deviation, torch.zeros_like(gap))
 
 
-def _best_feature(expert: Tensor, policy: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+def _best_feature(expert: Tensor, policy: Tensor, ignored: Tensor) -> tuple[Tensor, Tensor]:
     """The largest balanced accuracy of one feature against one threshold, and which feature, [K] each.
 
     The accuracy is (1 + the largest distance of the two distribution functions) / 2. It is searched among the features
-    whose means differ most, in units of the standard deviation.
+    whose means differ most, in units of the standard deviation, except for the ignored ones, bool [K, D].
     """
     gap = (expert.mean(1) - policy.mean(1)).abs()
     deviation = ((expert.var(1, correction=0) + policy.var(1, correction=0)) / 2).sqrt()
     differs = torch.where(
-        (gap > 0) & ~padding, gap / deviation, torch.zeros_like(gap)
+        (gap > 0) & ~ignored, gap / deviation, torch.zeros_like(gap)
     )  # infinite where one constant meets another
     candidates = differs.topk(min(_CANDIDATES, differs.shape[1]), dim=1).indices  # [K, C]
     experts, policies = (side.gather(2, candidates[:, None].expand(-1, side.shape[1], -1)) for side in (expert, policy))
     values, order = torch.cat((experts, policies), 1).sort(1)
-    values.masked_fill_(padding.gather(1, candidates)[:, None], 0.0)
+    values.masked_fill_(ignored.gather(1, candidates)[:, None], 0.0)
     steps = torch.where(order < expert.shape[1], 1 / expert.shape[1], -1 / policy.shape[1]).cumsum(1)
     last = torch.ones_like(values, dtype=torch.bool)  # of equal values only the last is a threshold
     last[:, :-1] = values[:, 1:] > values[:, :-1]

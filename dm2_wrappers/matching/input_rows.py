@@ -16,6 +16,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "state-action": ("observation", "action"),
     "transition": ("observation", "next_observation"),
 }
+_NAMES = {"observation": "feature", "action": "action feature", "next_observation": "next feature"}
 
 
 class InputRows:
@@ -29,6 +30,7 @@ class InputRows:
 
     Attributes:
         sizes: Each agent's own number of features.
+        names: What they are, such as "feature 3". The one that tells the absorbing row is called None.
     """
 
     def __init__(
@@ -37,13 +39,16 @@ class InputRows:
         self.parts = KINDS[kind]
         widths = [action_sizes if part == "action" else observation_sizes for part in self.parts]
         own: list[list[int]] = [[] for _ in observation_sizes]  # the columns of all parts that each agent has
+        names: list[list[str | None]] = [[] for _ in observation_sizes]
         start = 0
-        for sizes in widths:
+        for part, sizes in zip(self.parts, widths, strict=True):
             assert sizes is not None
-            for columns, size in zip(own, sizes, strict=True):
-                columns += range(start, start + size)
+            for k, size in enumerate(sizes):
+                own[k] += range(start, start + size)
+                names[k] += [f"{_NAMES[part]} {i}" for i in range(size)]
             start += max(sizes)
         self.sizes = tuple(len(columns) + absorbing for columns in own)
+        self.names = tuple((*each, None) if absorbing else tuple(each) for each in names)
         # Column `start` is one of zeros, for padding and for the feature that tells the absorbing row.
         padded = [columns + [start] * (max(self.sizes) - len(columns)) for columns in own]
         self._columns, self._agents = torch.tensor(padded), torch.arange(len(own))[:, None]

@@ -12,6 +12,7 @@ For each agent k separately::
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, overload
 
@@ -27,6 +28,7 @@ from dm2_wrappers.matching.absorbing import AbsorbingEnds
 from dm2_wrappers.matching.action_coding import ActionCoding
 from dm2_wrappers.matching.after_step import AfterStep
 from dm2_wrappers.matching.convergence import Convergence
+from dm2_wrappers.matching.diagnosis import Diagnosis
 from dm2_wrappers.matching.discriminators import Discriminators
 from dm2_wrappers.matching.experts import Experts
 from dm2_wrappers.matching.gail_reward import GailReward
@@ -80,7 +82,7 @@ class DistributionMatcher(OneProcess, Matcher):
         max_steps: With ``ends="absorbing"``: the time limit of an episode, in steps. None takes the environment's
             attribute ``max_steps``.
         beyond_limit: With ``ends="absorbing"``: let the absorbing state pay forever, for learners that bootstrap at the time
-            limit, as SB3's do.
+            limit. None is True for ``IndependentLearners`` and ``SharedPolicyDM2``, which do, else False.
         keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd. Rewards are computed in evaluation mode (no dropout, fixed batch normalization).
@@ -100,7 +102,8 @@ class DistributionMatcher(OneProcess, Matcher):
             demonstrations, or the discriminators need actions and the demonstrations have none.
 
     Warns:
-        UserWarning: A full buffer will take more than 8 GiB, as with images as observations.
+        UserWarning: A full buffer will take more than 8 GiB, as with images as observations; or ``standardize`` leaves no
+            feature of an agent.
     """
 
     # The options that older checkpoints lack, as they were without them.
@@ -124,7 +127,7 @@ class DistributionMatcher(OneProcess, Matcher):
         ends: str = "live",
         gamma: float = 0.99,
         max_steps: int | None = None,
-        beyond_limit: bool = False,
+        beyond_limit: bool | None = None,
         keep_buffer: bool = True,
         standardize: bool = False,
         module: Callable[[str, int], nn.Module] | None = None,
@@ -163,7 +166,7 @@ class DistributionMatcher(OneProcess, Matcher):
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
         self.metrics: dict[str, float] = {}
         parts, absorbs, standardized = KINDS[self.options["inputs"]], ends == "absorbing", self.options["standardize"]
-        self._absorbing = AbsorbingEnds(gamma, max_steps, beyond_limit, "next_observation" in parts) if absorbs else None
+        self._absorbing = AbsorbingEnds(gamma, max_steps, bool(beyond_limit), "next_observation" in parts) if absorbs else None
         coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in parts else None
         rows = InputRows(inputs, self.sizes, None if coding is None else coding.sizes, absorbs)
         _memory.warn_if_large(
@@ -190,9 +193,9 @@ class DistributionMatcher(OneProcess, Matcher):
         self._experts = Experts(experts, own, self.agents, rows, coding, on, any_scale=standardized)
         self._recorded = Recorded(self.buffer_size, self.num_agents, max(rows.sizes), on, absorbs, self.keep_buffer)
         if standardized:
-            self.discriminators.standardization = Standardization(
-                self._experts.rows, self._experts.counts, rows.absorbing_row
-            )
+            standardization = Standardization(self._experts.rows, self._experts.counts, rows.absorbing_row)
+            standardization.warn_of_constants(self.agents, stacklevel=3)
+            self.discriminators.standardization = standardization
         self._pay = GailReward(self.discriminators, reward)
         self._joint = JointRewards(self._pay, self._reader, self._experts, rows.absorbing_row, self.agents, max(self.sizes))
         self._training = Training(
@@ -201,7 +204,7 @@ class DistributionMatcher(OneProcess, Matcher):
             self._pay,
             self._absorbing,
             rows.absorbing_row,
-            standardized=standardized,
+            Diagnosis(self.agents, rows.names, self.discriminators.standardization),
             seed=seed,
         )
         self._remember_process()
@@ -475,11 +478,27 @@ class DistributionMatcher(OneProcess, Matcher):
 
         Raises:
             ValueError: It has no attribute ``max_steps`` either.
+
+        Warns:
+            UserWarning: The given ``max_steps`` is not the environment's.
         """
-        if self._absorbing is not None and self._absorbing.max_steps is None:
-            found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
+        if self._absorbing is None:
+            return
+        found = getattr(env, "max_steps", None) or getattr(getattr(env, "unwrapped", None), "max_steps", None)
+        if self._absorbing.max_steps is None:
             self._absorbing.max_steps = None if found is None else int(found)
             self.options["max_steps"] = self._absorbing.limit()
+        elif found is not None and int(found) != self._absorbing.max_steps:
+            warnings.warn(
+                f"the matcher's max_steps is {self._absorbing.max_steps}, but the environment's time limit is {found} steps: "
+                "leave max_steps out to use it",
+                stacklevel=3,
+            )
+
+    def use_bootstrapping(self) -> None:
+        """With ``ends="absorbing"`` and no ``beyond_limit``, pay as is right for learners that bootstrap at time limits."""
+        if self._absorbing is not None and self.options["beyond_limit"] is None and self._absorbing.gamma < 1:
+            self._absorbing.beyond_limit = self.options["beyond_limit"] = True
 
     def _chosen(self, agents: Collection[str] | None) -> Tensor:
         """Which agents these are, bool [K]."""

@@ -50,7 +50,7 @@ def checked_options(
     ends: str,
     gamma: float,
     max_steps: int | None,
-    beyond_limit: bool,
+    beyond_limit: bool | None,
     keep_buffer: bool,
     standardize: bool,
     seed: int | None,
@@ -67,6 +67,8 @@ def checked_options(
             "standardize=True needs experts' demonstrations, whose means and deviations stay the same: leave standardize "
             "out with SelfImitation alone"
         )
+    if beyond_limit is None and ends == "live":
+        beyond_limit = False
     if gradient_penalty is None:
         gradient_penalty = _STANDARDIZED_PENALTY if standardize else _PENALTY
     options: dict[str, Any] = {
@@ -84,7 +86,7 @@ def checked_options(
         "inputs": _checks.choice("inputs", inputs, tuple(KINDS)),
         "ends": _checks.choice("ends", ends, ("live", "absorbing")),
         "gamma": _checked_gamma(gamma, beyond_limit),
-        "beyond_limit": _checks.flag("beyond_limit", beyond_limit),
+        "beyond_limit": None if beyond_limit is None else _checks.flag("beyond_limit", beyond_limit),
     }
     if action_spaces is not None:
         agents = experts.agents if own is None else own.agents

@@ -7,6 +7,7 @@ unit is one standard deviation of the experts' feature, so the penalty means the
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -54,6 +55,15 @@ class Standardization:
     def seen(self) -> Tensor:
         """Which features differ between steps of an agent's demonstrations, and so are not left out, bool [K, D]."""
         return self.factor[:, 0] > 0
+
+    def warn_of_constants(self, agents: Sequence[str], *, stacklevel: int) -> None:
+        """Warn if all features of an agent are left out, as then its discriminator learns nothing."""
+        if blind := [agent for agent, seen in zip(agents, self.seen, strict=True) if not seen.any()]:
+            warnings.warn(
+                f"every feature is constant, up to float32's rounding, in the demonstrations of {', '.join(blind)}, so with "
+                "standardize=True the discriminators see nothing of it: use standardize=False, or record something that varies",
+                stacklevel=stacklevel + 1,
+            )
 
     def state_dict(self) -> dict[str, Tensor]:
         """A copy of the means and factors."""

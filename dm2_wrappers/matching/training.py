@@ -27,12 +27,12 @@ class Training:
         pay: The rewards, whose offsets an update sets.
         absorbing: The arithmetic of ``ends="absorbing"``; None with ``ends="live"``.
         absorbing_row: Each agent's, float32 [K, W].
-        standardized: Whether the discriminators see standardized observations.
+        diagnosis: Measures after each update.
         seed: Of the minibatches.
 
     Attributes:
         minibatches: Where both sides are sampled; their random streams are part of a matcher's state.
-        diagnosis: When to warn; its counts are part of it, too.
+        diagnosis: As given; its counts are part of it, too.
     """
 
     def __init__(
@@ -42,15 +42,15 @@ class Training:
         pay: GailReward,
         absorbing: AbsorbingEnds | None,
         absorbing_row: Tensor,
+        diagnosis: Diagnosis,
         *,
-        standardized: bool,
         seed: int | None,
     ) -> None:
         self._discriminators, self._experts, self._pay = discriminators, experts, pay
         self._absorbing, self._absorbing_row = absorbing, absorbing_row
         self._agents = discriminators.agents
         self.minibatches = Minibatches(experts, self._agents, seed)
-        self.diagnosis = Diagnosis(self._agents, discriminators.sizes, standardized)
+        self.diagnosis = diagnosis
 
     def update(
         self,

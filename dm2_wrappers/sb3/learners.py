@@ -223,6 +223,8 @@ class IndependentLearners(PlayingTeam):
         self.mode = modes.chosen(self._asked_mode, self.models, self.matcher, self.order)
         check_relabel(self.relabel, self.models, self.matcher, self.mode)
         check_workers(self.workers, self.models, self.matcher, self.mode, self.order)
+        if self.matcher is not None:
+            self.matcher.use_bootstrapping()
         if self.matcher is not None and self.coefficient is not None:
             if self.convergence is not None:
                 payment = (self.matcher, self.coefficient, self.env_coefficient)

@@ -140,6 +140,7 @@ class SharedPolicyDM2(CallbackList):
             joint = env.vector_env
             self.matcher.demonstrations.check_compatible(joint.possible_agents, joint.observation_sizes, joint.env_id)
             self.matcher.use_time_limit_of(joint)
+            self.matcher.use_bootstrapping()
         self.env = env
         if type(self.model.rollout_buffer) in LIVE_BUFFERS.values():
             self.model.rollout_buffer.env = env  # type: ignore[attr-defined]

@@ -172,10 +172,10 @@ def test_the_best_episodes_are_those_won_or_of_the_highest_return():
     assert ippo_sb3.chosen(unpaid, "best") is unpaid
 
 
-def test_absorbing_ends_pay_as_the_learners_bootstrap():
+def test_absorbing_ends_have_the_learners_discount():
     assert "gamma" not in ippo_sb3.MatcherArgs().options(0.9)
     absorbing = ippo_sb3.MatcherArgs(ends="absorbing").options(0.9)
-    assert (absorbing["gamma"], absorbing["beyond_limit"]) == (0.9, True)
+    assert absorbing["gamma"] == 0.9
 
 
 def test_teams_begin_as_clones_and_learn_in_turns(tmp_path):

@@ -10,6 +10,8 @@ import torch
 
 from dm2_wrappers.matching import diagnosis
 from dm2_wrappers.matching.matcher import DistributionMatcher
+from dm2_wrappers.matching.standardization import Standardization
+from tests.matching import test_absorbing as absorbing
 from tests.helpers.tiny_matchers import Experts, make, rollout
 
 
@@ -18,6 +20,10 @@ class Logits:
 
     def logits(self, observations):
         return observations[..., 0]
+
+
+def named(*sizes):
+    return [[f"feature {i}" for i in range(size)] for size in sizes]
 
 
 def slow_best_feature(expert, policy):
@@ -37,33 +43,35 @@ def test_numbers_are_those_of_a_slow_search():
     policy[0, :, 3] += 1.5
     policy[1, :, 2] -= 1
     tensors = [torch.tensor(side) for side in (expert, policy)]
-    metrics = diagnosis.Diagnosis(("a", "b"), (5, 5), False).metrics(Logits(), *tensors, [True, True])
+    metrics = diagnosis.Diagnosis(("a", "b"), named(5, 5)).metrics(Logits(), *tensors, [True, True])
     for k, agent in enumerate("ab"):
         share, feature = slow_best_feature(expert[k], policy[k])
         assert metrics[f"single_feature/{agent}"] == pytest.approx(share)
         assert metrics[f"single_feature_index/{agent}"] == feature == (3, 2)[k]
         e, p = expert[k, :, 0], policy[k, :, 0]
         assert metrics[f"separation/{agent}"] == pytest.approx((e.mean() - p.mean()) / np.sqrt((e.var() + p.var()) / 2))
-    narrow = diagnosis.Diagnosis(("a", "b"), (5, 2), False).metrics(Logits(), *tensors, [True, True])
+    narrow = diagnosis.Diagnosis(("a", "b"), named(5, 2)).metrics(Logits(), *tensors, [True, True])
     share, feature = slow_best_feature(expert[1, :, :2], policy[1, :, :2])  # feature 2 of "b" is padding here
     assert (narrow["single_feature/b"], narrow["single_feature_index/b"]) == (pytest.approx(share), feature)
     assert narrow["single_feature_index/a"] == 3
-    only_a = diagnosis.Diagnosis(("a", "b"), (5, 5), False).metrics(Logits(), *tensors, [True, False])
+    only_a = diagnosis.Diagnosis(("a", "b"), named(5, 5)).metrics(Logits(), *tensors, [True, False])
     assert set(only_a) == {"separation/a", "single_feature/a", "single_feature_index/a"}
 
 
 def test_features_that_never_vary_tell_nothing_and_different_constants_tell_all():
     alike = torch.ones(1, 4, 2)
-    metrics = diagnosis.Diagnosis(("a",), (2,), False).metrics(Logits(), alike, alike, [True])
+    metrics = diagnosis.Diagnosis(("a",), named(2)).metrics(Logits(), alike, alike, [True])
     assert (metrics["separation/a"], metrics["single_feature/a"]) == (0.0, 0.5)
     other = torch.tensor([1.0, 2.0]).expand(1, 4, 2)
-    metrics = diagnosis.Diagnosis(("a",), (2,), False).metrics(Logits(), alike, other, [True])
+    metrics = diagnosis.Diagnosis(("a",), named(2)).metrics(Logits(), alike, other, [True])
     assert (metrics["single_feature/a"], metrics["single_feature_index/a"]) == (1.0, 1.0)
 
 
 def measured(updates, expert, policy, standardized=False):
     """The warnings of one diagnosis of agents "a" and "b" over so many updates."""
-    one = diagnosis.Diagnosis(("a", "b"), (3, 3), standardized)
+    demonstrated = torch.randn(40, 3)
+    through = Standardization(demonstrated, (20, 20), torch.zeros(2, 3)) if standardized else None
+    one = diagnosis.Diagnosis(("a", "b"), named(3, 3), through)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for _ in range(updates):
@@ -92,6 +100,40 @@ def test_a_feature_that_gives_the_experts_away_is_named_once():
     assert "(feature 2 of a)" in message
 
 
+def test_features_that_no_discriminator_sees_give_nothing_away():
+    """A feature without a name, as that of the absorbing row, and one that standardization leaves out."""
+    rng = np.random.default_rng(1)
+    expert, policy = torch.tensor(rng.normal(size=(2, 2, 500, 3)))
+    policy[..., 2] += 10
+    names = (("feature 0", "feature 1", None), ("feature 0", "action feature 0", "action feature 1"))
+    one = diagnosis.Diagnosis(("a", "b"), names)
+    with pytest.warns(UserWarning, match=r"\(action feature 1 of b\)"):
+        for _ in range(diagnosis.UPDATES):
+            metrics = one.metrics(Logits(), expert, policy, [True, True])
+    assert metrics["single_feature/a"] < 0.7
+    assert metrics["single_feature_index/b"] == 2
+    demonstrated = torch.randn(40, 3)
+    demonstrated[:20, 2] = 5.0  # constant in the demonstrations of "a"
+    through = Standardization(demonstrated, (20, 20), torch.zeros(2, 3))
+    metrics = diagnosis.Diagnosis(("a", "b"), named(3, 3), through).metrics(Logits(), expert, policy, [True, True])
+    assert metrics["single_feature/a"] < 0.7
+    assert metrics["single_feature/b"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({}, ("feature 0", "feature 1")),
+        ({"inputs": "transition"}, ("feature 0", "feature 1", "next feature 0", "next feature 1")),
+        ({"ends": "absorbing", "max_steps": 99}, ("feature 0", "feature 1", None)),
+    ],
+)
+def test_features_are_named_by_what_they_are(options, names):
+    matcher = DistributionMatcher(absorbing.demonstrations(), seed=0, **options)
+    assert len(names) == matcher.discriminators.sizes[0]
+    assert matcher._training.diagnosis._names[0] == names
+
+
 def test_counts_are_part_of_a_matchers_state():
     """Saved in between, the warnings come when they would have come, and only once."""
     rng = np.random.default_rng(1)
@@ -100,7 +142,7 @@ def test_counts_are_part_of_a_matchers_state():
     policy[1, :, 2] += 10
 
     def after(updates, state):
-        one = diagnosis.Diagnosis(("a", "b"), (3, 3), False)
+        one = diagnosis.Diagnosis(("a", "b"), named(3, 3))
         if state is not None:
             one.load_state_dict(state)
         with warnings.catch_warnings(record=True) as caught:
@@ -115,7 +157,7 @@ def test_counts_are_part_of_a_matchers_state():
         counts.append(count)
     assert counts == [0, 2, 0]  # a is blind, b is given away
     with pytest.raises(KeyError):
-        diagnosis.Diagnosis(("a", "c"), (3, 3), False).load_state_dict(state)
+        diagnosis.Diagnosis(("a", "c"), named(3, 3)).load_state_dict(state)
     matcher = make()
     matcher.record(*rollout())
     matcher.update()

@@ -184,3 +184,11 @@ def test_with_absorbing_ends_units_change_nothing_either(inputs):
     seen = matcher.discriminators.standardization(live)[0]
     np.testing.assert_allclose(seen.mean(0), 0, atol=1e-4)
     assert (seen[:, matcher.discriminators.sizes[0] - 1] == 0).all()  # the feature that is 1 in the absorbing row
+
+
+def test_demonstrations_without_any_variation_are_warned_of():
+    with pytest.warns(UserWarning, match=r"every feature is constant.* in the demonstrations of b, so") as said:
+        DistributionMatcher(experts_with(np.ones((30, 2)), "b"), standardize=True)
+    assert said[0].filename == __file__
+    with pytest.warns(UserWarning, match="of b, so"):  # a deviation of 1 around 1e9 is float32's rounding
+        DistributionMatcher(experts_with(1e9 + np.random.default_rng(0).normal(size=(30, 2)), "b"), standardize=True)

@@ -96,3 +96,26 @@ def test_the_clock_of_an_episode_goes_on_over_rollouts_and_calls_of_learn():
     for time, ended in times:
         np.testing.assert_array_equal(time, expected)
         expected = np.where(ended, 0, expected + 1)
+
+
+@pytest.mark.parametrize(("gamma", "given", "expected"), [(0.99, None, True), (0.99, False, False), (1.0, None, None)])
+def test_absorbing_ends_pay_beyond_the_limit_where_the_learners_bootstrap(gamma, given, expected):
+    """The same pay as with the option, unless the program says otherwise or the sum would be infinite."""
+    absorbing = {"ends": "absorbing", "gamma": gamma, "max_steps": 9}
+    own = dm2.DistributionMatcher(demonstrations(), beyond_limit=given, seed=0, **absorbing)
+    assert own.options["beyond_limit"] is given
+    IndependentLearners(PPO, dm2.vectorize(env, 3), matcher=own, coefficient=0.3, gamma=gamma, **PLAY)
+    assert own.options["beyond_limit"] is expected
+    same_pay = dm2.DistributionMatcher(demonstrations(), beyond_limit=bool(expected), seed=0, **absorbing)
+    after = dm2.AfterStep(
+        np.zeros((1, 2, 4), np.float32), np.zeros((1, 2), bool), np.array([True]), np.zeros((1, 2), bool), np.array([3])
+    )
+    observations = np.ones((1, 2, 4), np.float32)
+    paid = [each.rewards(observations, after=after) for each in (own, same_pay)]
+    np.testing.assert_array_equal(*paid)
+
+
+def test_a_time_limit_other_than_the_environments_is_warned_of():
+    own = dm2.DistributionMatcher(demonstrations(), ends="absorbing", max_steps=300, seed=0)
+    with pytest.warns(UserWarning, match="max_steps is 300, but the environment's time limit is 8 steps"):
+        dm2.DM2VectorEnv(dm2.vectorize(env, 3), own, coefficient=0.3)
