@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 import tyro
 from gymnasium import spaces
 from numpy.typing import NDArray
@@ -148,11 +149,12 @@ def team_on(cells: int, limit: int, *, seed: int = 0, **options: Any) -> dm2.sb3
     )
 
 
-def final_distance(team: dm2.sb3.IndependentLearners, cells: int, limit: int, episodes: int = 50) -> float:
+def final_distance(team: dm2.sb3.IndependentLearners, cells: int, limit: int, episodes: int = 50, *, seed: int = 0) -> float:
     """Cells between an agent and its goal when an episode ends, on average."""
+    torch.manual_seed(seed)  # of the sampled actions
     env, found = Grid(cells=cells, limit=limit), []
-    for seed in range(episodes):
-        observations, _ = env.reset(seed=seed)
+    for episode in range(episodes):
+        observations, _ = env.reset(seed=episode)
         while env.agents:
             observations = env.step(team.predict(observations))[0]
         found.append(np.abs(env.places - env.goals).sum(axis=1).mean())
@@ -191,8 +193,8 @@ def main(args: Args) -> None:
     if args.learn:
         for standardize in (True, False):
             team = team_on(args.cells, args.limit, seed=args.seed, standardize=standardize)
-            before = final_distance(team, args.cells, args.limit)
-            after = final_distance(team.learn(args.steps), args.cells, args.limit)
+            before = final_distance(team, args.cells, args.limit, seed=args.seed)
+            after = final_distance(team.learn(args.steps), args.cells, args.limit, seed=args.seed)
             steps = f"{team.num_timesteps:,} steps"
             print(f"standardize={standardize}: {before:.2f} cells off the goals, {after:.2f} after {steps}", flush=True)
 

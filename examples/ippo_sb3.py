@@ -247,12 +247,12 @@ def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
     """The experts' episodes that the team learns from."""
     if experts not in ("won", "best"):
         return demos
-    if experts == "best" and not (demos.won == 1).all(axis=0).any():
-        return demos.best(BEST) if demos.rewards.any() else demos
     try:
         return demos.filter(won=True)
     except ValueError as error:
-        raise SystemExit(f"--experts {experts}: {error}") from None
+        if experts == "won":
+            raise SystemExit(f"--experts won: {error}") from None
+        return demos.best(BEST) if demos.rewards.any() else demos
 
 
 def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations | dm2.SelfImitation:

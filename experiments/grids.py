@@ -167,24 +167,11 @@ _EXPERIMENTS: dict[str, Experiment] = {
                 "5m_vs_6m",
                 (
                     dm2_of_paper("DM2", "dm2-paper-recurrent", seeds=1, **PAPER_GAIL, **PAPER_RECURRENT),
-                    Curve(
-                        "IPPO, 200,000 steps",
-                        "ippo-paper-recurrent",
-                        {"algorithm": "ippo", "steps": 200_000, **option_names(PAPER_RECURRENT)},
-                        seeds=1,
-                    ),
+                    Curve("IPPO", "ippo-paper-recurrent", {"algorithm": "ippo", **option_names(PAPER_RECURRENT)}, seeds=1),
                 ),
+                steps=200_000,
                 title="5m_vs_6m, the paper's PPO and recurrent networks",
                 baseline="ippo-paper-recurrent",
-            ),
-            Panel(
-                "5m_vs_6m",
-                (
-                    dm2("5m_vs_6m", "win30", "DM2", recurrent=True, seeds=1),
-                    ippo("IPPO", recurrent=True, seeds=1),
-                ),
-                title="5m_vs_6m, this library's PPO and recurrent networks",
-                baseline="ippo-recurrent=True",
             ),
         ),
         smax_only=_FOR_64_SUB_ENVIRONMENTS,

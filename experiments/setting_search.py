@@ -41,6 +41,7 @@ _CANDIDATES: dict[str, dict[str, Any]] = {
 
 # What c does for teams that begin as clones of the won episodes.
 _AFTER_CLONING: dict[str, dict[str, Any]] = {
+    "c from 0.015": {"coefficient": 0.015, "anneal": True},
     "c from 0.05": {"coefficient": 0.05, "anneal": True},
     "c from 0.15": {"coefficient": 0.15, "anneal": True},
     "c from 0.3": {"coefficient": 0.3, "anneal": True},
@@ -51,7 +52,7 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
 
 def clones_experiment() -> Experiment:
     """The experiment "clones": what the discriminators add to cloning, by c (tuning seeds 0 to 2)."""
-    names = ("3m", "2s3z", "5m_vs_6m", "3s_vs_4z", "3s5z")
+    names = ("3m", "2s3z", "5m_vs_6m", "3s_vs_4z", "3s_vs_5z", "3s5z")
     panels = tuple(SCENARIOS[name].panel(name, _after_cloning(name), _from_clones(name).slug) for name in names)
     return Experiment("c for teams that begin as clones (tuning seeds 0 to 2, not the reported seeds)", panels)
 

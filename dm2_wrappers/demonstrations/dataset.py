@@ -153,7 +153,7 @@ class Demonstrations:
         """
         if not isinstance(n, int | np.integer) or not 1 <= n <= len(self):
             raise ValueError(f"subset(n) takes 1 to {len(self)} episodes of these demonstrations, but n is {n!r}")
-        return self._reordered([np.arange(n)] * len(self.agents))
+        return Demonstrations(**selection.first(self, int(n)))
 
     def filter(self, *, won: bool) -> Demonstrations:
         """Keep only the episodes that were won, or only those that were lost.

@@ -114,6 +114,11 @@ def by_outcome(demos: Demonstrations, won: bool) -> dict[str, Any]:
     return _chosen(demos, [np.flatnonzero(row)[:count] for row in chosen], {"filter": {"won": won}})
 
 
+def first(demos: Demonstrations, n: int) -> dict[str, Any]:
+    """The arguments of ``Demonstrations`` with each agent's first ``n`` episodes; see :meth:`Demonstrations.subset`."""
+    return _chosen(demos, [np.arange(n)] * len(demos.agents), {"subset": n})
+
+
 def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
     """The arguments of ``Demonstrations`` with the episodes of highest return; see :meth:`Demonstrations.best`."""
     share = _checks.number("share", share, above=0)

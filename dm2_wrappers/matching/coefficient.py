@@ -116,7 +116,11 @@ def checked_numbers(name: str, numbers: Numbers, agents: Sequence[str] | None = 
         ValueError: Not a number between 0 and 1e18 for each agent.
     """
     if not isinstance(numbers, Mapping):
+        if isinstance(numbers, type) and issubclass(numbers, Schedule):
+            raise ValueError(f"{name} must be a number or a schedule, got the class {numbers.__name__}; make one of it")
         return _checked(name, numbers)
+    if any(isinstance(each, Schedule) for each in numbers.values()):
+        raise ValueError(f"{name} takes one schedule for all agents, and in a dict only numbers, got {numbers!r}")
     if agents is not None and set(numbers) != set(agents):
         raise ValueError(
             f"{name} must have one number for each of {list(agents)}, got numbers for {sorted(map(str, numbers))}"

@@ -166,7 +166,9 @@ class DistributionMatcher(OneProcess, Matcher):
         self.reward, self.center, seed = reward, self.options["center"], self.options["seed"]
         self.metrics: dict[str, float] = {}
         parts, absorbs, standardized = KINDS[self.options["inputs"]], ends == "absorbing", self.options["standardize"]
-        self._absorbing = AbsorbingEnds(gamma, max_steps, bool(beyond_limit), "next_observation" in parts) if absorbs else None
+        self._absorbing = (
+            AbsorbingEnds(gamma, max_steps, bool(beyond_limit), "next_observation" in parts) if absorbs else None
+        )
         coding = ActionCoding(self.agents, experts, self.options.get("action_spaces")) if "action" in parts else None
         rows = InputRows(inputs, self.sizes, None if coding is None else coding.sizes, absorbs)
         _memory.warn_if_large(
@@ -490,8 +492,8 @@ class DistributionMatcher(OneProcess, Matcher):
             self.options["max_steps"] = self._absorbing.limit()
         elif found is not None and int(found) != self._absorbing.max_steps:
             warnings.warn(
-                f"the matcher's max_steps is {self._absorbing.max_steps}, but the environment's time limit is {found} steps: "
-                "leave max_steps out to use it",
+                f"the matcher's max_steps is {self._absorbing.max_steps}, but the environment's time limit is {found} "
+                "steps: leave max_steps out to use it",
                 stacklevel=3,
             )
 

@@ -72,6 +72,7 @@ class LinearFall(BuiltIn):
             "end": checked_numbers("end", end),
             "steps": _checks.integer("steps", steps, least=1),
         }
+        self.at(0)  # raises the error about agents that differ
         self._steps = self._before = 0  # in all, and before the wrapper that counts them now was given the schedule
 
     def begin(self, agents: Sequence[str], demonstrations: Demonstrations) -> None:
@@ -114,7 +115,8 @@ class ReturnGap(BuiltIn):
         episodes: How many of the newest episodes ``now`` is the mean of.
 
     Raises:
-        ValueError: An option out of range. Later, if the matcher has `SelfImitation` alone and ``target`` is None.
+        ValueError: An option out of range. Later, without ``target``, if the matcher has `SelfImitation` alone or
+            demonstrations without rewards.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class ReturnGap(BuiltIn):
             "first": None if first is None else _checks.number("first", first),
             "episodes": _checks.integer("episodes", episodes, least=1),
         }
+        _between(self.options["start"], self.options["end"], 0.0)  # raises the error about agents that differ
         self._target, self._first = self.options["target"], self.options["first"]
         self._newest: list[float] = []
 
@@ -140,14 +143,15 @@ class ReturnGap(BuiltIn):
         """See `Schedule`.
 
         Raises:
-            ValueError: The matcher has no experts' demonstrations, and no ``target`` was given.
+            ValueError: No ``target`` was given, and the matcher has no experts' demonstrations or these hold no rewards.
         """
         if self.options["target"] is None:
-            mean_return = getattr(demonstrations, "mean_return", None)
-            if mean_return is None:
+            mean_return, rewards = (getattr(demonstrations, name, None) for name in ("mean_return", "rewards"))
+            if mean_return is None or (rewards is not None and not rewards.any()):
+                what = "SelfImitation alone has none" if mean_return is None else "these hold no rewards: all of them are 0"
                 raise ValueError(
-                    "ReturnGap falls towards the demonstrations' mean return, but SelfImitation alone has none: pass "
-                    "target=, the return at which c is to be at its end"
+                    f"ReturnGap falls towards the demonstrations' mean return, but {what}; pass target=, the return at "
+                    "which c is to be at its end"
                 )
             self._target = float(mean_return)
 

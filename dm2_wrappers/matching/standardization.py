@@ -60,8 +60,8 @@ class Standardization:
         """Warn if all features of an agent are left out, as then its discriminator learns nothing."""
         if blind := [agent for agent, seen in zip(agents, self.seen, strict=True) if not seen.any()]:
             warnings.warn(
-                f"every feature is constant, up to float32's rounding, in the demonstrations of {', '.join(blind)}, so with "
-                "standardize=True the discriminators see nothing of it: use standardize=False, or record something that varies",
+                f"every feature is constant, up to float32's rounding, in the demonstrations of {', '.join(blind)}, so "
+                "standardize=True leaves their discriminators nothing to see: use standardize=False",
                 stacklevel=stacklevel + 1,
             )
 

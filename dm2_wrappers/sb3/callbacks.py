@@ -70,11 +70,12 @@ class LogOnline(BaseCallback):
             self._sums[name] += float(rewards[live, self.index].sum())
             if self._count:
                 self.logger.record(name, self._sums[name] / self._count)
-        self.logger.record("dm2/coefficient", self.env.current_coefficient[self.agent])
         suffix = f"/{self.agent}"
         for name, value in self.env.metrics.items():
             if name.endswith(suffix):
                 self.logger.record(f"dm2/{name.removesuffix(suffix)}", value)
+        # After the metrics, whose c is that of the last update: it may have been assigned since.
+        self.logger.record("dm2/coefficient", self.env.current_coefficient[self.agent])
         return True
 
 

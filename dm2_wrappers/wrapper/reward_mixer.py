@@ -87,11 +87,16 @@ class RewardMixer:
         return self._mixing.by_agent()
 
     def update(self) -> dict[str, float]:
-        """Train the discriminators (lines 8 and 9 of Algorithm 1) and return the metrics of `DistributionMatcher.update`."""
+        """Train the discriminators (lines 8 and 9 of Algorithm 1).
+
+        Returns:
+            The metrics of `DistributionMatcher.update`, and "coefficient/<agent>", the c with which the next steps are paid.
+        """
         self.flush()
         self.steps_since_update, self._steps_before_update = 0, None
-        self.metrics = self.matcher.update()
+        metrics = self.matcher.update()
         self._mixing.updated(self.env_coefficient)
+        self.metrics = metrics | {f"coefficient/{agent}": c for agent, c in self.current_coefficient.items()}
         return self.metrics
 
     def state_dict(self) -> dict[str, Any]:
@@ -104,10 +109,12 @@ class RewardMixer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; ``coefficient`` must be the same schedule. Then reset the environment.
+        """Restore what `state_dict` returned, and reset the environment then.
+
+        ``coefficient`` stays as it is. If it is a schedule and the saved one was, too, it continues from the saved state.
 
         Raises:
-            ValueError: Those of `DistributionMatcher.load_state_dict`, or a state of another schedule. Then nothing changes.
+            ValueError: Those of `DistributionMatcher.load_state_dict`, or a schedule of another class. Then nothing changes.
         """
         check_both(state, "a DM2 wrapper")
         steps = _checks.integer("steps_since_update", state.get("steps_since_update", 0), least=0)

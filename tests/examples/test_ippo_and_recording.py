@@ -168,6 +168,9 @@ def test_the_best_episodes_are_those_won_or_of_the_highest_return():
     lost = demos.filter(won=False)
     assert len(ippo_sb3.chosen(lost, "best")) == -(-len(lost) * 3 // 10)
     assert ippo_sb3.chosen(lost, "best").mean_return > lost.mean_return
+    few = next(few for few in (demos.subset(n) for n in range(1, 99)) if (few.won[0] == 1).sum() == 3)
+    shuffled = next(each for each in map(few.shuffled, range(99)) if not (each.won == 1).all(axis=0).any())
+    assert (len(own := ippo_sb3.chosen(shuffled, "best")), own.win_rate) == (3, 1)  # each agent's, whatever their order
     unpaid = replace(demos, won=np.full_like(demos.won, -1), rewards=np.zeros_like(demos.rewards))
     assert ippo_sb3.chosen(unpaid, "best") is unpaid
 

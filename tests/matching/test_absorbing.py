@@ -17,9 +17,7 @@ LIMIT, GAMMA = 7, 0.9
 def demonstrations(units=lambda values: values):
     """Two episodes of 3 and 7 steps; agent b dies after the second step of the first one."""
     rng = np.random.default_rng(0)
-    episodes = [
-        {"observations": {a: units(rng.normal(size=(n, size))) for a, size in (("a", 2), ("b", 1))}} for n in (3, 7)
-    ]
+    episodes = [{"observations": {a: units(rng.normal(size=(n, size))) for a, size in (("a", 2), ("b", 1))}} for n in (3, 7)]
     for episode in episodes:
         episode["alive"] = {"a": np.ones(len(episode["observations"]["a"]), bool)}
     for episode, b in zip(episodes, ([True, True, False], [True] * 7), strict=True):

@@ -242,3 +242,21 @@ def test_integrations_without_schedules_refuse_them():
     with pytest.raises(ValueError, match=r"dm2.rllib takes no schedule, got LinearFall: pass a number"):
         checked_fixed(LinearFall(0.3, steps=10), ["a"], "dm2.rllib")
     assert checked_fixed({"a": 1}, ["a"], "dm2.rllib") == {"a": 1.0}
+
+
+def test_return_gap_needs_rewards_or_a_target():
+    """Demonstrations without rewards, as from arrays or PyMARL, would switch c off at the first positive return."""
+    without = dm2.Demonstrations.from_episodes([{"observations": {"a": np.ones((3, 2)), "b": np.ones((3, 2))}}])
+    with pytest.raises(ValueError, match=r"these hold no rewards: all of them are 0; pass target="):
+        Mixing(ReturnGap(0.3), SimpleNamespace(agents=AGENTS, demonstrations=without))
+    assert Mixing(ReturnGap(0.3, target=0.0), SimpleNamespace(agents=AGENTS, demonstrations=without)).array[0] > 0
+
+
+def test_what_is_no_coefficient_is_named():
+    with pytest.raises(ValueError, match="got the class LinearFall; make one of it"):
+        checked(LinearFall, AGENTS)
+    with pytest.raises(ValueError, match="one schedule for all agents, and in a dict only numbers"):
+        checked({"a": Constant(0.1), "b": Constant(0.2)}, AGENTS)
+    for make in (lambda **c: LinearFall(**c, steps=10), ReturnGap):
+        with pytest.raises(ValueError, match=r"start and end must be of the same agents, got \['a'\] and \['b'\]"):
+            make(start={"a": 0.1}, end={"b": 0.1})
