@@ -133,6 +133,8 @@ class Args:
     """let c fall linearly to 0 over the run; c changes at each evaluation"""
     return_gap: bool = False
     """let c fall to 0 as the team's return nears the mean return of the episodes that the discriminators are shown"""
+    gap_target: float | None = None
+    """with --return-gap: the return at which c is 0, instead of that mean"""
     order: Literal["simultaneous", "turn"] = "simultaneous"
     """simultaneous: all agents learn from each rollout (Algorithm 1); turn: one agent after the other (Algorithm 2)"""
     pretrain: int | None = None
@@ -240,7 +242,7 @@ def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, flo
     c = args.coefficient or 0.0
     c = dm2.schedules.LinearFall(c, steps=args.steps).at(step) if args.anneal else c
     numbers = {agent: 0.0 if agent in args.unmatched else c for agent in agents}
-    return dm2.schedules.ReturnGap(numbers) if args.return_gap else numbers
+    return dm2.schedules.ReturnGap(numbers, target=args.gap_target) if args.return_gap else numbers
 
 
 def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
@@ -270,8 +272,12 @@ def main(args: Args) -> Path:
         raise SystemExit("--order turn trains one agent at a time, which workers do not speed up: leave --workers out")
     if args.anneal and args.return_gap:
         raise SystemExit("--anneal and --return-gap are two ways for c to fall: give one of them")
-    if args.return_gap and args.experts == "own":
-        raise SystemExit("--return-gap needs the experts' mean return, which --experts own does not have: use --anneal")
+    if args.gap_target is not None and not args.return_gap:
+        raise SystemExit("--gap-target is the return at which --return-gap has c at 0: give both")
+    if args.return_gap and args.gap_target is None and args.experts == "own":
+        raise SystemExit(
+            "--return-gap needs the experts' mean return, which --experts own does not have: use --gap-target or --anneal"
+        )
     _runs.check_counts(eval_every=args.eval_every, eval_episodes=args.eval_episodes, final_episodes=args.final_episodes)
     args.learner = args.learner.settled(args.env)
     if args.experts == "own":
@@ -283,9 +289,9 @@ def main(args: Args) -> Path:
         if args.pretrain is None:
             clones = demos is not None and demos.has_actions and args.experts != "own"
             args.pretrain = CLONING if clones else 0
-        if args.return_gap and demos is not None and not demos.rewards.any():
+        if args.return_gap and args.gap_target is None and demos is not None and not demos.rewards.any():
             raise SystemExit(
-                "--return-gap needs the experts' mean return, but the demonstrations hold no rewards: use --anneal"
+                "--return-gap needs the experts' mean return, but the demonstrations hold no rewards: use --gap-target or --anneal"
             )
         if demos is not None and args.algorithm == "dm2" and args.coefficient is None:
             args.coefficient = starting_coefficient(chosen(demos, args.experts))

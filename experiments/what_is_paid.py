@@ -107,7 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one row per file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     files = [ROOT / "demos_data" / name for name in FILES]
-    parser.add_argument("files", type=Path, nargs="*", default=files, help="demonstrations on SMAX (default: four of demos_data)")
+    what = "demonstrations on SMAX (default: four of demos_data)"
+    parser.add_argument("files", type=Path, nargs="*", default=files, help=what)
     parser.add_argument("--steps", type=int, default=53_248, help="of training (default: 53248)")
     parser.add_argument("--episodes", type=int, default=256, help="that the team plays (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")

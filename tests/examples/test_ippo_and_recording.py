@@ -132,11 +132,11 @@ def test_counts_are_checked_before_anything_starts(name, tmp_path):
 def test_c_falls_in_one_way_only(tmp_path):
     with pytest.raises(SystemExit, match="--anneal and --return-gap are two ways for c to fall: give one of them"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", anneal=True, return_gap=True))
-    with pytest.raises(SystemExit, match="which --experts own does not have: use --anneal"):
+    with pytest.raises(SystemExit, match="which --experts own does not have: use --gap-target"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", experts="own", return_gap=True))
     silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
     silent.save(tmp_path / "silent.npz")
-    with pytest.raises(SystemExit, match="but the demonstrations hold no rewards: use --anneal"):
+    with pytest.raises(SystemExit, match="but the demonstrations hold no rewards: use --gap-target"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "silent", env=TINY, demos=tmp_path / "silent.npz", return_gap=True))
     assert not (tmp_path / "run").exists()
 
