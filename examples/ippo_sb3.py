@@ -291,7 +291,8 @@ def main(args: Args) -> Path:
             args.pretrain = CLONING if clones else 0
         if args.return_gap and args.gap_target is None and demos is not None and not demos.rewards.any():
             raise SystemExit(
-                "--return-gap needs the experts' mean return, but the demonstrations hold no rewards: use --gap-target or --anneal"
+                "--return-gap needs the experts' mean return, but the demonstrations hold no rewards: use --gap-target "
+                "or --anneal"
             )
         if demos is not None and args.algorithm == "dm2" and args.coefficient is None:
             args.coefficient = starting_coefficient(chosen(demos, args.experts))

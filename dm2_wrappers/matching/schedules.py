@@ -148,9 +148,9 @@ class ReturnGap(BuiltIn):
         if self.options["target"] is None:
             mean_return, rewards = (getattr(demonstrations, name, None) for name in ("mean_return", "rewards"))
             if mean_return is None or (rewards is not None and not rewards.any()):
-                what = "SelfImitation alone has none" if mean_return is None else "these hold no rewards: all of them are 0"
+                what = "SelfImitation alone has none" if mean_return is None else "these hold no rewards, all of them are 0"
                 raise ValueError(
-                    f"ReturnGap falls towards the demonstrations' mean return, but {what}; pass target=, the return at "
+                    f"ReturnGap falls towards the demonstrations' mean return, but {what}: pass target=, the return at "
                     "which c is to be at its end"
                 )
             self._target = float(mean_return)

@@ -115,7 +115,9 @@ def test_c_falls_as_the_teams_return_nears_the_experts(tmp_path, tiny_demos):
     assert logged[0] == pytest.approx(config["coefficient"])
     assert 0 <= min(logged) < logged[0]  # a random team's episodes differ in their return
     gap = ippo_sb3.coefficient(ippo_sb3.Args(coefficient=0.4, return_gap=True, unmatched=["b"]), ("a", "b"), step=0)
-    assert gap.options["start"] == {"a": 0.4, "b": 0.0}
+    assert (gap.options["start"], gap.options["target"]) == ({"a": 0.4, "b": 0.0}, None)
+    to_eleven = ippo_sb3.Args(coefficient=0.4, return_gap=True, gap_target=11.0)
+    assert ippo_sb3.coefficient(to_eleven, ("a", "b"), step=0).options["target"] == 11
 
 
 @pytest.mark.parametrize("name", ["eval_every", "eval_episodes", "final_episodes", "num_envs", "n_steps", "minibatches"])
@@ -134,6 +136,8 @@ def test_c_falls_in_one_way_only(tmp_path):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", anneal=True, return_gap=True))
     with pytest.raises(SystemExit, match="which --experts own does not have: use --gap-target"):
         ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", experts="own", return_gap=True))
+    with pytest.raises(SystemExit, match="--gap-target is the return at which --return-gap has c at 0: give both"):
+        ippo_sb3.main(ippo_sb3.Args(run=tmp_path / "run", gap_target=11.0))
     silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
     silent.save(tmp_path / "silent.npz")
     with pytest.raises(SystemExit, match="but the demonstrations hold no rewards: use --gap-target"):

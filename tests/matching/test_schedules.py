@@ -247,7 +247,7 @@ def test_integrations_without_schedules_refuse_them():
 def test_return_gap_needs_rewards_or_a_target():
     """Demonstrations without rewards, as from arrays or PyMARL, would switch c off at the first positive return."""
     without = dm2.Demonstrations.from_episodes([{"observations": {"a": np.ones((3, 2)), "b": np.ones((3, 2))}}])
-    with pytest.raises(ValueError, match=r"these hold no rewards: all of them are 0; pass target="):
+    with pytest.raises(ValueError, match=r"these hold no rewards, all of them are 0: pass target="):
         Mixing(ReturnGap(0.3), SimpleNamespace(agents=AGENTS, demonstrations=without))
     assert Mixing(ReturnGap(0.3, target=0.0), SimpleNamespace(agents=AGENTS, demonstrations=without)).array[0] > 0
 

@@ -52,3 +52,11 @@ def test_a_state_with_another_schedule_changes_nothing():
     with pytest.raises(ValueError, match="schedule"):
         two.load_state_dict(one.state_dict())
     np.testing.assert_array_equal(two.matcher.rewards(np.ones((1, 2, 4), np.float32)), before)
+
+
+def test_updates_say_which_c_the_next_steps_are_paid_with():
+    one = scheduled()
+    paid_for(one, 12)
+    metrics = one.update()
+    assert {agent: metrics[f"coefficient/{agent}"] for agent in one.possible_agents} == one.current_coefficient
+    assert one.current_coefficient != scheduled().current_coefficient
