@@ -123,6 +123,16 @@ class Demonstrations:
         return float(self.rewards.sum(dtype=np.float64)) / self.won.size
 
     @property
+    def recorded_return(self) -> float:
+        """Mean return of all episodes that the experts played, also of those that a choice of episodes left out.
+
+        It is the `mean_return` before the first `filter`, `best` or `subset`. If the metadata do not say what that was, it is
+        the `mean_return`.
+        """
+        before = selection.recorded_return(self.metadata.get("selected"))
+        return self.mean_return if before is None else before
+
+    @property
     def mean_length(self) -> float:
         """Mean number of joint steps of an episode."""
         return float(self.offsets[:, -1].sum()) / self.won.size

@@ -138,10 +138,23 @@ def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
     return _chosen(demos, orders, {"best": share})
 
 
+def recorded_return(selected: Any) -> float | None:
+    """The mean return before the first choice, as the metadata's "selected" say it; None if they do not."""
+    if isinstance(selected, Mapping):  # of each agent, after `mixed`
+        returns = [recorded_return(each) for each in selected.values()]
+        known = [each for each in returns if each is not None]
+        return sum(known) / len(known) if known and len(known) == len(returns) else None
+    first = selected[0] if isinstance(selected, list) and selected else None
+    if not isinstance(first, Mapping):
+        return None
+    found = first.get("mean_return") if "kept" in first else recorded_return(first)
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
 def _chosen(demos: Demonstrations, orders: list[NDArray[Any]], how: dict[str, Any]) -> dict[str, Any]:
     """Each agent's episodes in ``orders``; the metadata remember how they were chosen, after earlier choices."""
     before = demos.metadata.get("selected") or []
-    step = {**how, "kept": len(orders[0]), "of": len(demos)}
+    step = {**how, "kept": len(orders[0]), "of": len(demos), "mean_return": demos.mean_return}
     history = [*(before if isinstance(before, list) else [before]), step]
     columns = [(demos, k, order) for k, order in enumerate(orders)]
     return select(columns, {**demos.metadata, "selected": history})

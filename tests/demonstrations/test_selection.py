@@ -32,7 +32,7 @@ def test_only_joint_episodes_that_were_won_or_lost(won):
     np.testing.assert_array_equal(demos.offsets, [[0, 2, 7]] * 2 if won else [[0, 3]] * 2)
     assert demos.win_rate == float(won)
     assert demos.style == "concurrent"
-    assert demos.metadata["selected"] == [{"filter": {"won": won}, "kept": len(kept), "of": 4}]
+    assert demos.metadata["selected"] == [{"filter": {"won": won}, "kept": len(kept), "of": 4, "mean_return": 3.5}]
     assert demos.metadata["policy"] == {"algorithm": "IPPO"}
 
 
@@ -87,7 +87,7 @@ def test_the_best_joint_episodes_by_return():
     ):
         best = demos.best(share)
         assert episodes(best, 0) == episodes(best, 1) == kept, share
-        assert best.metadata["selected"] == [{"best": share, "kept": len(kept), "of": 5}]
+        assert best.metadata["selected"] == [{"best": share, "kept": len(kept), "of": 5, "mean_return": demos.mean_return}]
     assert demos.best(0.4).mean_return == pytest.approx(5)
 
 
@@ -133,13 +133,31 @@ def test_no_best_without_rewards():
 def test_choices_follow_each_other_in_the_metadata(tmp_path):
     demos = make(lengths=(2, 3, 4, 5), won=(1, 0, 1, 1)).filter(won=True).best(0.5)
     assert episodes(demos, 0) == [2, 3]  # the longest, since each step pays 1
-    history = [{"filter": {"won": True}, "kept": 3, "of": 4}, {"best": 0.5, "kept": 2, "of": 3}]
+    history = [
+        {"filter": {"won": True}, "kept": 3, "of": 4, "mean_return": 3.5},
+        {"best": 0.5, "kept": 2, "of": 3, "mean_return": 11 / 3},
+    ]
     assert demos.metadata["selected"] == history
     demos.save(tmp_path / "best.npz")
     assert Demonstrations.load(tmp_path / "best.npz").metadata["selected"] == history
     mixed = Demonstrations.mix({"agent_0": demos, "agent_1": make()})
     assert mixed.metadata["selected"] == {"agent_0": history, "agent_1": None}
-    assert mixed.best(0.5).metadata["selected"] == [mixed.metadata["selected"], {"best": 0.5, "kept": 1, "of": 2}]
+    step = {"best": 0.5, "kept": 1, "of": 2, "mean_return": mixed.mean_return}
+    assert mixed.best(0.5).metadata["selected"] == [mixed.metadata["selected"], step]
+
+
+def test_the_return_of_all_that_was_recorded_is_remembered():
+    demos = with_returns([[1, 2, 3, 6], [1, 2, 3, 6]])
+    assert demos.recorded_return == demos.mean_return == 3
+    chosen = demos.best(0.5).subset(1)
+    assert (chosen.mean_return, chosen.recorded_return) == (3, 3)
+    assert demos.best(0.5).shuffled(0).recorded_return == 3
+    other = with_returns([[4, 5], [4, 5]]).subset(1)
+    mixed = Demonstrations.mix({"agent_0": chosen, "agent_1": other})
+    assert mixed.recorded_return == mixed.best(1).recorded_return == (3 + 4.5) / 2
+    assert Demonstrations.mix({"agent_0": chosen, "agent_1": demos}).recorded_return == 2  # not known of agent_1
+    for odd in (None, 3, "x", [], [3], [{"kept": 1}], [{"kept": 1, "mean_return": "x"}], {}, [{"a": None}]):
+        assert replace(demos, metadata={"selected": odd}).recorded_return == 3
 
 
 def test_a_tiny_share_keeps_one_episode():
