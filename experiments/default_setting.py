@@ -45,7 +45,7 @@ def _default_curves(name: str) -> tuple[Curve, ...]:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))
         curves.append(default_dm2(name, f"DM2, {described(options)}", **options))
-    curves.append(falling_with_the_return(name))
+    curves += [falling_with_the_return(name), falling_to_the_experts_return(name)]
     if name in WEAKER_STRONGER:
         curves.append(dm2(name, WEAKER_STRONGER[name][0], "DM2, the default before", **_before(name)))
     return tuple(curves)
@@ -63,6 +63,14 @@ def falling_with_the_return(name: str) -> Curve:
     options = {key: value for key, value in DEFAULT.items() if key != "anneal"}
     options |= {"coefficient": scenario.coefficient, "return_gap": True}
     return dm2(name, scenario.experts, "DM2, c falling with the return", **options)
+
+
+def falling_to_the_experts_return(name: str) -> Curve:
+    """The same, but c is 0 as soon as the team is as good as the experts were on average, with the episodes they lost."""
+    scenario = SCENARIOS[name]
+    options = {key: value for key, value in DEFAULT.items() if key != "anneal"}
+    options |= {"coefficient": scenario.coefficient, "return_gap": True, "gap_target": scenario.experts_return}
+    return dm2(name, scenario.experts, "DM2, c falling to 0 at the experts' return", **options)
 
 
 def from_clones(name: str, label: str, experts: str = DEFAULT["experts"]) -> Curve:

@@ -126,8 +126,8 @@ class Demonstrations:
     def recorded_return(self) -> float:
         """Mean return of all episodes that the experts played, also of those that a choice of episodes left out.
 
-        It is the `mean_return` before the first `filter`, `best` or `subset`. If the metadata do not say what that was, it is
-        the `mean_return`.
+        It is the `mean_return` before the first `filter`, `best` or `subset`. If the metadata do not say what that was, it
+        is the `mean_return`.
         """
         before = selection.recorded_return(self.metadata.get("selected"))
         return self.mean_return if before is None else before

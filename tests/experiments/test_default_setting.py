@@ -19,7 +19,7 @@ def test_candidates_have_one_setting_for_all_scenarios(tmp_path):
         by_scenario.setdefault(run.env, []).append((run.seed, sorted(options.items())))
     assert {run.seed for run in runs(EXPERIMENTS["candidates"], tmp_path)} == {0, 1, 2}
     first, *others = by_scenario.values()
-    assert len(first) == 9 * 3
+    assert len(first) == 10 * 3
     assert all(other == first for other in others)
 
 
