@@ -204,7 +204,8 @@ def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: lis
     # A selection of the runs does not overwrite the figure of all runs.
     selection = "_part" if args.only or args.seeds else ""
     path = root / f"{name}{'' if args.env == 'smax' else f'_{args.env}'}{selection}"
-    title = f"{experiment.title} ({args.env.upper()})"
+    elsewhere = any(panel.env for panel in experiment.panels)  # not all are the backend's scenarios
+    title = experiment.title if elsewhere else f"{experiment.title} ({args.env.upper()})"
     formats = ("png", "pdf") if args.pdf else ("png",)
     results = _results(name, experiment, grid)
     files = write_report(experiment, results, path, title=title, formats=formats)

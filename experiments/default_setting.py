@@ -39,16 +39,16 @@ def _default_curves(name: str) -> tuple[Curve, ...]:
     curves = [
         default_dm2(name, "DM2, the default"),
         from_clones(name, "IPPO from the same clones"),
-        replace(IPPO_ALONE, seeds=5),
+        replace(IPPO_ALONE, seeds=5, drawn=name not in STRONGER_IPPO),
     ]
+    others = [falling_with_the_return(name), falling_to_the_experts_return(name)]
     if name in STRONGER_IPPO:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))
-        curves.append(default_dm2(name, f"DM2, {described(options)}", **options))
-    curves += [falling_with_the_return(name), falling_to_the_experts_return(name)]
+        others.insert(0, default_dm2(name, f"DM2, {described(options)}", **options))
     if name in WEAKER_STRONGER:
-        curves.append(dm2(name, WEAKER_STRONGER[name][0], "DM2, the default before", **_before(name)))
-    return tuple(curves)
+        others.append(dm2(name, WEAKER_STRONGER[name][0], "DM2, the default before", **_before(name)))
+    return (*curves, *(replace(curve, drawn=False) for curve in others))
 
 
 def default_dm2(name: str, label: str, **options: Any) -> Curve:

@@ -32,6 +32,7 @@ class Curve:
         first_seed: The lowest seed; the others follow. `REPORT_SEED` for results, `TUNING_SEED` for choosing settings.
         level: The curve's position on the axis of the summary figure. None if the curve is a baseline, or if the
             position is the experts' win rate.
+        drawn: Whether it is in the figures, too, or only in the tables.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Curve:
     seeds: int = 5
     first_seed: int = REPORT_SEED
     level: float | None = None
+    drawn: bool = True
 
 
 @dataclass(frozen=True)

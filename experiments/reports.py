@@ -43,7 +43,8 @@ def write_report(
     Returns:
         The files.
     """
-    panels = [(panel.name, curves) for panel, curves in results]
+    drawn = [(panel.name, [one for one in curves if one.curve.drawn]) for panel, curves in results]
+    panels = [(name, curves) for name, curves in drawn if curves]
     written = draw_curves(title, panels, path, formats)
     if experiment.level_label:
         written += draw_levels(title, experiment.level_label, panels, path.with_name(f"{path.name}_levels"), formats)

@@ -4,6 +4,7 @@ Run it with ``python -m experiments.what_is_paid``; it takes about two minutes p
 
 For each file of demonstrations a team learns for a short time with DM2 and c = 0.01, and then plays test episodes. The
 program prints how the experts' lost battles ended, and with what an agent's r_gail goes together in the team's episodes.
+With ``--clones`` the team begins as clones of the won episodes, which alone are shown, in standard deviations.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from sb3_contrib import MaskablePPO
 
 import dm2_wrappers as dm2
+from experiments.other_algorithms import CLONING
 from experiments.plan import ROOT
 
 FILES = ("smax_3m_win30.npz", "smax_5m_vs_6m_win30.npz", "smax_3s_vs_4z_win30.npz", "smax_3s_vs_5z_win30_won.npz")
@@ -73,11 +75,12 @@ def paid(episodes: dm2.Demonstrations, gail_rewards: np.ndarray) -> Paid:
     )
 
 
-def measured(demos: dm2.Demonstrations, *, steps: int, episodes: int, seed: int) -> Paid:
+def measured(demos: dm2.Demonstrations, *, clones: bool, steps: int, episodes: int, seed: int) -> Paid:
     """Train a team for a short time, and let it play."""
     assert demos.env_id is not None
     scenario = demos.env_id.partition(":")[2]
-    matcher = dm2.DistributionMatcher(demos, seed=seed)
+    shown = demos.filter(won=True) if clones else demos
+    matcher = dm2.DistributionMatcher(shown, standardize=clones, seed=seed)
     team = dm2.sb3.IndependentLearners(
         MaskablePPO,
         dm2.envs.smax.vector_env(scenario, num_envs=64),
@@ -91,7 +94,10 @@ def measured(demos: dm2.Demonstrations, *, steps: int, episodes: int, seed: int)
         ent_coef=0.01,
         max_grad_norm=10.0,
         policy_kwargs={"activation_fn": torch.nn.ReLU},
-    ).learn(steps)
+    )
+    if clones:
+        dm2.sb3.pretrain(team, shown, epochs=CLONING, seed=seed)
+    team.learn(steps)
     own = dm2.Demonstrations.record(dm2.envs.smax.vector_env(scenario, 32), team.policy(), episodes, seed=seed)
     return paid(own, matcher.rewards(own.padded_observations, own.alive))
 
@@ -109,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     files = [ROOT / "demos_data" / name for name in FILES]
     what = "demonstrations on SMAX (default: four of demos_data)"
     parser.add_argument("files", type=Path, nargs="*", default=files, help=what)
+    parser.add_argument("--clones", action="store_true", help="begin with clones, as the default setting does")
     parser.add_argument("--steps", type=int, default=53_248, help="of training (default: 53248)")
     parser.add_argument("--episodes", type=int, default=256, help="that the team plays (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="of everything (default: 0)")
@@ -117,7 +124,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| " + " | ".join(_HEADINGS) + " |\n|" + "---|" * len(_HEADINGS))
     for path in options.files:
         demos = dm2.Demonstrations.load(path)
-        found = measured(demos, steps=options.steps, episodes=options.episodes, seed=options.seed)
+        how = {"steps": options.steps, "episodes": options.episodes, "seed": options.seed}
+        found = measured(demos, clones=options.clones, **how)
         numbers = (demos.win_rate, lost_at_limit(demos), found.with_return, found.with_length, found.fighting, found.waiting)
         print(f"| {path.stem} | " + " | ".join(f"{number:.2f}" for number in numbers) + " |", flush=True)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dm2_wrappers as dm2
+from experiments import reports
 from experiments.grids import EXPERIMENTS
 from experiments.plan import ROOT, demos_path, runs
 from experiments.strongest import runs_of_pairs
@@ -110,3 +111,19 @@ def test_c_has_the_scale_of_the_return():
     assert starting_coefficient(returning(20.0)) == 0.05
     assert starting_coefficient(returning(-4.5)) == 0.011
     assert starting_coefficient(returning(0.0)) == 0.05  # there are no rewards
+
+
+def test_the_figure_shows_the_default_the_clones_and_the_strongest_baseline(tmp_path, monkeypatch):
+    for panel in EXPERIMENTS["default"].panels:
+        ours, clones, *others = (curve for curve in panel.curves if curve.drawn)
+        assert (ours, clones) == panel.curves[:2]
+        assert [curve.options.get("algorithm") for curve in others] == ["ippo"]
+    drawn = []
+    monkeypatch.setattr(reports, "draw_curves", lambda title, panels, *_: drawn.extend(panels) or [])
+    panel = EXPERIMENTS["default"].panels[0]
+    only_hidden = [results(panel.curves[-1], 0.5)]
+    both = [(panel, [results(panel.curves[0], 0.5), *only_hidden]), (panel, only_hidden)]
+    (table,) = reports.write_report(EXPERIMENTS["default"], both, tmp_path / "x", title="")
+    ((_, curves),) = drawn
+    assert [one.curve for one in curves] == [panel.curves[0]]
+    assert panel.curves[-1].label in table.read_text()

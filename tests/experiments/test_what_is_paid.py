@@ -36,9 +36,11 @@ def test_numbers_by_hand():
     assert found.waiting == pytest.approx(gail[~soon[:, None] & demos.alive].mean())
 
 
-def test_the_program_prints_a_row_per_file(capsys):
+@pytest.mark.parametrize("clones", [False, True])
+def test_the_program_prints_a_row_per_file(clones, capsys, monkeypatch):
+    monkeypatch.setattr(what_is_paid, "CLONING", 1)
     file = what_is_paid.ROOT / "demos_data" / "smax_3m_win30.npz"
-    what_is_paid.main([str(file), "--steps", "4096", "--episodes", "32"])
+    what_is_paid.main([str(file), "--steps", "4096", "--episodes", "32", *["--clones"][:clones]])
     *_, row = capsys.readouterr().out.splitlines()
     cells = row.strip("| ").split(" | ")
     assert cells[:3] == ["smax_3m_win30", "0.28", "0.00"]
