@@ -45,6 +45,7 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
     "c from 0.05": {"coefficient": 0.05, "anneal": True},
     "c from 0.15": {"coefficient": 0.15, "anneal": True},
     "c from 0.3": {"coefficient": 0.3, "anneal": True},
+    "c from 0.05, discriminators see actions": {"coefficient": 0.05, "anneal": True, "inputs": "state-action"},
     "c = 0.05": {"coefficient": 0.05},
     "c from 0.05, falling with the return": {"coefficient": 0.05, "return_gap": True},
     # 11.6 is about the mean return of all episodes that the experts played, won and lost.
