@@ -148,7 +148,7 @@ def recorded_return(selected: Any) -> float | None:
     if not isinstance(first, Mapping):
         return None
     found = first.get("mean_return") if "kept" in first else recorded_return(first)
-    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+    return found if isinstance(found, float) and math.isfinite(found) else None
 
 
 def _chosen(demos: Demonstrations, orders: list[NDArray[Any]], how: dict[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,8 @@ def test_the_return_of_all_that_was_recorded_is_remembered():
     mixed = Demonstrations.mix({"agent_0": chosen, "agent_1": other})
     assert mixed.recorded_return == mixed.best(1).recorded_return == (3 + 4.5) / 2
     assert Demonstrations.mix({"agent_0": chosen, "agent_1": demos}).recorded_return == 2  # not known of agent_1
-    for odd in (None, 3, "x", [], [3], [{"kept": 1}], [{"kept": 1, "mean_return": "x"}], {}, [{"a": None}]):
+    of_steps = ([{"kept": 1}], *([{"kept": 1, "mean_return": odd}] for odd in ("x", 10**400)))
+    for odd in (None, 3, "x", [], [3], *of_steps, {}, [{"a": None}]):
         assert replace(demos, metadata={"selected": odd}).recorded_return == 3
 
 
