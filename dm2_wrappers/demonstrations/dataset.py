@@ -126,11 +126,19 @@ class Demonstrations:
     def recorded_return(self) -> float:
         """Mean return of all episodes that the experts played, also of those that a choice of episodes left out.
 
-        It is the `mean_return` before the first `filter`, `best` or `subset`. If the metadata do not say what that was, it
-        is the `mean_return`.
+        It is the `mean_return` before the first `filter`, `best` or `subset`.
+
+        Raises:
+            ValueError: The metadata do not say what that was, as in files whose episodes were chosen before version 0.2.
         """
-        before = selection.recorded_return(self.metadata.get("selected"))
-        return self.mean_return if before is None else before
+        selected = self.metadata.get("selected")
+        before = selection.recorded_return(selected) if selected else self.mean_return
+        if before is None:
+            raise ValueError(
+                "these demonstrations do not say what all recorded episodes returned, only those that were chosen: use the "
+                "number of the recording itself"
+            )
+        return before
 
     @property
     def mean_length(self) -> float:

@@ -82,7 +82,8 @@ class DistributionMatcher(OneProcess, Matcher):
         max_steps: With ``ends="absorbing"``: the time limit of an episode, in steps. None takes the environment's
             attribute ``max_steps``.
         beyond_limit: With ``ends="absorbing"``: let the absorbing state pay forever, for learners that bootstrap at the time
-            limit. None is True for ``IndependentLearners`` and ``SharedPolicyDM2``, which do, else False.
+            limit. None is True for ``IndependentLearners`` and ``SharedPolicyDM2``, which do (with gamma below 1), else
+            False.
         keep_buffer: Keep policy transitions across updates. False empties the buffer after each update.
         module: ``module(agent, size)`` makes an agent's network, [B, size] -> [B, 1] or [B], instead of ``hidden``. It is
             trained with autograd. Rewards are computed in evaluation mode (no dropout, fixed batch normalization).
@@ -490,17 +491,17 @@ class DistributionMatcher(OneProcess, Matcher):
         if self._absorbing.max_steps is None:
             self._absorbing.max_steps = None if found is None else int(found)
             self.options["max_steps"] = self._absorbing.limit()
-        elif found is not None and int(found) != self._absorbing.max_steps:
+        elif isinstance(found, int) and found != self._absorbing.max_steps:
             warnings.warn(
                 f"the matcher's max_steps is {self._absorbing.max_steps}, but the environment's time limit is {found} "
-                "steps: leave max_steps out to use it",
+                "steps: make a new matcher with this environment's max_steps",
                 stacklevel=3,
             )
 
     def use_bootstrapping(self) -> None:
         """With ``ends="absorbing"`` and no ``beyond_limit``, pay as is right for learners that bootstrap at time limits."""
-        if self._absorbing is not None and self.options["beyond_limit"] is None and self._absorbing.gamma < 1:
-            self._absorbing.beyond_limit = self.options["beyond_limit"] = True
+        if self._absorbing is not None and self.options["beyond_limit"] is None:
+            self._absorbing.beyond_limit = self.options["beyond_limit"] = self._absorbing.gamma < 1
 
     def _chosen(self, agents: Collection[str] | None) -> Tensor:
         """Which agents these are, bool [K]."""

@@ -155,10 +155,14 @@ def test_the_return_of_all_that_was_recorded_is_remembered():
     other = with_returns([[4, 5], [4, 5]]).subset(1)
     mixed = Demonstrations.mix({"agent_0": chosen, "agent_1": other})
     assert mixed.recorded_return == mixed.best(1).recorded_return == (3 + 4.5) / 2
-    assert Demonstrations.mix({"agent_0": chosen, "agent_1": demos}).recorded_return == 2  # not known of agent_1
+    for empty in (None, [], {}):
+        assert replace(demos, metadata={"selected": empty}).recorded_return == 3
     of_steps = ([{"kept": 1}], *([{"kept": 1, "mean_return": odd}] for odd in ("x", 10**400)))
-    for odd in (None, 3, "x", [], [3], *of_steps, {}, [{"a": None}]):
-        assert replace(demos, metadata={"selected": odd}).recorded_return == 3
+    for odd in (3, "x", [3], *of_steps, {"a": None}, [{"a": None}]):
+        with pytest.raises(ValueError, match="do not say what all recorded episodes returned"):
+            _ = replace(demos, metadata={"selected": odd}).recorded_return
+    with pytest.raises(ValueError, match="use the number of the recording itself"):
+        _ = Demonstrations.mix({"agent_0": chosen, "agent_1": demos}).recorded_return  # not known of agent_1
 
 
 def test_a_tiny_share_keeps_one_episode():

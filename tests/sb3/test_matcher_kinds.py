@@ -98,7 +98,7 @@ def test_the_clock_of_an_episode_goes_on_over_rollouts_and_calls_of_learn():
         expected = np.where(ended, 0, expected + 1)
 
 
-@pytest.mark.parametrize(("gamma", "given", "expected"), [(0.99, None, True), (0.99, False, False), (1.0, None, None)])
+@pytest.mark.parametrize(("gamma", "given", "expected"), [(0.99, None, True), (0.99, False, False), (1.0, None, False)])
 def test_absorbing_ends_pay_beyond_the_limit_where_the_learners_bootstrap(gamma, given, expected):
     """The same pay as with the option, unless the program says otherwise or the sum would be infinite."""
     absorbing = {"ends": "absorbing", "gamma": gamma, "max_steps": 9}
