@@ -83,7 +83,7 @@ def test_the_default_setting(tmp_path, monkeypatch, tiny_demos):
     tiny = {"env": TINY, "demos": tiny_demos}
     assert settled(tmp_path / "own", monkeypatch, **tiny, experts="own")[2:] == (0, False)
     absorbing = ippo_sb3.MatcherArgs(ends="absorbing")
-    assert settled(tmp_path / "absorbing", monkeypatch, **tiny, matcher=absorbing)[2:] == (20, False)
+    assert settled(tmp_path / "absorbing", monkeypatch, **tiny, matcher=absorbing)[2:] == (20, True)
     silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
     silent.save(tmp_path / "silent.npz")
     assert settled(tmp_path / "silent", monkeypatch, env=TINY, demos=tmp_path / "silent.npz")[2] == 0
