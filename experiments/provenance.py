@@ -49,9 +49,18 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside a checkout."""
+    """The checkout's commit, with "-dirty" if files differ from it; "unknown" outside a checkout.
+
+    Files of results/ do not count: no run reads them, and runs that are begun anew replace them.
+    """
     try:
-        git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        name = _git("describe", "--always", "--abbrev=12")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return f"{name}-dirty" if changed else name
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(ROOT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
