@@ -97,7 +97,11 @@ def test_filter(tmp_path, capsys):
     lost = 1000 - count
     assert f"{best}: {-(-lost // 10)} of 1000 episodes, 0.000 won, " in capsys.readouterr().out
     assert main(["info", str(best)]) == 0
-    kept = [{"filter": {"won": False}, "kept": lost, "of": 1000}, {"best": 0.1, "kept": -(-lost // 10), "of": lost}]
+    of_lost = demos.filter(won=False).mean_return
+    kept = [
+        {"filter": {"won": False}, "kept": lost, "of": 1000, "mean_return": demos.mean_return},
+        {"best": 0.1, "kept": -(-lost // 10), "of": lost, "mean_return": of_lost},
+    ]
     assert f"selected     {kept}\n" in capsys.readouterr().out
     assert main(["filter", str(RECORDED), str(best)]) == 1
     assert main(["filter", str(won), str(best), "--lost"]) == 1
