@@ -48,3 +48,9 @@ def test_a_team_learns_on_standardized_observations_and_not_on_raw_ones():
     # Random teams end about 3.4 cells from their goals.
     assert after[True] < 2.2
     assert after[False] > 2.8
+
+
+def test_test_episodes_are_seeded():
+    team = grid.team_on(cells=5, limit=12)
+    distances = [grid.final_distance(team, 5, 12, episodes=3, seed=seed) for seed in (0, 0, 1)]
+    assert distances[0] == distances[1] != distances[2]

@@ -38,10 +38,15 @@ def test_numbers_by_hand():
 
 @pytest.mark.parametrize("clones", [False, True])
 def test_the_program_prints_a_row_per_file(clones, capsys, monkeypatch):
+    made, make = [], dm2.DistributionMatcher
     monkeypatch.setattr(what_is_paid, "CLONING", 1)
+    monkeypatch.setattr(dm2, "DistributionMatcher", lambda *args, **options: made.append(make(*args, **options)) or made[-1])
     file = what_is_paid.ROOT / "demos_data" / "smax_3m_win30.npz"
     what_is_paid.main([str(file), "--steps", "4096", "--episodes", "32", *["--clones"][:clones]])
     *_, row = capsys.readouterr().out.splitlines()
     cells = row.strip("| ").split(" | ")
     assert cells[:3] == ["smax_3m_win30", "0.28", "0.00"]
     assert all(np.isfinite(float(cell)) for cell in cells[1:])
+    (matcher,) = made
+    assert matcher.options["standardize"] == clones
+    assert (matcher.demonstrations.win_rate == 1) == clones

@@ -164,6 +164,19 @@ def test_c_is_logged(tmp_path, mode):
         assert float(rows[-1]["dm2/coefficient"]) == pytest.approx(c)
 
 
+def test_a_c_that_was_assigned_after_the_last_update_is_logged(tmp_path):
+    learners = team(0.3, "online", log_dir=tmp_path, update_every=24)
+
+    def assign(local, _):
+        if local["self"].num_timesteps == 30:
+            learners.coefficient = 0.75
+        return True
+
+    learners.learn(2 * ROLLOUT, callback={"agent_0": assign}, log_interval=1)
+    rows = list(csv.DictReader((tmp_path / "agent_1" / "progress.csv").open()))
+    assert float(rows[-1]["dm2/coefficient"]) == pytest.approx(0.75)
+
+
 def test_wrappers_tell_their_schedule_and_save_it():
     envs = [dm2.DM2ParallelEnv(TinyEnv(limit=4), demos_of(), coefficient=Third(), update_every=6) for _ in range(2)]
     envs.append(

@@ -268,6 +268,7 @@ def test_absorbing_ends_take_the_environments_time_limit():
     own = dm2.DistributionMatcher(demos, ends="absorbing", updates=2, batch_size=8, seed=0)
     trained_buffer(SharedPolicyVecEnv(limited), SharedPolicyDM2(own, coefficient=1.0))
     assert own.options["max_steps"] == 9
+    assert own.options["beyond_limit"] is True  # SB3 bootstraps there
     own = dm2.DistributionMatcher(demos, ends="absorbing", seed=0)
     with pytest.raises(ValueError, match="needs the time limit of an episode in steps"):
         trained_buffer(shared(lifetimes=None), SharedPolicyDM2(own, coefficient=1.0))
