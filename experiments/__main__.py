@@ -197,6 +197,12 @@ def _state(run: Run) -> str:
     return f"{steps / run.panel.steps:4.0%}" if steps else "waiting"
 
 
+def _title(experiment: Experiment, backend: str) -> str:
+    """The figure's title. It names the backend if all scenarios are the backend's."""
+    elsewhere = any(panel.env for panel in experiment.panels)
+    return experiment.title if elsewhere else f"{experiment.title} ({backend.upper()})"
+
+
 def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: list[Run], root: Path) -> int:
     from experiments.reports import write_report
     from experiments.strongest import runs_of_pairs, write_runs
@@ -204,11 +210,9 @@ def _plot(args: argparse.Namespace, name: str, experiment: Experiment, grid: lis
     # A selection of the runs does not overwrite the figure of all runs.
     selection = "_part" if args.only or args.seeds else ""
     path = root / f"{name}{'' if args.env == 'smax' else f'_{args.env}'}{selection}"
-    elsewhere = any(panel.env for panel in experiment.panels)  # not all are the backend's scenarios
-    title = experiment.title if elsewhere else f"{experiment.title} ({args.env.upper()})"
     formats = ("png", "pdf") if args.pdf else ("png",)
     results = _results(name, experiment, grid)
-    files = write_report(experiment, results, path, title=title, formats=formats)
+    files = write_report(experiment, results, path, title=_title(experiment, args.env), formats=formats)
     if experiment.against_strongest:  # other programs read which runs these are
         files.append(write_runs(runs_of_pairs(results, root, args.env), path.with_suffix(".json")))
     print(*files)

@@ -87,6 +87,8 @@ def test_the_default_setting(tmp_path, monkeypatch, tiny_demos):
     silent = dm2.Demonstrations.from_episodes([{"agent_0": np.ones((2, 3)), "agent_1": np.ones((2, 2))}])
     silent.save(tmp_path / "silent.npz")
     assert settled(tmp_path / "silent", monkeypatch, env=TINY, demos=tmp_path / "silent.npz")[2] == 0
+    to_one = {"coefficient": 0.1, "return_gap": True, "gap_target": 1.0}  # needs no rewards
+    assert settled(tmp_path / "gap", monkeypatch, env=TINY, demos=tmp_path / "silent.npz", **to_one)[:2] == (0.1, False)
 
 
 def test_c_falls_to_0_over_the_run_and_unmatched_agents_have_none():

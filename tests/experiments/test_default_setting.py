@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 import dm2_wrappers as dm2
 from experiments import reports
+from experiments.__main__ import _title
 from experiments.grids import EXPERIMENTS
 from experiments.plan import ROOT, demos_path, runs
 from experiments.strongest import runs_of_pairs
@@ -41,6 +44,26 @@ def test_only_the_schedule_differs_where_c_falls_with_the_return():
         default = {name: value for name, value in panel.curves[0].options.items() if name != "anneal"}
         assert dict(other.options) == {**default, "return-gap": True}
         assert other.demos == panel.curves[0].demos
+
+
+def test_c_falls_to_the_return_of_all_episodes_that_the_experts_played():
+    for panel in EXPERIMENTS["default"].panels:
+        (other,) = (curve for curve in panel.curves if curve.label == "DM2, c falling to 0 at the experts' return")
+        default = {name: value for name, value in panel.curves[0].options.items() if name != "anneal"}
+        target = other.options["gap-target"]
+        assert dict(other.options) == {**default, "return-gap": True, "gap-target": target}
+        demos = dm2.Demonstrations.load(
+            ROOT / demos_path(panel.scenario if panel.env else f"smax:{panel.scenario}", other.demos)
+        )
+        if "selected" not in demos.metadata:  # of the files of won episodes, the number is that of the recording
+            assert target == pytest.approx(demos.mean_return, rel=0.005)
+        else:
+            assert 11 < target < 12
+
+
+def test_titles_name_the_backend_if_all_scenarios_are_its_own():
+    assert _title(EXPERIMENTS["default"], "smax") == EXPERIMENTS["default"].title
+    assert _title(EXPERIMENTS["clones"], "smax") == f"{EXPERIMENTS['clones'].title} (SMAX)"
 
 
 def test_independent_ppo_begins_with_the_clones_of_the_default():
