@@ -77,7 +77,10 @@ def scale_experiment() -> Experiment:
 
 
 def both_experiment() -> Experiment:
-    """The experiment "both": the default and independent PPO with the same learning rates and epochs."""
+    """The experiment "both": the default and independent PPO with the same learning rates and epochs.
+
+    Independent PPO also has the other treatment of deaths, with which its teams of 5m_vs_6m are stronger.
+    """
     panels = []
     for name, scenario in SCENARIOS.items():
         curves = _both(name)
@@ -94,6 +97,9 @@ def _both(name: str) -> tuple[Curve, ...]:
         what = described(changed) or "the settings of today"
         curves.append(tuning(default_dm2(name, f"DM2, {what}", **changed)))
         curves.append(tuning(ippo(f"IPPO, {what}", **alone, **changed)))
+    if not alone and not SCENARIOS[name].env:  # nobody dies on the other tasks
+        other = {"after_death": "mean"}
+        curves.append(tuning(ippo(f"IPPO, {described(other)}", **other)))
     return tuple(curves)
 
 
