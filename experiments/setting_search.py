@@ -48,6 +48,7 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
     "c from 0.05, discriminators see actions": {"coefficient": 0.05, "anneal": True, "inputs": "state-action"},
     "c = 0.05": {"coefficient": 0.05},
     "c from 0.02, falling with the return": {"coefficient": 0.02, "return_gap": True},
+    "c from 0.03, falling with the return": {"coefficient": 0.03, "return_gap": True},
     "c from 0.05, falling with the return": {"coefficient": 0.05, "return_gap": True},
     # 11.6 is about the mean return of all episodes that the experts played, won and lost.
     "c from 0.05, falling with the return to 11.6": {"coefficient": 0.05, "return_gap": True, "gap_target": 11.6},
