@@ -26,6 +26,7 @@ STRONGER_IPPO: dict[str, dict[str, Any]] = {
     "3m": {"learning_rate": 2e-3},
     "2s3z": {"learning_rate": 2e-3},
     "5m_vs_6m": {"after_death": "mean"},
+    "3s_vs_5z": {"learning_rate": 2e-3},
 }
 
 
