@@ -120,11 +120,17 @@ def test_the_weaker_experts_win_about_30_percent_and_the_stronger_ones_more(scen
 
 def test_the_baseline_changes_one_setting_at_a_time_on_tuning_seeds(tmp_path):
     grid = runs(EXPERIMENTS["baseline"], tmp_path)
-    assert len(grid) == len({run.folder for run in grid}) == 5 * 8 * 3
+    assert len(grid) == len({run.folder for run in grid}) == 5 * 9 * 3
     assert {run.env.partition(":")[2] for run in grid} == {"3m", "2s3z", "5m_vs_6m", "3s_vs_4z", "3s_vs_5z"}
     assert {run.seed for run in grid} == {0, 1, 2}
+    smaller = [run for run in grid if "env-coefficient" in run.options]
+    assert len(smaller) == 5 * 3
+    for run in smaller:  # the discriminators pay nothing
+        assert [run.options[name] for name in ("coefficient", "env-coefficient", "pretrain")] == [0.0, 0.1, 0]
     changes = []
     for run in grid:
+        if run in smaller:
+            continue
         assert (run.curve.program, run.options["algorithm"], run.curve.demos) == (IPPO, "ippo", None)
         if (run.env, run.seed) == ("smax:5m_vs_6m", 0):
             changes.append(
