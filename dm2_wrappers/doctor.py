@@ -18,6 +18,7 @@ from dm2_wrappers._extras import Finding, import_finding
 from dm2_wrappers.envs import BACKENDS
 
 PACKAGE = "dm2-wrappers"
+OWN_ENVIRONMENT = ("smac", "tianshou", "agilerl")  # extras that want other versions than the rest
 
 
 def core() -> Iterator[Finding]:
@@ -66,6 +67,8 @@ def _packages(name: str) -> Iterator[Finding]:
         if not belongs or (name and (marker is None or marker.evaluate({"extra": ""}))):
             continue
         mend = f"run pip install '{requirement.name}{requirement.specifier}'"
+        if name in OWN_ENVIRONMENT:  # beside the other extras it would replace their packages
+            mend = f"make a virtual environment of its own and run pip install 'dm2-wrappers[{name}]' there"
         try:
             version = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:

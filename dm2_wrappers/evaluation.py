@@ -36,10 +36,11 @@ def evaluate(
 
     Raises:
         TypeError: ``policy`` is not such a function, or ``env`` is not a multi-agent environment.
-        ValueError: ``episodes`` is below 1, or the policy was made for other agents or spaces.
+        ValueError: ``episodes`` is below 1, ``seed`` is no integer, or the policy was made for other agents or spaces.
         RuntimeError: The simulator failed in more than ten episodes, and in more than ``episodes``.
     """
     episodes = _checks.integer("episodes", episodes, least=1)
+    seed = _checks.integer("seed", seed, none=True)
     _checks.policy(policy)
     env = without_matcher(env)
     venv = as_vector_env(env, "evaluate() plays")

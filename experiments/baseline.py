@@ -37,5 +37,5 @@ def _smaller_rewards(name: str) -> Curve:
 
     It has discriminators that pay nothing, because only with them the program has a factor on the environment's reward.
     """
-    options = {"coefficient": 0.0, "env_coefficient": 0.1, "pretrain": 0, "updates": 1}
+    options: dict[str, Any] = {"coefficient": 0.0, "env_coefficient": 0.1, "pretrain": 0, "updates": 1}
     return dm2(name, SCENARIOS[name].experts, "rewards x 0.1", **options)

@@ -100,7 +100,7 @@ def _both(name: str) -> tuple[Curve, ...]:
         curves.append(tuning(default_dm2(name, f"DM2, {what}", **changed)))
         curves.append(tuning(ippo(f"IPPO, {what}", **alone, **changed)))
     if not alone and not SCENARIOS[name].env:  # nobody dies on the other tasks
-        other = {"after_death": "mean"}
+        other: dict[str, Any] = {"after_death": "mean"}
         curves.append(tuning(ippo(f"IPPO, {described(other)}", **other)))
     return tuple(curves)
 

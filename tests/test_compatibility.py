@@ -318,10 +318,20 @@ def test_bad_input_of_the_tests_for_recordings():
             "permutations must be at least 19 .* it is 18",
         ),
         (lambda: compatibility.shared_feature_test(demos, compatibility.everything, alpha=1), "alpha must be between"),
+        (lambda: compatibility.shared_feature_test(demos, compatibility.everything, seed="x"), "seed must be an integer"),
+        (lambda: compatibility.shared_feature_test(demos, compatibility.everything, "x"), "permutations must be an integer"),
         (lambda: compatibility.shared_feature_test(demos.subset(1), compatibility.everything), "at least 2 episodes"),
         (lambda: compatibility.shared_features(replace(demos, metadata={"env_id": "pong"})), "no function for.*'pong'"),
     ):
         with pytest.raises(ValueError, match=message):
+            call()
+    for call in (
+        lambda: compatibility.shared_features("x"),
+        lambda: compatibility.concurrency("x", nothing),
+        lambda: compatibility.shared_feature_test("x", nothing),
+        lambda: compatibility.report("x"),
+    ):
+        with pytest.raises(TypeError, match="demos must be Demonstrations, got 'x'"):
             call()
     (pair,) = compatibility.shared_feature_test(demos, nothing, 19).pairs
     assert (pair.steps, pair.p) == ((0, 0), 1.0)
@@ -606,11 +616,20 @@ def test_bad_input_of_the_playback_test():
     demos = dm2.Demonstrations.record(env, lambda seen: dict.fromkeys(seen, 0), 2, seed=0)
     continuous = replace(demos, actions=np.zeros((10, 2, 3), np.float32))
     renamed = replace(demos, agents=("a", "b"))
+    beyond = replace(demos, actions=demos.actions + np.array([0, 9]))
+    wider = replace(demos, sizes=(3, 3), padded_observations=np.zeros((10, 2, 3), np.float32))
     for call, message in (
         (lambda: compatibility.playback_test(demos, env, bootstrap=38), "bootstrap must be at least 39 .* with 2 agents"),
         (lambda: compatibility.playback_test(demos, env, alpha=0), "alpha must be between 0 and 1"),
         (lambda: compatibility.playback_test(continuous, env), "discrete actions, but these have actions of 3 numbers"),
         (lambda: compatibility.playback_test(renamed, env), r"the demonstrations' \['a', 'b'\]"),
+        (lambda: compatibility.playback_test(demos, env, alpha="0.05"), "alpha must be a finite number, got '0.05'"),
+        (lambda: compatibility.playback_test(demos, env, bootstrap=39.5), "bootstrap must be an integer, got 39.5"),
+        (lambda: compatibility.playback_test(demos, env, seed=-1), "seed must be an integer of at least 0, got -1"),
+        (lambda: compatibility.playback_test(beyond, env), r"agent 'agent_1' took the action 9, .* Discrete\(2\); pass the"),
+        (lambda: compatibility.playback_test(wider, env), "'agent_0' has 2 observation features in the environment, but 3"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
+    with pytest.raises(TypeError, match=r"demos must be Demonstrations, got 'demos.npz'; read a file with"):
+        compatibility.playback_test("demos.npz", env)

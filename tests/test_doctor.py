@@ -27,7 +27,7 @@ def installed(tmp_path, monkeypatch):
 
 def doctored(*requirements: str, python: str = ">=3.11") -> dict:
     lines = [f"Requires-Python: {python}", *(f"Requires-Dist: {text}" for text in requirements)]
-    lines += [f"Provides-Extra: {name}" for name in ("games", "smax", "smac", "all")]
+    lines += [f"Provides-Extra: {name}" for name in ("games", "smax", "smac", "tianshou", "all")]
     return {"dm2-doctored": ("1.2.3", lines)}
 
 
@@ -79,6 +79,14 @@ def test_an_extra_that_lacks_something_matters_only_where_it_was_asked_for(insta
     printed = capsys.readouterr().out
     assert "dm2-game" not in printed
     assert printed.endswith("the backend smax cannot be used: see dm2-jax\n")
+
+
+def test_an_extra_with_other_versions_goes_into_an_environment_of_its_own(installed, capsys):
+    installed(doctored('dm2-tianshou>=2; extra == "tianshou"', 'dm2-game; extra == "games"'))
+    assert doctor.main([]) == 0
+    printed = capsys.readouterr().out
+    assert "a virtual environment of its own and run pip install 'dm2-wrappers[tianshou]' there" in printed
+    assert "run pip install 'dm2-game'" in printed
 
 
 def test_smac(installed, capsys, monkeypatch):

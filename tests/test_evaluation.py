@@ -107,6 +107,8 @@ def test_without_wins_there_is_no_win_rate_and_one_episode_has_no_spread():
     assert np.isnan(result["return_se"])
     with pytest.raises(ValueError, match="at least 1"):
         evaluate(Always(), TinyEnv(), episodes=0)
+    with pytest.raises(ValueError, match="seed must be None or an integer, got 'x'"):
+        evaluate(Always(), TinyEnv(), episodes=1, seed="x")
 
 
 def test_recurrent_policies_hear_where_episodes_begin():

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dm2_wrappers.compatibility.shared import Shared
+from dm2_wrappers import _checks
+from dm2_wrappers.compatibility.shared import Shared, check_demonstrations
 from dm2_wrappers.demonstrations import Demonstrations
 
 _EQUAL = 1e-4  # features are float32 of size 1 to 30
@@ -121,9 +122,10 @@ def shared_feature_test(
         A test for each pair of agents, and the verdict.
 
     Raises:
+        TypeError: ``demos`` are no demonstrations.
         ValueError: There are fewer than two agents or episodes, or an option is out of range.
     """
-    pairs = list(_pairs(demos))
+    pairs, seed = list(_pairs(demos)), _checks.integer("seed", seed, least=0)
     check_rounds("permutations", permutations, alpha, len(pairs), "pairs of agents")
     if len(demos) < 2:
         raise ValueError("a permutation test needs at least 2 episodes of each agent, but these demonstrations have 1")
@@ -139,8 +141,9 @@ def shared_feature_test(
 
 def check_rounds(name: str, rounds: int, alpha: float, tests: int, of: str) -> None:
     """Raise ``ValueError`` if so many random rounds could never refute anything."""
-    if not 0 < alpha < 1:
+    if not 0 < _checks.number("alpha", alpha) < 1:
         raise ValueError(f"alpha must be between 0 and 1, but it is {alpha}")
+    rounds = _checks.integer(name, rounds)
     least = least_rounds(alpha, tests)
     if rounds < least:
         raise ValueError(
@@ -163,6 +166,7 @@ def holm(p: list[float]) -> list[float]:
 
 
 def _pairs(demos: Demonstrations) -> Iterator[tuple[int, int]]:
+    check_demonstrations(demos)
     if len(demos.agents) < 2:
         raise ValueError(
             f"compatibility is a question about two or more agents, but these demonstrations have {len(demos.agents)}"

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers.compatibility.permutation import check_rounds, distance, embed, holm
+from dm2_wrappers.compatibility.shared import check_demonstrations
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.rng_state import derive_seed
 from dm2_wrappers.unwrap import without_matcher
@@ -89,8 +92,11 @@ def playback_test(
         The test for each agent, the verdict, and the clones' episodes.
 
     Raises:
+        TypeError: ``demos`` are no demonstrations.
         ValueError: The demonstrations do not fit the environment, have continuous actions, or an option is out of range.
     """
+    check_demonstrations(demos)
+    seed = _checks.integer("seed", seed, least=0)
     check_rounds("bootstrap", bootstrap, alpha, len(demos.agents), "agents")
     if demos.actions.ndim != 2:
         raise ValueError(
@@ -105,6 +111,7 @@ def playback_test(
     make, number = clone or _OfArrays, len(demos) if episodes is None else episodes
     if clone is None:
         env = as_vector_env(without_matcher(env), "playback_test() takes")  # its observations are flat, as the recorded ones
+        _check_spaces(demos, env)
     rng = np.random.default_rng(seed)
 
     def play(team: Callable[..., Any], count: int) -> Demonstrations:
@@ -119,6 +126,24 @@ def playback_test(
         beaten += _distances(again, play(make(again, rng), number), demos.agents, seed) >= observed - 1e-12
     p = [float(value) for value in (1 + beaten) / (1 + bootstrap)]
     return PlaybackTest(demos.agents, tuple(map(float, observed)), tuple(p), tuple(holm(p)), playback, alpha)
+
+
+def _check_spaces(demos: Demonstrations, env: MultiAgentVectorEnv) -> None:
+    """Check that each agent's observations and actions are the environment's, whatever the order of the agents.
+
+    Raises:
+        ValueError: They are not.
+    """
+    sizes = dict(zip(env.possible_agents, env.observation_sizes, strict=True))
+    demos.check_compatible(demos.agents, [sizes[agent] for agent in demos.agents])
+    for k, agent in enumerate(demos.agents):
+        space, end = env.action_spaces[agent], demos.offsets[k, -1]
+        most = int(demos.actions[:end, k][demos.alive[:end, k]].max(initial=0))
+        if not isinstance(space, spaces.Discrete) or most >= int(space.n):
+            raise ValueError(
+                f"in the demonstrations, agent {agent!r} took the action {most}, but its action space in the environment is "
+                f"{space}; pass the environment on which they were recorded"
+            )
 
 
 class _Counts:

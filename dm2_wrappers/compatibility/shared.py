@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dm2_wrappers import _checks
 from dm2_wrappers.demonstrations import Demonstrations
 
 Shared = Callable[[NDArray[np.float32], int, int], NDArray[Any]]
@@ -160,12 +161,26 @@ def simple_spread(observations: NDArray[np.float32], agent: int, partner: int) -
     return np.concatenate([agents, landmarks], axis=1).reshape(len(seen), -1)
 
 
+def check_demonstrations(demos: object) -> None:
+    """Check that these are demonstrations.
+
+    Raises:
+        TypeError: They are something else, such as the name of a file.
+    """
+    if not isinstance(demos, Demonstrations):
+        raise TypeError(
+            f"demos must be Demonstrations, got {_checks.shown(demos)}; read a file with Demonstrations.load(path)"
+        )
+
+
 def shared_features(demos: Demonstrations) -> Shared:
     """Return the function for the environment of the demonstrations.
 
     Raises:
-        ValueError: There is no function for it.
+        TypeError: ``demos`` are no demonstrations.
+        ValueError: There is no function for their environment.
     """
+    check_demonstrations(demos)
     name = demos.env_id or ""
     backend, _, scenario = name.partition(":")
     if backend == "smax":

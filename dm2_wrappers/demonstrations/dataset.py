@@ -169,7 +169,7 @@ class Demonstrations:
         Raises:
             ValueError: ``n`` is not between 1 and ``len(self)``.
         """
-        if not isinstance(n, int | np.integer) or not 1 <= n <= len(self):
+        if not isinstance(n, int | np.integer) or isinstance(n, bool) or not 1 <= n <= len(self):
             raise ValueError(f"subset(n) takes 1 to {len(self)} episodes of these demonstrations, but n is {n!r}")
         return Demonstrations(**selection.first(self, int(n)))
 

@@ -116,7 +116,8 @@ def _check_id(dataset_id: Any) -> None:
         require("minari.dataset.minari_dataset", "minari").parse_dataset_id(dataset_id)
     except (ValueError, TypeError):
         raise ValueError(
-            f"dataset_id must be a name with a version, such as 'team/experts-v0', got {dataset_id!r}"
+            "dataset_id must be a name with a version, such as 'team/experts-v0', of letters, digits, - and _, and what "
+            f"comes before a / must have two or more of them, got {dataset_id!r}"
         ) from None
 
 

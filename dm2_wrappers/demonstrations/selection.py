@@ -127,7 +127,10 @@ def by_return(demos: Demonstrations, share: float) -> dict[str, Any]:
             f"share must be a number above 0 and at most 1, got {share:g}; best(0.3) keeps 30 % of the episodes"
         )
     if not demos.rewards.any():
-        raise ValueError("best(share) goes by return, but these demonstrations hold no rewards: all of them are 0")
+        raise ValueError(
+            "best(share) goes by return, but these demonstrations hold no rewards: all of them are 0 (a recorded reward is "
+            "the mean over the agents, so those of a zero-sum game cancel)"
+        )
     # float64, because a long episode's float32 rewards lose digits when they are summed.
     sums = [np.add.reduceat(demos.rewards[: o[-1], k].astype(np.float64), o[:-1]) for k, o in enumerate(demos.offsets)]
     returns = np.stack(sums)

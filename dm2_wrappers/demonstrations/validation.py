@@ -46,6 +46,7 @@ def normalized(arguments: Mapping[str, Any]) -> dict[str, Any]:
     if not np.isin(arrays["won"], (-1, 0, 1)).all():
         raise ValueError(f"won must hold 1 (won), 0 (lost) or -1 (not reported), got {_other(arrays['won'], (-1, 0, 1))}")
     _clear_padding(arrays)
+    _check_actions(arrays["actions"], arrays["alive"], agents)
     arrays["padded_observations"] = arrays.pop("observations")
     return {"agents": agents, "sizes": sizes, "metadata": metadata, **arrays}
 
@@ -210,6 +211,16 @@ def _actions(value: Any) -> NDArray[Any]:
     """Discrete actions [S, K] as int64, continuous ones [S, K, A] as float32, whatever they came as."""
     array = _numeric("actions", value)
     return _floats("actions", array) if array.ndim == 3 else exactly("actions", array, np.int64)
+
+
+def _check_actions(actions: NDArray[Any], alive: NDArray[np.bool_], agents: Sequence[str]) -> None:
+    """Discrete actions are counted from 0; what stands for those of the dead is not looked at."""
+    if actions.ndim == 2 and (wrong := (actions < 0) & alive).any():
+        step, k = np.argwhere(wrong)[0]
+        raise ValueError(
+            f"discrete actions of demonstrations are counted from 0, but agent {agents[k]!r} took {actions[step, k]} in row "
+            f"{step}; subtract the space's start"
+        )
 
 
 def _check_positions(metadata: Mapping[str, Any], agents: int) -> None:

@@ -62,6 +62,8 @@ def default_num_envs(env_id: str) -> int:
 
 
 def _split(env_id: str) -> tuple[Any, str]:
+    if not isinstance(env_id, str):
+        raise ValueError(f"env_id must be a name, such as 'smax:5m_vs_6m', got {env_id!r}")
     backend, colon, scenario = env_id.partition(":")
     if not colon:
         backend, scenario = BACKENDS[0], env_id

@@ -139,8 +139,8 @@ class ActionCoding:
         return np.pad(array, ((0, 0), (0, self._low.shape[1] - array.shape[1])))
 
     def _check(self, agent: str, k: int, actions: NDArray[Any]) -> None:
-        if self.discrete and ((actions < 0) | (actions >= self._counts[k])).any():
-            raise ValueError("in the demonstrations, " + self._outside(agent, k, actions.max()))
+        if self.discrete and (wrong := (actions < 0) | (actions >= self._counts[k])).any():
+            raise ValueError("in the demonstrations, " + self._outside(agent, k, actions[wrong][0]))
 
     def _outside(self, agent: str, k: int, action: Any) -> str:
         return f"agent {agent!r} took the action {action}, but its actions are 0 to {self._counts[k] - 1}"

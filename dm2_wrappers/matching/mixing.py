@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from dm2_wrappers.matching.coefficient import Coefficient, Progress, Schedule, as_array, checked
 from dm2_wrappers.matching.matcher import DistributionMatcher
 
+_ROUNDING = 1e-12  # of a mean square: a smaller variance comes from rounding, and the rewards are all the same
+
 
 class Mixing:
     """Each agent's present c. Without a schedule, nothing is collected.
@@ -189,5 +191,6 @@ def load_both(matcher: DistributionMatcher, mixing: Mixing | None, matcher_state
 
 def _moments(sums: NDArray[np.float64], number: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and standard deviations from sums and sums of squares, [2, K]."""
-    mean = sums[0] / number
-    return mean, np.sqrt((sums[1] / number - mean**2).clip(min=0))
+    mean, square = sums / number
+    variance = square - mean**2
+    return mean, np.sqrt(np.where(variance > _ROUNDING * square, variance, 0.0))

@@ -70,7 +70,7 @@ class LinearFall(BuiltIn):
         self.options = {
             "start": checked_numbers("start", start),
             "end": checked_numbers("end", end),
-            "steps": _checks.integer("steps", steps, least=1),
+            "steps": _checks.integer("steps", _whole(steps), least=1),
         }
         self.at(0)  # raises the error about agents that differ
         self._steps = self._before = 0  # in all, and before the wrapper that counts them now was given the schedule
@@ -190,7 +190,8 @@ class VarianceShare(BuiltIn):
 
     Args:
         share: Above 0 and below 1.
-        largest: Limit of c, and c while the environment's reward does not vary at all.
+        largest: Limit of c, and c while the environment's reward does not vary at all. A share of rewards whose standard
+            deviation is far above 1 needs a larger limit.
         updates: How many updates the running means remember.
 
     Raises:
@@ -245,6 +246,11 @@ class VarianceShare(BuiltIn):
 
 
 BUILT_IN = {kind.__name__: kind for kind in (Constant, LinearFall, ReturnGap, VarianceShare)}
+
+
+def _whole(steps: Any) -> Any:
+    """1e6 as 1000000, as ``learn`` takes it."""
+    return int(steps) if isinstance(steps, float) and steps.is_integer() else steps
 
 
 def _between(start: Numbers, end: Numbers, share: float) -> Numbers:

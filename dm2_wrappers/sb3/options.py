@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from sb3_contrib import TRPO, RecurrentPPO
@@ -210,6 +211,8 @@ def checked_timesteps(value: Any) -> int:
         ValueError: Not a number of steps.
     """
     try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
         return int(value)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"total_timesteps must be a number of environment steps, got {value!r}") from None
@@ -220,11 +223,14 @@ def checked_log_dir(log_dir: Any) -> str | os.PathLike[str] | None:
 
     Raises:
         TypeError: No path.
+        ValueError: A file of this name exists.
         ImportError: The package tensorboard is not installed.
     """
     if log_dir is not None:
         if not isinstance(log_dir, str | os.PathLike):
             raise TypeError(f"log_dir must be the path of a folder, got {log_dir!r}")
+        if Path(os.fsdecode(log_dir)).is_file():
+            raise ValueError(f"log_dir must be the path of a folder, but {str(log_dir)!r} is a file")
         require("tensorboard", "sb3")
     return log_dir
 

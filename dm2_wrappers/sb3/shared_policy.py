@@ -194,12 +194,15 @@ class SharedPolicy:
         deterministic: Choose the most likely action instead of sampling one.
 
     Raises:
+        TypeError: ``env`` is not that environment.
         ValueError: A recurrent policy.
     """
 
     def __init__(self, model: BaseAlgorithm, env: SharedPolicyVecEnv, *, deterministic: bool = False) -> None:
         if isinstance(model, RecurrentPPO):
             raise ValueError("SharedPolicy keeps no recurrent states: call model.predict yourself")
+        if not isinstance(env, SharedPolicyVecEnv):
+            raise TypeError(f"env must be the SharedPolicyVecEnv on which the model learned, got {_checks.shown(env)}")
         self.model, self.env = model, env
         self.deterministic = _checks.flag("deterministic", deterministic)
 

@@ -81,14 +81,29 @@ class SharedPolicyVecEnv(VecEnv):
 
     def _rows_action_space(self) -> spaces.Space[Any]:
         own = [self.vector_env.action_spaces[agent] for agent in self.agents]
+        self._counts: NDArray[np.int64] | None = None  # of actions, [K], if the agents differ in them
         if self.vector_env.discrete:
-            return spaces.Discrete(max(int(space.n) for space in own))  # type: ignore[attr-defined]
+            counts = np.array([int(space.n) for space in own])  # type: ignore[attr-defined]
+            self._counts = counts if len(set(counts)) > 1 else None
+            return spaces.Discrete(int(counts.max()))
         if different := [agent for agent, space in zip(self.agents, own, strict=True) if space != own[0]]:
             raise ValueError(
                 f"one policy acts for all agents, so their action spaces must be equal, but {self.agents[0]!r} has "
                 f"{own[0]} and {different[0]!r} has {self.vector_env.action_spaces[different[0]]}; use IndependentLearners"
             )
         return copy.deepcopy(own[0])
+
+    def _check_own_actions(self, actions: NDArray[Any]) -> None:
+        """Check that no row took an action that only other agents have, [N, K, 1] if actions are discrete."""
+        if self._counts is None:
+            return
+        wrong = (actions[..., 0] >= self._counts) & self._present
+        for n, k in np.argwhere(wrong)[:1]:
+            raise ValueError(
+                f"one policy acts for all agents, and agent {self.agents[k]!r} has only {self._counts[k]} of its "
+                f"{self._counts.max()} actions, but was given the action {actions[n, k, 0]}: use MaskablePPO, whose masks "
+                "leave out what an agent does not have, or IndependentLearners"
+            )
 
     def rows(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
         """The policy's observations [N * K, D] of joint observations [N, K, D]; a copy."""
@@ -127,6 +142,7 @@ class SharedPolicyVecEnv(VecEnv):
         """Step every sub-environment."""
         before, present, alive = self._observations, self._present, np.array(self._infos["alive"], dtype=bool)
         actions = np.asarray(self._actions)
+        self._check_own_actions(actions.reshape(present.shape[0], present.shape[1], -1))
         actions = actions.reshape(self.vector_env.num_envs, len(self.agents), *actions.shape[1:])
         observations, rewards, terminations, truncations, infos = self.vector_env.step(actions)
         self._see(observations, infos, present_after(terminations, truncations, infos))

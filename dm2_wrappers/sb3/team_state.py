@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dm2_wrappers.demonstrations import Demonstrations
 from dm2_wrappers.matching import Coefficient, DistributionMatcher, SelfImitation, schedules
@@ -152,6 +155,7 @@ def restore(state: TeamState, team: IndependentLearners) -> None:
         ValueError: The state is damaged, or of other algorithms, networks or options. Nothing has changed then.
     """
     _check_options(state, team)
+    _warn_of_other_demonstrations(state, team)
     models = dict(zip(team.agents, state.models, strict=True))
     parameters = {agent: learner_state.parameters_of(data, team.models[agent]) for agent, data in models.items()}
     for agent, buffer in _replay_buffers(team).items():
@@ -192,6 +196,20 @@ def _check_options(state: TeamState, team: IndependentLearners) -> None:
     if differing:
         values = ", ".join(f"{name}={saved.get(name)!r} and not {own[name]!r}" for name in differing)
         raise ValueError(f"it was saved with {values}; build the team with the saved options")
+
+
+def _warn_of_other_demonstrations(state: TeamState, team: IndependentLearners) -> None:
+    own = team.matcher.demonstrations if team.matcher is not None else None
+    saved = state.demonstrations
+    if saved is None or not isinstance(own, Demonstrations):
+        return
+    names = ("padded_observations", "alive", "actions", "offsets")
+    if not all(np.array_equal(getattr(saved, name), getattr(own, name)) for name in names):
+        warnings.warn(
+            "the team in the checkpoint learned from other demonstrations than this one has; its discriminators go on with "
+            "this one's from now on",
+            stacklevel=4,
+        )
 
 
 def _replay_buffers(team: IndependentLearners) -> dict[str, LiveReplayBuffer]:

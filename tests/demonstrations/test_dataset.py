@@ -46,7 +46,7 @@ def test_subset_takes_the_first_episodes():
     assert two.win_rate == 0.5
     assert len(make().subset(3)) == 3
     assert two.metadata["selected"] == [{"subset": 2, "kept": 2, "of": 3, "mean_return": make().mean_return}]
-    for n in (0, 4, -1):
+    for n in (0, 4, -1, True):
         with pytest.raises(ValueError, match="1 to 3"):
             make().subset(n)
 

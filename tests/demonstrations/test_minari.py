@@ -207,8 +207,10 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
     demos = small_demonstrations.make()
     with pytest.raises(ValueError, match="these demonstrations are shuffled; write the concurrent ones"):
         demos.shuffled(0).to_minari("experts-v0")
-    with pytest.raises(ValueError, match="a name with a version, such as 'team/experts-v0', got 'experts'"):
+    with pytest.raises(ValueError, match=r"a name with a version, such as 'team/experts-v0', .* got 'experts'"):
         demos.to_minari("experts")
+    with pytest.raises(ValueError, match="before a / must have two or more of them, got 'u/experts-v0'"):
+        demos.to_minari("u/experts-v0")
     for name in ("red/0", "red\0", "red\ud800", "."):
         with pytest.raises(ValueError, match=re.escape(f"HDF5, which cannot be {name!r}")):
             unlike(agents=(name, "b", "c")).to_minari("experts-v0")

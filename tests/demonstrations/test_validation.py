@@ -46,6 +46,18 @@ def test_other_byte_orders_and_continuous_actions():
     assert demos.actions.dtype == np.dtype("float32")
 
 
+def test_discrete_actions_are_counted_from_0():
+    actions = make().actions.copy()
+    step, k = np.argwhere(make().alive)[-1]
+    actions[step, k] = -1
+    with pytest.raises(ValueError, match=rf"counted from 0, but agent 'agent_{k}' took -1 in row {step}; subtract"):
+        replace(make(), actions=actions)
+    alive = make().alive.copy()
+    alive[step, k] = False  # the dead do nothing, whatever stands there
+    assert replace(make(), actions=actions, alive=alive).actions[step, k] == -1
+    replace(make(), actions=np.full((9, 2, 2), -1.0))  # continuous
+
+
 def test_the_shape_of_actions_says_whether_they_are_discrete():
     discrete = replace(make(), actions=np.full((9, 2), 2.0))
     assert discrete.actions.dtype == np.dtype("int64")

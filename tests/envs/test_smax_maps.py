@@ -17,6 +17,8 @@ def test_an_unknown_scenario_lists_the_nearest():
         smax.parallel_env("5m_vs_5m")
     with pytest.raises(ValueError, match=r"'5m_vs_7m'.*5m_vs_6m"):
         dm2.envs.vector_env("smax:5m_vs_7m", 2)
+    with pytest.raises(ValueError, match="env_id must be a name, such as 'smax:5m_vs_6m', got 3"):
+        dm2.envs.parallel_env(3)
     with pytest.raises(ValueError, match="unknown backend 'smaxx'"):
         dm2.envs.parallel_env("smaxx:3m")
 

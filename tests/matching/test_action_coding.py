@@ -34,6 +34,8 @@ def test_discrete_actions_with_spaces_are_one_hot_and_checked():
         coding.features([[2, 2]], ALL)
     with pytest.raises(ValueError, match="in the demonstrations, agent 'b' took the action 2"):
         ActionCoding("ab", demonstrations([0, 1], [2, 0]), described)
+    with pytest.raises(ValueError, match="in the demonstrations, agent 'a' took the action 3, but its actions are 0 to 2"):
+        ActionCoding("ab", demonstrations([3, 0], [0, 0]), described)
 
 
 def test_what_a_dead_agent_does_is_not_seen():

@@ -40,6 +40,7 @@ def test_linear_fall():
         fall.update(told(steps=steps))
         c.append(fall.coefficient())
     assert c == pytest.approx([0.4, 0.25, 0.1, 0.1])
+    assert LinearFall(0.3, steps=1e6).options["steps"] == 1_000_000
     assert LinearFall(0.3, steps=7).at(2) == 0.3 * (1 - 2 / 7)  # bit for bit
     assert LinearFall({"a": 0.4, "b": 0.0}, 0.2, steps=10).at(5) == pytest.approx({"a": 0.3, "b": 0.1})
 
@@ -128,6 +129,7 @@ def test_a_saved_schedule_goes_on_alike(make):
     [
         (lambda: Constant(-1), "c must be a finite number of at least 0"),
         (lambda: LinearFall(0.3, steps=0), "steps must be an integer of at least 1"),
+        (lambda: LinearFall(0.3, steps=1.5), "steps must be an integer of at least 1, got 1.5"),
         (lambda: LinearFall({"a": 1}, {"b": 1}, steps=1).at(0), "same agents"),
         (lambda: ReturnGap(0.3, episodes=0), "episodes"),
         (
@@ -186,11 +188,18 @@ def test_mixing_tells_a_schedule_of_episodes_and_live_steps():
     assert progress.gail_std.tolist() == [1.5, 0.0]
     assert mixing.by_agent() == {"a": 2.0, "b": 2.0}
 
+    # 0.1 summed in float64 has a mean square that is not quite the square of its mean.
+    same = np.full((3, 1, 2), 0.1, np.float32)
+    mixing.paid(same, same + np.array([[[0.001, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]], np.float32), np.ones((3, 1, 2), bool))
+    mixing.updated(env_coefficient=1.0)
+    assert schedule.progress[-1].env_std.tolist() == [0.0, 0.0]
+    assert schedule.progress[-1].gail_std.tolist() == pytest.approx([0.001 * np.sqrt(2) / 3, 0.0], rel=1e-3)
+
     mixing.count(rewards, present, np.array([False, False]), None, np.array([0, 1]))
     saved = mixing.state_dict()  # without the returns of the episodes under way
     other = Mixing(Told(), MATCHER)
     other.load_state_dict(saved)
-    assert other.by_agent() == {"a": 2.0, "b": 2.0}
+    assert other.by_agent() == {"a": 3.0, "b": 3.0}
     for each in (mixing, other):
         each.count(rewards, present, np.array([True, True]), None, np.array([0, 0]))  # the environment was reset
         each.updated(1.0)

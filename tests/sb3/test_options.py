@@ -99,13 +99,17 @@ def test_what_sb3_asserts_names_the_agent():
             IndependentLearners(algorithm, TinyEnv(**options), device="cpu")
 
 
-def test_numbers_of_steps_and_folders_that_are_none():
+def test_numbers_of_steps_and_folders_that_are_none(tmp_path):
     team = IndependentLearners(PPO, TinyEnv(), device="cpu", n_steps=8, batch_size=8)
-    for value in (float("nan"), float("inf"), None, "many"):
+    for value in (float("nan"), float("inf"), None, "many", "16", True):
         with pytest.raises(ValueError, match="total_timesteps must be a number of environment steps, got"):
             team.learn(value)
     with pytest.raises(TypeError, match="log_dir must be the path of a folder, got 3"):
         IndependentLearners(PPO, TinyEnv(), device="cpu", log_dir=3)
+    (tmp_path / "file").touch()
+    for log_dir in (tmp_path / "file", str(tmp_path / "file")):
+        with pytest.raises(ValueError, match=r"log_dir must be the path of a folder, but '.*file' is a file"):
+            IndependentLearners(PPO, TinyEnv(), device="cpu", log_dir=log_dir)
 
 
 def test_learning_for_less_than_an_agents_rollout_warns():

@@ -3,7 +3,9 @@
 import io
 import json
 import pickle
+import warnings
 import zipfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -63,6 +65,31 @@ def test_a_restored_team_equals_the_saved_one_and_trains_on_like_a_loaded_one(al
     loaded = IndependentLearners.load(tmp_path / "team", env).learn(36)
     assert restored.num_timesteps == loaded.num_timesteps == 72
     assert_equal_teams(restored, loaded)
+
+
+@pytest.mark.parametrize("changed", ["padded_observations", "alive", "actions", "offsets", None])
+def test_other_demonstrations_are_not_taken_for_the_saved_ones(changed, tmp_path):
+    demos = demonstrations()
+    options = {**SMALL, "n_steps": 6, "batch_size": 6, "seed": 0, "coefficient": 0.5}
+
+    def team_with(own):
+        return IndependentLearners(PPO, venv(), matcher=dm2.DistributionMatcher(own, seed=0), **options)
+
+    team_with(demos).save(tmp_path / "team")
+    if changed is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            team_with(demos.subset(len(demos))).restore(tmp_path / "team")  # equal, and another object
+        return
+    other = getattr(demos, changed).copy()
+    if changed == "offsets":
+        other = np.delete(other, 1, axis=1)
+        own = replace(demos, offsets=other, won=demos.won[:, 1:])
+    else:
+        other[0] = ~other[0] if changed == "alive" else other[0] + 1
+        own = replace(demos, **{changed: other})
+    with pytest.warns(UserWarning, match="learned from other demonstrations than this one has"):
+        team_with(own).restore(tmp_path / "team")
 
 
 def test_a_team_with_variables_outside_its_networks_is_restored(tmp_path):

@@ -367,6 +367,10 @@ def test_agents_with_fewer_actions_have_masks_for_the_rest():
     env.reset()
     assert not env.action_masks()[1::2, 2:].any()
     MaskablePPO("MlpPolicy", env, seed=0, **SMALL).learn(48, callback=SharedPolicyDM2(None))
+    env.reset()
+    with pytest.raises(ValueError, match="has only 2 of its 4 actions, but was given the action 3: use MaskablePPO"):
+        env.step(np.array([3, 1, 3, 3]))
+    env.step(np.array([3, 1, 3, 1]))
 
 
 def test_continuous_actions_reach_their_agents():
@@ -428,6 +432,8 @@ def test_mistakes_are_one_sentence():
     recurrent = RecurrentPPO("MlpLstmPolicy", shared(), device="cpu", n_steps=6, batch_size=12)
     with pytest.raises(ValueError, match="keeps no recurrent states"):
         SharedPolicy(recurrent, recurrent.get_env())
+    with pytest.raises(TypeError, match="env must be the SharedPolicyVecEnv on which the model learned, got <"):
+        SharedPolicy(PPO("MlpPolicy", shared(), **SMALL), TinyEnv())
 
 
 def test_a_run_with_a_schedule_is_continued_from_its_state(tmp_path):
