@@ -27,6 +27,7 @@ STRONGER_IPPO: dict[str, dict[str, Any]] = {
     "2s3z": {"learning_rate": 2e-3},
     "5m_vs_6m": {"after_death": "mean"},
     "3s_vs_5z": {"learning_rate": 2e-3},
+    "spread": {"learning_rate": 2e-3},
 }
 
 
