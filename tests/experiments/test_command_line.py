@@ -208,5 +208,5 @@ def test_status_lists_the_tuning_of_the_baseline(tmp_path, capsys):
     assert main(["status", "baseline", "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["waiting", "smax:3m", "tuning-ippo", "seed", "0"]
-    assert lines[-1] == "0 of 120 runs are done"
-    assert len(lines) == 121
+    assert lines[-1] == "0 of 135 runs are done"
+    assert len(lines) == 136
