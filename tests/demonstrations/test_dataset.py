@@ -168,3 +168,8 @@ def test_whether_the_actions_are_known():
     assert replace(demos, metadata={}).has_actions
     assert not Demonstrations.from_episodes([{"a": np.ones((2, 3))}]).has_actions
     assert Demonstrations.from_episodes([{"observations": {"a": np.ones((2, 3))}, "actions": {"a": [0, 0]}}]).has_actions
+
+
+def test_the_mean_return_of_many_steps_is_summed_exactly():
+    demos = replace(make(), rewards=np.array([[2.0**24, 2.0**24], *[[1.0, 1.0]] * 8], np.float32))
+    assert demos.mean_return == (2**24 + 8) / 3

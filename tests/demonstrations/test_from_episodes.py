@@ -114,3 +114,9 @@ def test_episodes_that_do_not_fit_are_one_sentence(episodes, message):
 def test_the_example_in_the_docstring():
     example = doctest.DocTestFinder().find(Demonstrations.from_episodes, "example", globs={})
     assert doctest.DocTestRunner().run(example[0]).failed == 0
+
+
+def test_actions_are_known_if_every_episode_has_them():
+    with_actions = {"observations": {"a": LEFT}, "actions": {"a": [1, 2]}}
+    assert Demonstrations.from_episodes([with_actions, with_actions]).has_actions
+    assert not Demonstrations.from_episodes([with_actions, {"observations": {"a": LEFT}}]).has_actions

@@ -369,3 +369,21 @@ def test_what_is_no_file_name(path):
     for use in (make().save, Demonstrations.load, Demonstrations.import_pymarl):
         with pytest.raises(TypeError, match=r"must be the name of a file, a string or a pathlib\.Path, got"):
             use(path)
+
+
+def test_a_small_file_of_zeros_needs_no_larger_limit(tmp_path):
+    demos, path = Demonstrations.from_episodes([{"a": np.zeros((10_000, 50))}]), tmp_path / "zeros.npz"
+    demos.save(path)
+    assert demos.padded_observations.nbytes > 2 * npz.MAX_RATIO * path.stat().st_size
+    assert len(Demonstrations.load(path)) == 1
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_metadata_of_either_byte_order_and_padded_as_numpy_does(tmp_path, order):
+    path = tmp_path / "demos.npz"
+    make().save(path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    text = str(arrays.pop("metadata"))
+    np.savez(path, metadata=np.array(text, f"{order}U{len(text) + 3}"), **arrays)
+    assert Demonstrations.load(path).metadata == make().metadata | {"win_rate": 2 / 3}

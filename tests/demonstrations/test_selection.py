@@ -208,3 +208,30 @@ def test_mixed_demonstrations_keep_continuous_actions_that_came_as_integers():
 def test_what_cannot_be_mixed(sources, match):
     with pytest.raises(TypeError, match=match):
         Demonstrations.mix(sources)
+
+
+def test_a_share_that_is_a_whole_number_of_episodes_is_not_rounded_up():
+    demos = with_returns([list(range(100))] * 2)
+    assert [len(demos.best(share)) for share in (0.07, 0.14, 0.071)] == [7, 14, 8]  # 0.07 * 100 is 7.000000000000001
+
+
+def test_of_equal_episodes_among_others_the_earlier_are_kept():
+    kept = episodes(with_returns([[1.0, 0.0, 2.0] * 32] * 2).best(0.5), 0)
+    assert kept == sorted([*range(2, 96, 3), *range(0, 48, 3)])
+
+
+def test_mixed_demonstrations_forget_the_first_sources_places_and_seed():
+    demos = make(sizes=(3, 2, 4))
+    swapped = Demonstrations.mix(dict.fromkeys(("agent_1", "agent_0"), demos))
+    assert swapped.positions == (1, 0)
+    again = Demonstrations.mix(dict.fromkeys(("agent_0", "agent_1"), swapped))
+    assert again.positions == (0, 1)
+    assert "positions" not in again.metadata
+    assert demos.metadata["seed"] == 0
+    assert swapped.metadata["seed"] is None
+
+
+def test_only_actions_of_one_kind_can_be_mixed():
+    discrete, wide = make(), replace(make(), actions=np.full((9, 2, 3), 0.25))
+    with pytest.raises(ValueError, match=r"actions of one kind, but one source has discrete and another \(3,\)"):
+        Demonstrations.mix({"agent_0": discrete, "agent_1": wide})

@@ -67,6 +67,8 @@ def test_curves_are_read_as_they_were_written(tmp_path):
 
 DAMAGES = {
     "a line cut off": lambda text: text[:-9],
+    "a number cut off": lambda text: text[:-3],
+    "a line twice": lambda text: text + text[text.rindex("64") :],
     "its last line lost": lambda text: text[: text.rindex("64")],
     "a cell lost": lambda text: text.replace(",8.0", ""),
     "a cell that is no number": lambda text: text.replace("2.0", "2.o"),
@@ -344,3 +346,10 @@ def test_options_that_the_library_refuses_are_one_sentence(mine, tmp_path):
         ippo_sb3.main(
             options(mine, tmp_path / "two", coefficient=0.3, pretrain=1, **{**few, "demos": tmp_path / "wild.npz"})
         )
+
+
+def test_numbers_below_one_are_one_sentence():
+    _runs.check_counts(num_envs=1, eval_every=None)
+    for wrong in (0, -1):
+        with pytest.raises(SystemExit, match=f"^--num-envs must be at least 1, got {wrong}$"):
+            _runs.check_counts(steps=3, num_envs=wrong)

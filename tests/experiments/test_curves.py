@@ -86,3 +86,11 @@ def test_an_environment_without_wins_is_measured_by_its_return(tmp_path):
     np.testing.assert_array_equal(results.final, [-5, -5])
     assert results.measure == "return"
     assert results.label.endswith("(-7.25)")
+
+
+def test_only_runs_of_the_panels_scenario_count(tmp_path):
+    here, there = run_of(tmp_path), replace(run_of(tmp_path), panel=replace(PANEL, scenario="elsewhere"))
+    write_finished_run(here, {0: 0.0, 320: 0.2})
+    write_finished_run(there, {0: 0.0, 320: 0.9})
+    (results,) = read_panel(PANEL, [there, here])
+    assert results.final.tolist() == [0.2]

@@ -112,3 +112,47 @@ def test_more_than_five_panels_have_rows(tmp_path, monkeypatch):
     assert [axes.get_title() for axes in seven.axes] == [f"map {k}" for k in range(7)]
     assert [bool(axes.get_ylabel()) for axes in seven.axes] == [True, False, False, False, True, False, False]
     plt.close("all")
+
+
+def test_what_is_drawn_over_millions_of_steps(tmp_path, monkeypatch):
+    scores = np.array([[0.0, 0.0], [0.1, 0.1], [0.1, 0.1], [0.9, 0.9]])
+
+    def results_of(slug, expert_score):
+        return CurveResults(
+            Curve(slug, slug), np.array([0.0, 2e6]), scores, scores, scores[:, -1], 1.0, expert_score, ("abc",)
+        )
+
+    drawn = []
+    monkeypatch.setattr("experiments.figures._save", lambda figure, *rest: drawn.append(figure) or [])
+    draw_curves("title", [("map", [results_of("a", 0.3), results_of("b", 0.6)])], tmp_path / "x")
+    for figure, height in zip(drawn, (0.275, 0.1), strict=True):  # the mean, and that of the middle half
+        first, second, *rest = figure.axes[0].lines
+        np.testing.assert_array_equal(first.get_xdata(), [0, 2])
+        np.testing.assert_allclose(first.get_ydata(), [height] * 2)
+        # The experts' lines have the curves' colors.
+        experts = {line.get_ydata()[0]: line.get_color() for line in rest if len(line.get_ydata())}
+        assert experts == {0.3: first.get_color(), 0.6: second.get_color()}
+    plt.close("all")
+
+
+def test_levels_have_a_logarithmic_axis_and_experts_win_rates_a_linear_one(tmp_path, monkeypatch):
+    def results_of(level, expert_score):
+        rates = np.array([[0.0, 0.5]])
+        curve = Curve("c", f"{level}{expert_score}", level=level)
+        return CurveResults(curve, np.array([0.0, 1.0]), rates, rates, rates[:, -1], 1.0, expert_score, ("abc",))
+
+    drawn = []
+    monkeypatch.setattr("experiments.figures._save", lambda figure, *rest: drawn.append(figure) or [])
+    draw_levels("c", "c", [("map", [results_of(0.1, 0.3), results_of(1.0, 0.3)])], tmp_path / "x")
+    draw_levels("experts", "win rate", [("map", [results_of(None, 0.3), results_of(None, 0.6)])], tmp_path / "x")
+    assert [figure.axes[0].get_xscale() for figure in drawn] == ["log", "linear"]
+    plt.close("all")
+
+
+def test_files_have_no_date_and_figures_are_closed(tmp_path):
+    rates = np.array([[0.0, 0.5]])
+    one = CurveResults(Curve("c", "c"), np.array([0.0, 1.0]), rates, rates, rates[:, -1], 1.0, None, ("abc",))
+    before = plt.get_fignums()
+    (path,) = draw_lengths("lengths", [("map", [one])], tmp_path / "l", ("pdf",))
+    assert b"CreationDate" not in path.read_bytes()
+    assert plt.get_fignums() == before

@@ -61,3 +61,13 @@ def test_probability_of_improvement_counts_pairs():
 def test_area_under_the_curve_is_the_mean_height():
     steps = np.array([0.0, 10.0, 40.0])
     np.testing.assert_allclose(area_under_curve(steps, np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])), [35 / 40, 2.0])
+
+
+def test_intervals_are_the_same_each_time():
+    runs_ = np.random.default_rng(1).random(10)
+    one, other = interquartile_mean(runs_), interquartile_mean(runs_)
+    assert (one.low, one.high) == (other.low, other.high)
+
+
+def test_a_curve_that_begins_late_has_the_mean_height_too():
+    np.testing.assert_allclose(area_under_curve(np.array([10.0, 20.0]), np.array([[1.0, 3.0]])), [2.0])

@@ -91,3 +91,16 @@ def test_folders_in_the_repository_hold_the_runs():
     for both in json.loads((root / "results" / "default.json").read_text()).values():
         for folder in both.values():
             assert list((root / folder).glob("seed1*/evaluations.csv"))
+
+
+def test_returns_of_different_signs_have_no_ratio_and_one_scenario_has_no_mean():
+    panels = [
+        (
+            Panel("c", (OURS, WEAK), measure="return"),
+            [results(OURS, *[1.0] * 5, measure="return"), results(WEAK, *[-10.0] * 5, measure="return")],
+        ),
+        (Panel("a", (OURS, WEAK)), [results(OURS, 0.5), results(WEAK, 0.4)]),
+    ]
+    lines = strongest_table(panels).splitlines()[4:]
+    assert len(lines) == 2
+    assert lines[0].endswith("| higher | yes |")

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.curves import CurveResults
 from experiments.plan import Curve
-from experiments.tables import panel_table, scenarios_table
+from experiments.tables import apart, panel_table, scenarios_table
 
 
 def test_steps_until_the_baseline_is_reached_are_of_smoothed_win_rates():
@@ -78,3 +78,24 @@ def test_returns_have_headings_of_their_own_and_no_part_in_the_mean_over_scenari
     assert lines[-1].startswith("| IPPO (-0.5) | 1 | -0.500 | -1.000 |  | -2.000 |")
     assert "win rate after training" in panel_table("map", [results_of("win_rate")])
     assert not scenarios_table([("spread", [results_of("return")])], "IPPO")
+
+
+def test_the_last_columns_are_of_the_last_evaluation_in_hours_and_of_all_commits():
+    rates, lengths = np.zeros((2, 3)), np.array([[90.0, 50.0, 20.0], [90.0, 50.0, 30.0]])
+    results = CurveResults(Curve("IPPO", "ippo"), np.arange(3.0), rates, lengths, rates[:, -1], 5400.0, None, ("abc", "def"))
+    assert panel_table("map", [results]).splitlines()[-1].endswith("|  | 25 | 1.50 | abc, def |")
+
+
+def test_a_baseline_that_never_wins_is_no_target():
+    def results_of(slug, rate):
+        rates = np.full((2, 7), rate)
+        return CurveResults(Curve(slug, slug), np.arange(7.0), rates, rates, rates[:, -1], 1.0, None, ("abc",))
+
+    lines = panel_table("map", [results_of("ippo", 0.0), results_of("dm2", 0.0)]).splitlines()
+    assert [line.split(" | ")[-4] for line in lines[-2:]] == ["", ""]
+
+
+def test_four_runs_are_too_few_to_compare_areas():
+    rng = np.random.default_rng(0)
+    assert apart(rng.random(4), 5 + rng.random(5)) == apart(rng.random(5), 5 + rng.random(4)) == "too few seeds"
+    assert apart(rng.random(5), 5 + rng.random(5)) == "yes"

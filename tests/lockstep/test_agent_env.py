@@ -126,6 +126,7 @@ def test_learners_do_not_share_their_spaces_random_streams():
     views = [AgentVectorEnv(lockstep, agent) for agent in lockstep.env.possible_agents]
     assert views[0].single_action_space is not views[1].single_action_space
     assert views[0].single_action_space is not lockstep.env.action_spaces["agent_0"]
+    assert views[0].single_observation_space is not lockstep.env.observation_spaces["agent_0"]
 
 
 @pytest.mark.parametrize("matched", [False, True])

@@ -316,3 +316,30 @@ def test_what_cannot_work_is_refused():
         make(gamma=1.0, beyond_limit=True)
     with pytest.raises(ValueError, match="ends must be 'live' or 'absorbing'"):
         make(ends="paper")
+
+
+def test_an_episode_may_last_as_long_as_the_limit_and_not_a_step_longer():
+    absorbing = AbsorbingEnds(0.5, 5, beyond_limit=False, counts_entry=False)
+    alive, no = np.ones((1, 1), bool), np.zeros((1, 1), bool)
+
+    def last(time):
+        return AfterStep(np.zeros((1, 1, 1)), no, np.array([True]), no, np.array([time]))
+
+    assert absorbing.remaining(alive, last(4)).tolist() == [[0]]
+    with pytest.raises(ValueError, match="max_steps is 5, but an episode has gone on for 6 steps"):
+        absorbing.remaining(alive, last(5))
+
+
+def test_experts_who_live_to_the_limit_do_not_step_into_the_absorbing_state():
+    # a has lived 3 and 7 steps of 7, b 2 and 7; who died or stopped before the limit has a step into the absorbing state.
+    assert AbsorbingEnds(GAMMA, LIMIT, False, counts_entry=False).of_experts(demonstrations()).tolist() == [4, 5]
+    assert AbsorbingEnds(GAMMA, LIMIT, False, counts_entry=True).of_experts(demonstrations()).tolist() == [5, 6]
+
+
+def test_numbers_from_before_the_buffer_was_cleared_do_not_count():
+    buffer = TransitionBuffer(4, 2, 1)
+    both, first = torch.ones(3, 1, 2, dtype=torch.bool), torch.tensor([True, False]).expand(3, 1, 2)
+    buffer.add(torch.full((3, 1, 2, 1), 5.0), both)
+    buffer.clear()
+    buffer.add(torch.ones(3, 1, 2, 1), first)
+    assert kept_in(buffer).tolist() == [3, 0]

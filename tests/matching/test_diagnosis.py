@@ -211,3 +211,44 @@ def updated(experts, observations, alive, **options):
         matcher.record(observations, alive)
         metrics = matcher.update()
     return metrics["separation/a"]
+
+
+def test_only_the_second_half_of_the_first_updates_says_whether_a_discriminator_is_blind():
+    one, half = diagnosis.Diagnosis(("a",), named(1)), diagnosis.UPDATES // 2
+    policy = torch.tensor([-1.0, 1.0]).repeat(50)[None, :, None]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for update in range(2 * half):
+            gap = 1.4 * diagnosis.BLIND if update >= half else 0.0
+            one.metrics(Logits(), policy + gap, policy, [True])
+        assert not caught  # it learned to see
+        for _ in range(half):
+            one.metrics(Logits(), policy, policy, [True])
+    assert not caught  # later the team plays like its experts
+    assert len(one.state_dict()["separations"]["a"]) == diagnosis.UPDATES
+
+
+def test_a_feature_has_to_give_the_experts_away_in_updates_one_after_the_other():
+    one = diagnosis.Diagnosis(("a",), named(1))
+    policy = torch.randn(1, 50, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for update in range(2 * diagnosis.UPDATES):
+            expert = policy + (0.5 if update % diagnosis.UPDATES == 0 else 100)
+            one.metrics(Logits(), expert, policy, [True])
+    assert one.state_dict()["given_away"] == {"a": diagnosis.UPDATES - 1}
+
+
+def test_the_feature_that_tells_most_is_found_behind_others():
+    """One whose means differ little for its deviation, and one after many that have no name."""
+    policy = torch.randn(1, 200, 2, generator=torch.Generator().manual_seed(0))
+    expert = policy + 1.0
+    policy[..., 1], expert[..., 1] = -0.1, 0.1
+    policy[:, :4, 1] = -1000.0
+    metrics = diagnosis.Diagnosis(("a",), named(2)).metrics(Logits(), expert, policy, [True])
+    assert (metrics["single_feature/a"], metrics["single_feature_index/a"]) == (1.0, 1.0)
+    unnamed = 3 * diagnosis._CANDIDATES
+    expert, policy = (torch.cat((side[..., :1].expand(-1, -1, unnamed), side[..., 1:]), 2) for side in (expert, policy))
+    names = [[None] * unnamed + ["feature"]]
+    metrics = diagnosis.Diagnosis(("a",), names).metrics(Logits(), expert, policy, [True])
+    assert (metrics["single_feature/a"], metrics["single_feature_index/a"]) == (1.0, unnamed)

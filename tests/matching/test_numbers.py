@@ -220,3 +220,24 @@ def test_the_first_observation_beyond_the_limits_is_named():
     observations[1, 0, 1, 0], observations[2, 0, 0, 0] = np.nan, np.inf
     with pytest.raises(ValueError, match=r"agent 'b'.*nan"):
         make().record(observations, np.ones((3, 1, 2), bool))
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (5, 2, 3)])
+def test_the_agent_whose_reward_is_not_finite_is_named(shape):
+    def module(agent, size):
+        network = nn.Linear(size, 1)
+        nn.init.constant_(network.bias, float("inf") if agent == "b" else 0.0)
+        return network
+
+    observations = np.zeros(shape, np.float32)
+    with pytest.raises(ValueError, match="the discriminator of agent 'b' pays a reward that is not finite"):
+        make(module=module).rewards(observations)
+
+
+@pytest.mark.parametrize(
+    ("alive", "message"),
+    [(np.array([[2, 0]]), "alive must hold True or False"), (np.ones((1, 1), bool), r"expected alive of shape \(1, 2\)")],
+)
+def test_flags_of_a_single_step_are_checked_too(alive, message):
+    with pytest.raises(ValueError, match=message):
+        make().rewards(np.zeros((1, 2, 3), np.float32), alive)

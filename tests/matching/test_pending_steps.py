@@ -61,3 +61,18 @@ def test_after_a_cut_what_follows_is_of_another_episode():
     rollout.clear()
     rollout.cut()  # of nothing
     assert len(rollout) == 0
+
+
+def test_an_environment_may_use_its_array_of_broken_episodes_again():
+    pending, broken = PendingSteps(), np.array([True])
+    pending.append(np.zeros((1, 1, 1), np.float32), np.ones((1, 1), bool), np.array([True]), broken)
+    broken[:] = False
+    assert pending.stacked()[2].tolist() == [[True]]
+
+
+def test_arrays_that_were_given_stay_as_they_are():
+    pending, ended = PendingSteps(), [np.array([False, False]) for _ in range(2)]
+    for each, leave in zip(ended, (lambda: pending.skip(np.array([True, False])), pending.cut), strict=True):
+        pending.append(np.zeros((2, 1, 1), np.float32), np.ones((2, 1), bool), each)
+        leave()
+    assert not np.any(ended)

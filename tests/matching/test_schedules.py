@@ -269,3 +269,77 @@ def test_what_is_no_coefficient_is_named():
     for make in (lambda **c: LinearFall(**c, steps=10), ReturnGap):
         with pytest.raises(ValueError, match=r"start and end must be of the same agents, got \['a'\] and \['b'\]"):
             make(start={"a": 0.1}, end={"b": 0.1})
+
+
+def test_a_saved_state_stays_as_it_was():
+    """Returns of episodes that end later are not in it."""
+    mixing, one = Mixing(Told(), MATCHER), np.ones((1, 2), bool)
+    saved = mixing.state_dict()
+    mixing.count(np.ones((1, 2), np.float32), one, np.array([True]), None, np.array([0]))
+    assert mixing.state_dict()["returns"] == [1.0]
+    assert saved["returns"] == []
+
+
+@pytest.mark.parametrize(
+    ("rewards", "deviation"),
+    [
+        ([0.1, 0.1, 0.1], 0.0),  # whose mean square less squared mean is below 0
+        ([10_000.25, 10_000.0], 0.125),  # whose squares have too many digits for float32
+    ],
+)
+def test_deviations_of_rewards_that_hardly_vary(rewards, deviation):
+    mixing = Mixing(Told(), MATCHER)
+    env_rewards = np.array(rewards)[:, None, None].repeat(2, 2)
+    mixing.paid(env_rewards, env_rewards.astype(np.float32), np.ones(env_rewards.shape, bool))
+    mixing.updated(1.0)
+    (progress,) = mixing.schedule.progress
+    for name in ("env_std", "gail_std"):
+        np.testing.assert_allclose(getattr(progress, name), [deviation] * 2, atol=1e-6)
+
+
+def test_the_variances_of_a_variance_share_are_running_means_over_an_agents_own_updates():
+    share = VarianceShare(0.5, largest=100.0, updates=2)  # c squared is the variance of r_env if that of r_gail is 1
+    share.begin(AGENTS, MATCHER.demonstrations)
+    for deviations, live in (([1.0, 1.0], [1, 1]), ([3.0, 0.0], [1, 0]), ([5.0, 5.0], [1, 1])):
+        deviations, live = np.array(deviations), np.array(live)
+        share.update(told(env_std=deviations, gail_std=1.0 * live, live_steps=live))
+    # "a": 1, then (1 + 9) / 2, then (5 + 25) / 2. "b" was not alive at the second update.
+    assert share.coefficient() == pytest.approx({"a": np.sqrt(15), "b": np.sqrt(13)})
+    share.begin(AGENTS, MATCHER.demonstrations)  # given again, it goes on
+    assert share.coefficient() == pytest.approx({"a": np.sqrt(15), "b": np.sqrt(13)})
+
+
+def test_defaults_of_schedules():
+    assert VarianceShare(0.3).options == {"share": 0.3, "largest": 1.0, "updates": 10}
+    assert ReturnGap(0.3).options == {"start": 0.3, "end": 0.0, "target": None, "first": None, "episodes": 100}
+    assert LinearFall(0.3, steps=10).options["end"] == 0.0
+
+
+class Assigned(Told):
+    """A schedule whose c is whatever was loaded."""
+
+    c = 1.0
+
+    def coefficient(self):
+        return self.c
+
+    def state_dict(self):
+        return {"c": self.c}
+
+    def load_state_dict(self, state):
+        self.c = state["c"]
+
+
+def test_a_damaged_state_of_a_schedule_changes_nothing():
+    mixing = Mixing(Assigned(), MATCHER)
+    saved = mixing.state_dict()
+    with pytest.raises(ValueError, match="the coefficient of Assigned must be a finite number of at least 0"):
+        mixing.load_state_dict({**saved, "schedule": {"c": -1.0}})
+    assert mixing.schedule.c == 1.0
+    for name in ("env", "gail"):
+        with pytest.raises(ValueError, match="numbers of 2 agents"):
+            mixing.load_state_dict({**saved, name: [[0.0], [0.0]]})
+    share = VarianceShare(0.3)
+    share.begin(AGENTS, MATCHER.demonstrations)
+    with pytest.raises(ValueError, match="a count and two variances for each of 2 agents"):
+        share.load_state_dict({"counts": [1, 1], "env": [1.0, -1.0], "gail": [1.0, 1.0]})

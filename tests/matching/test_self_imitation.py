@@ -1,5 +1,7 @@
 """The team's own best episodes as demonstrations."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -310,3 +312,77 @@ def test_what_cannot_work_is_refused():
         dm2.DM2ParallelEnv(TinyEnv(sizes=(4, 4)), alone(), coefficient=1.0)
     with pytest.raises(ValueError, match="chunks do not say what episodes return"):
         DistributionMatcher(alone()).algorithm1([("agent_0", np.zeros((2, 3)))])
+
+
+def test_a_single_step_is_paid_nothing_either_before_the_first_episode_has_ended():
+    """As the wrappers of one environment pay it, by a shorter way."""
+    matcher = DistributionMatcher(alone(), seed=0)
+    observations, alive = np.ones((1, 2, 3), np.float32), np.ones((1, 2), bool)
+    observations[:, 1, 2:] = 0
+    assert not matcher.rewards(observations, alive).any()
+    env = dm2.DM2ParallelEnv(TinyEnv(), matcher, coefficient=1.0)
+    env.reset(seed=0)
+    infos = env.step(dict.fromkeys(env.agents, 1))[4]
+    assert [infos[agent]["gail_reward"] for agent in env.agents] == [0.0, 0.0]
+
+
+def test_an_episode_of_the_largest_length_is_kept():
+    best = alone(max_steps=3)
+    assert best.offer(own(9, length=3))
+
+
+def test_defaults_of_self_imitation():
+    best = SelfImitation(env=TinyEnv())
+    assert (best.episodes, best.above_mean, best.max_steps) == (100, True, 1_000)
+    best.offer(own(1.0))
+    best.offer(own(2.0))
+    assert best.demonstrations().has_actions
+
+
+def test_own_episodes_of_another_scenario_are_refused():
+    best = alone()
+    best.check_compatible(best.agents, best.sizes, None)
+    with pytest.raises(ValueError, match="the environment is 'other', but SelfImitation was made for"):
+        best.check_compatible(best.agents, best.sizes, "other")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda episode: episode["rewards"].fill_(torch.nan),
+        lambda episode: episode.update({name: value[:0] for name, value in episode.items() if name != "number"}),
+    ],
+    ids=["not finite", "no step"],
+)
+def test_a_damaged_saved_episode_is_refused(damage):
+    best = alone()
+    best.offer(own(1.0))
+    state = best.state_dict()
+    damage(state["episodes"][0])
+    with pytest.raises(ValueError, match="of other agents, sizes or max_steps, or damaged"):
+        alone().load_state_dict(state)
+
+
+def test_as_long_as_one_agent_has_no_row_nothing_is_imitated():
+    """An agent whose only live step is the last one has no transition."""
+    matcher = DistributionMatcher(alone(), inputs="transition", updates=2, batch_size=8, seed=0)
+    episode = own(1.0)
+    episode.alive[:2, 1] = False
+    assert matcher.self_imitation.offer(episode)
+    matcher.update()
+    assert matcher._experts.counts == [0, 0]
+    matcher.self_imitation.offer(own(2.0))
+    matcher.update()
+    assert matcher._experts.counts == [4, 2]
+
+
+def test_large_features_of_own_episodes_warn_only_where_they_are_not_standardized():
+    for standardize in (True, False):
+        matcher = DistributionMatcher(
+            SelfImitation(small_demonstrations.make(), above_mean=False), standardize=standardize, seed=0
+        )
+        matcher.self_imitation.offer(own(1.0, mark=1e6))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            matcher.update()
+        assert len(caught) == (not standardize)

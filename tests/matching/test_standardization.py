@@ -12,6 +12,7 @@ from torch import nn
 
 import dm2_wrappers as dm2
 from dm2_wrappers.matching.matcher import DistributionMatcher
+from dm2_wrappers.matching.standardization import Standardization
 from tests.helpers.sb3_teams import demonstrations
 from tests.helpers.tiny_envs import TinyEnv
 from tests.helpers.tiny_matchers import AGENTS, Experts, make, rollout, same
@@ -192,3 +193,10 @@ def test_demonstrations_without_any_variation_are_warned_of():
     assert said[0].filename == __file__
     with pytest.warns(UserWarning, match="of b, so"):  # a deviation of 1 around 1e9 is float32's rounding
         DistributionMatcher(experts_with(1e9 + np.random.default_rng(0).normal(size=(30, 2)), "b"), standardize=True)
+
+
+def test_a_feature_that_is_hardly_ever_on_is_at_most_twenty_deviations_from_its_mean():
+    rows = torch.zeros(10_000, 1)
+    rows[3] = 1.0
+    seen = Standardization(rows, (10_000,), torch.zeros(1, 1))(torch.ones(1, 1, 1))
+    assert seen.item() == pytest.approx(20, rel=1e-3)  # and not 100, one over the deviation

@@ -8,7 +8,9 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 import dm2_wrappers as dm2
+from dm2_wrappers.lockstep import JointStep
 from dm2_wrappers.sb3 import IndependentLearners
+from dm2_wrappers.sb3.agent_step import EpisodeInfos, read_step
 from tests.helpers.sb3_teams import ON_POLICY, SMALL, demonstrations, matcher, venv, weights
 from tests.helpers.tiny_envs import TinyEnv, ToldEnv
 
@@ -186,3 +188,46 @@ def test_a_checkpoint_has_the_environments_stream_and_what_was_seen_since_the_la
         np.testing.assert_array_equal(mine, theirs)
     # Agent 0 lived through all 20 steps, agent 1 through 3 of each 7.
     assert loaded.matcher.state_dict()["new"].tolist() == [20, 3 + 3 + 3]
+
+
+def joint_step(terminations, truncations, present=True, **infos):
+    """A step of one sub-environment and two agents, who were alive before and after it."""
+    zeros, yes = np.zeros((1, 2), np.float32), np.ones((1, 2), bool)
+    infos = {"alive": yes, "final_alive": yes, "broken": np.array([False]), **infos}
+    return JointStep(
+        observations=zeros[..., None],
+        present=yes & present,
+        alive=yes & present,
+        actions=zeros,
+        rewards=zeros + 1,
+        terminations=np.array([terminations]),
+        truncations=np.array([truncations]),
+        next_observations=zeros[..., None],
+        next_present=yes,
+        infos=infos,
+        time=np.array([3]),
+    )
+
+
+def test_an_agent_that_is_terminated_and_truncated_at_once_has_met_no_time_limit():
+    step = read_step(joint_step([True, False], [True, True]), slice(None), np.array([4]))
+    assert step.joint_end.tolist() == [[True, True]]
+    assert step.time_limit.tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_broken_episode_was_neither_won_nor_lost(broken):
+    joint = joint_step([True, True], [False, False], battle_won=np.array([True]), broken=np.array([broken]))
+    step = read_step(joint, 0, np.array([4]))
+    assert step.won.tolist() == [-1 if broken else 1]
+    assert step.steps_to_discard.tolist() == [4 if broken else 0]
+
+
+def test_the_length_of_an_episode_is_counted_from_the_step_in_which_the_agent_joined():
+    infos = EpisodeInfos(2)
+    final, unknown = np.zeros((2, 1), np.float32), np.full(2, -1, np.int8)
+    for present, over in (([True, False], False), ([True, True], False), ([True, True], True)):
+        joint = joint_step([over] * 2, [False] * 2, np.array([present]))
+        step = read_step(joint, slice(None), np.array([1])).flat()
+        said = infos.of(step, np.zeros(2, bool), final, unknown)
+    assert [info["episode"]["l"] for info in said] == [3, 2]

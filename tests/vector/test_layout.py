@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from dm2_wrappers.vector.layout import Layout
 from tests.helpers.tiny_envs import TinyEnv
@@ -52,3 +53,27 @@ def test_what_is_no_array_of_actions_is_shown(actions, came):
     with pytest.raises(ValueError, match=rf"actions must be integers \[N, K\] of shape \(2, 2\), got {came}$"):
         Layout(TinyEnv()).check_actions(actions, 2)
     assert Layout(TinyEnv()).check_actions(torch.ones(2, 2, dtype=torch.int64), 2).tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("start", [0, 2])
+def test_only_the_actions_of_the_space_have_a_number(start):
+    layout = Layout(TinyEnv(start=start))
+    assert [layout.array_action(0, start + action).item() for action in range(3)] == [0, 1, 2]
+    for outside in (start - 1, start + 3):
+        with pytest.raises(ValueError, match=f"the policy gave agent 'agent_0' the action {outside}, but its action space"):
+            layout.array_action(0, outside)
+
+
+def test_each_agent_gets_its_actions_in_its_own_precision():
+    class Mixed(TinyEnv):
+        def _action_space(self, agent):
+            return spaces.Box(-1, 1, (2,), np.float32 if agent == "agent_0" else np.float64)
+
+    layout = Layout(Mixed(continuous=True, actions=2))
+    actions = layout.check_actions(np.full((1, 2, 2), 0.5), 1)
+    assert [layout.native_action(k, actions[0, k]).dtype for k in range(2)] == [np.float32, np.float64]
+
+
+def test_a_wrong_action_names_the_sub_environment_of_the_whole_batch():
+    with pytest.raises(ValueError, match="agent 'agent_1' in sub-environment 5 was given the action 3, but"):
+        Layout(TinyEnv()).check_actions(np.array([[0, 0], [0, 3]]), 2, first_copy=4)

@@ -357,3 +357,27 @@ def test_infos_may_be_any_mapping_and_what_is_none_is_ignored():
     assert episode_news({"a": {}, "b": None}) == (False, None)
     assert episode_news({"a": {"battle_won": None, "broken": None}}) == (False, None)  # not reported
     assert episode_news({"a": {"battle_won": None}, "b": {"battle_won": np.float32(1)}}) == (False, True)
+
+
+def test_an_episode_is_won_if_any_info_says_so():
+    assert episode_news({"ann": {"battle_won": False}, "bob": {"battle_won": True}}) == (False, True)
+
+
+def test_flags_of_an_agent_that_was_not_there_are_not_about_its_actions():
+    class Talking(TinyEnv):
+        def step(self, actions):
+            observations, rewards, terminations, truncations, infos = super().step(actions)
+            return observations, rewards, terminations, {"agent_0": True, **truncations}, infos
+
+    env = dm2.vectorize(lambda: Talking(lifetimes=(1, None), limit=9), 1)
+    env.reset(seed=0)
+    for _ in range(3):
+        _, _, terminations, truncations, _ = env.step(np.zeros((1, 2), int))
+        assert (terminations.tolist(), truncations.tolist()) == ([[True, False]], [[False, False]])
+
+
+def test_who_is_terminated_is_dead_at_the_end_and_who_is_truncated_is_alive_unless_infos_say_otherwise():
+    env = dm2.vectorize(lambda: TinyEnv(lifetimes=(1, None), limit=2), 1)
+    env.reset(seed=0)
+    assert env.step(np.zeros((1, 2), int))[4]["final_alive"].tolist() == [[False, True]]
+    assert env.step(np.zeros((1, 2), int))[4]["final_alive"].tolist() == [[False, True]]

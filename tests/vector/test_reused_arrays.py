@@ -8,8 +8,10 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO
 
 import dm2_wrappers as dm2
+from dm2_wrappers.lockstep import Lockstep
 from dm2_wrappers.matching.schedules import VarianceShare
 from tests.helpers import sb3_teams, tiny_matchers
+from tests.helpers.locksteps import loops_of
 from tests.helpers.tiny_envs import TinyEnv
 
 SOME_LEAVE = {"sizes": (3, 2), "lifetimes": (2, None), "limit": 4}
@@ -130,3 +132,20 @@ def test_a_loop_may_use_its_arrays_again_for_a_joint_rollout():
     given.record(observations, alive)
     given.update()
     assert np.array_equal(rollout.gail_rewards(), given.rewards(observations, alive))
+
+
+def test_what_an_agents_loop_keeps_stays_as_it_was():
+    def body(env, agent):
+        return [env.reset(), *(env.step(np.ones(2, int)) for _ in range(5))]
+
+    kept = []
+    for reusing in (False, True):
+        lockstep = Lockstep(venv(reusing), seed=0)
+        kept.append(lockstep.run(loops_of(lockstep, body)))
+    for agent, steps in kept[0].items():
+        for one, other in zip(steps, kept[1][agent], strict=True):
+            for mine, reused in zip(one[:-1], other[:-1], strict=True):
+                np.testing.assert_array_equal(mine, reused)
+            assert one[-1].keys() == other[-1].keys()
+            for name, value in one[-1].items():
+                np.testing.assert_array_equal(value, other[-1][name], err_msg=name)

@@ -6,7 +6,7 @@ from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 import dm2_wrappers as dm2
 from tests.helpers.tiny_envs import ShapedEnv, StateEnv, TinyEnv
-from tests.helpers.wrapped import OPTIONS, KeepingEnv, demonstrations, matcher, zeros
+from tests.helpers.wrapped import OPTIONS, KeepingEnv, demonstrations, matcher, play, zeros
 
 
 @pytest.mark.parametrize(
@@ -204,3 +204,62 @@ def test_infos_have_the_same_keys_at_reset_and_after_each_step(masks):
     at_reset = set(venv.reset(seed=0)[1])
     after = [set(venv.step(np.zeros((2, 2), int))[4]) for _ in range(6)]
     assert all(keys == after[0] >= at_reset for keys in after)
+
+
+class Heard(dm2.schedules.Schedule):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.progress = []
+
+    def coefficient(self):
+        return 0.5
+
+    def update(self, progress):
+        self.progress.append(progress)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "vector"])
+def test_returns_are_the_environments_own_where_a_wrapper_shapes_rewards(kind):
+    """A schedule is told these, and own episodes are chosen by them; the moments are those of what is paid."""
+    imitation = dm2.SelfImitation(env=ShapedEnv(**OPTIONS), above_mean=False)
+    learning = dm2.DistributionMatcher(imitation, updates=2, batch_size=8, seed=0)
+    options = {"coefficient": Heard(), "env_coefficient": 2.0}
+    if kind == "parallel":
+        env = dm2.DM2ParallelEnv(ShapedEnv(**OPTIONS), learning, **options)
+    else:
+        env = dm2.DM2VectorEnv(dm2.vectorize(lambda: ShapedEnv(**OPTIONS), 1), learning, **options)
+    play(env, 5)
+    env.update()
+    (progress,) = options["coefficient"].progress
+    assert progress.returns.tolist() == [5.0]
+    assert imitation.returns == [5.0]
+    assert progress.env_mean.tolist() == [20.0, 20.0]
+
+
+def test_an_agent_that_joins_without_an_info_has_both_rewards_too():
+    class Silent(JoiningEnv):
+        def step(self, actions):
+            *results, infos = super().step(actions)
+            infos.pop("agent_1", None)
+            return *results, infos
+
+    env = dm2.DM2ParallelEnv(Silent(**OPTIONS), matcher(), coefficient=0.3)
+    env.reset(seed=0)
+    env.step({"agent_0": 1})
+    infos = env.step({"agent_0": 1})[4]
+    assert env.agents == ["agent_0", "agent_1"]
+    assert infos["agent_1"] == {"env_reward": 0, "gail_reward": 0}
+
+
+def test_agents_that_have_ended_do_not_act_even_if_the_environment_still_lists_them():
+    class Listing(TinyEnv):
+        def step(self, actions):
+            results = super().step({agent: actions.get(agent, 0) for agent in self.agents})
+            self.agents = list(self.possible_agents)
+            return results
+
+    env = dm2.DM2ParallelEnv(Listing(**OPTIONS, lifetimes=(1, None)), matcher(), coefficient=0.3)
+    env.reset(seed=0)
+    env.step(zeros(env))
+    assert env.agents == ["agent_1"]

@@ -147,3 +147,9 @@ def test_flags_of_a_vector_environment_must_be_true_or_false():
     inner.reset = with_counts
     with pytest.raises(ValueError, match=r"^alive in infos must hold True or False"):
         dm2.DM2VectorEnv(inner, matcher(), coefficient=0.3).reset(seed=0)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), "much"])
+def test_environment_coefficients_out_of_range_are_refused(value):
+    with pytest.raises(ValueError, match="env_coefficient must be a finite number of at least 0"):
+        dm2.DM2ParallelEnv(TinyEnv(**OPTIONS), matcher(), coefficient=0.3, env_coefficient=value)

@@ -5,6 +5,7 @@ import pytest
 
 import dm2_wrappers as dm2
 from tests.helpers.tiny_envs import TinyEnv
+from tests.helpers.tiny_matchers import same
 from tests.helpers.wrapped import OPTIONS, before_the_last_step, demonstrations, flat, matcher, recording, zeros
 
 
@@ -169,3 +170,27 @@ def test_a_reset_starts_the_clock_of_absorbing_ends_and_the_schedules_returns_an
     live = absorbing().rewards(before_the_last_step(["agent_0"], tiny))["agent_0"]
     assert (paid[0][4][0] == pytest.approx(live, rel=1e-5)) == truncates  # a time limit is no absorbing end
     assert told == [[10.0, 10.0]] * 2  # ten points for each agent: the mean over the agents
+
+
+def test_callers_may_use_their_array_of_actions_again():
+    paid, states = [], []
+    for reuses in (False, True):
+        env = dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2)
+        env = dm2.DM2VectorEnv(env, matcher(inputs="state-action"), coefficient=1.0)
+        env.reset(seed=3)
+        rng, buffer = np.random.default_rng(0), np.zeros((2, 2), int)
+        for _ in range(4):
+            actions = buffer if reuses else np.zeros((2, 2), int)
+            actions[:] = rng.integers(3, size=(2, 2))
+            infos = env.step(actions)[4]
+        paid.append(infos["gail_reward"])
+        states.append(env.state_dict())
+    np.testing.assert_array_equal(*paid)
+    assert same(*states)
+
+
+def test_the_rewards_in_infos_at_reset_are_arrays_of_their_own():
+    env = dm2.DM2VectorEnv(dm2.vectorize(lambda: TinyEnv(**OPTIONS), 2), matcher(), coefficient=1.0)
+    infos = env.reset(seed=3)[1]
+    infos["env_reward"] += 1
+    assert not infos["gail_reward"].any()
