@@ -50,11 +50,6 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
     "c from 0.02, falling with the return": {"coefficient": 0.02, "return_gap": True},
     "c from 0.03, falling with the return": {"coefficient": 0.03, "return_gap": True},
     "c from 0.05, falling with the return": {"coefficient": 0.05, "return_gap": True},
-    "c from 0.03, falling with the return, learning rate 0.002": {
-        "coefficient": 0.03,
-        "return_gap": True,
-        "learning_rate": 2e-3,
-    },
     # 11.6 is about the mean return of all episodes that the experts played, won and lost.
     "c from 0.05, falling with the return to 11.6": {"coefficient": 0.05, "return_gap": True, "gap_target": 11.6},
 }
