@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +71,33 @@ def write_runs(runs: dict[str, dict[str, str]], path: Path) -> Path:
     return path
 
 
-def strongest_table(results: Results) -> str:
-    """One line per scenario, and their mean over the scenarios with win rates."""
-    lines = ["### The default setting and the strongest independent PPO", "", row(_HEADINGS), row("---" for _ in _HEADINGS)]
-    won = []
+def with_its_settings(results: Results) -> list[tuple[Panel, CurveResults, CurveResults]]:
+    """The same, but DM2 has the settings of the strongest independent PPO besides its own, such as its learning rate.
+
+    Panels without finished runs of this are left out.
+    """
+    curves = {panel.scenario: curves for panel, curves in results}
+    found = []
     for panel, ours, strongest in pairs(results):
+        options = {**ours.curve.options, **_without_algorithm(strongest.curve)}
+        same = [each for each in curves[panel.scenario] if each.curve.options == options]
+        found += [(panel, each, strongest) for each in same if each.curve.demos == ours.curve.demos]
+    return found
+
+
+def strongest_table(results: Results) -> str:
+    """One line per scenario, and their mean over the scenarios with win rates; then the same `with_its_settings`."""
+    of_default, same = pairs(results), with_its_settings(results)
+    text = _table("The default setting and the strongest independent PPO", of_default)
+    if {each.curve.slug for _, each, _ in same} - {ours.curve.slug for _, ours, _ in of_default}:
+        text += "\n" + _table("DM2 with the settings of the strongest independent PPO", same)
+    return text
+
+
+def _table(title: str, compared: Sequence[tuple[Panel, CurveResults, CurveResults]]) -> str:
+    lines = [f"### {title}", "", row(_HEADINGS), row("---" for _ in _HEADINGS)]
+    won = []
+    for panel, ours, strongest in compared:
         areas = [area_under_curve(each.steps, each.scores) for each in (ours, strongest)]
         cells: list[object] = [panel.name if ours.measure == "win_rate" else f"{panel.name} (return)"]
         for each, area in zip((ours, strongest), areas, strict=True):
@@ -88,6 +111,10 @@ def strongest_table(results: Results) -> str:
         ratio = f"{float(ours_all.value / theirs_all.value):.2f} times"
         lines.append(row((f"mean of the {len(won)} with win rates", "", ours_all, "", "", theirs_all, "", ratio, "")))
     return "\n".join(lines) + "\n"
+
+
+def _without_algorithm(curve: Curve) -> dict[str, Any]:
+    return {name: value for name, value in curve.options.items() if name != "algorithm"}
 
 
 def _independent(curve: Curve) -> bool:

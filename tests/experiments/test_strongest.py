@@ -104,3 +104,32 @@ def test_returns_of_different_signs_have_no_ratio_and_one_scenario_has_no_mean()
     lines = strongest_table(panels).splitlines()[4:]
     assert len(lines) == 2
     assert lines[0].endswith("| higher | yes |")
+
+
+def test_dm2_with_the_settings_of_the_strongest_ippo_has_a_table_of_its_own():
+    alone = Curve("IPPO", "ippo", {"algorithm": "ippo"})
+    fast = Curve("IPPO, fast", "ippo-fast", {"algorithm": "ippo", "learning-rate": 1})
+    ours, ours_fast = (
+        Curve("DM2", "dm2", {"c": 0.1}, "win30"),
+        Curve("DM2, fast", "dm2-fast", {"c": 0.1, "learning-rate": 1}, "win30"),
+    )
+    other_experts = Curve("DM2, fast", "dm2-win50-fast", ours_fast.options, "win50")
+    tuned = [
+        results(ours, 0.3),
+        results(ours_fast, 0.4),
+        results(other_experts, 0.9),
+        results(alone, 0.1),
+        results(fast, 0.2),
+    ]
+    panels = [
+        (Panel("a", tuple(each.curve for each in tuned)), tuned),
+        (Panel("b", (ours, alone)), [results(ours, 0.5), results(alone, 0.2)]),  # its settings are the default's
+        (Panel("c", (ours, fast)), [results(ours, 0.5), results(fast, 0.2)]),  # no run with its settings
+    ]
+    first, second = strongest_table(panels).split("### DM2 with the settings of the strongest independent PPO")
+    rows = [line.strip("| ").split(" | ") for line in second.splitlines()[4:]]
+    assert [cells[0] for cells in rows] == ["a", "b", "mean of the 2 with win rates"]
+    assert rows[0][1:5] == ["0.400", "0.400", "1", "0.200 (IPPO, fast)"]
+    assert rows[1][1] == "0.500"
+    assert "| a | 0.300 |" in first
+    assert "with the settings" not in strongest_table(panels[1:])
