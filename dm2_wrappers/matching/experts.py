@@ -46,13 +46,15 @@ class Experts:
         self._any_scale = any_scale
         self._demonstrations, self._own, self._joining, self._coding = demonstrations, own, rows, coding
         self._checks = AgentInputs(agents, rows.sizes, device)
-        self._best: Any = None  # the team's own best episodes as demonstrations
-        self._shown: list[int] = []  # their numbers
+        self._shown: list[int] = []  # the numbers of the team's own best episodes
+        self._rows_of: dict[int, tuple[Tensor, ...]] = {}  # each agent's rows of such an episode, by its number
+        self._given: tuple[Tensor, ...] = ()  # each agent's rows of the demonstrations
         self.rows: Tensor = torch.zeros(0, max(rows.sizes), device=device)
         self.counts = [0] * len(agents)
         if demonstrations is not None:
             each = self._of(demonstrations)
             self.rows, self.counts = self._checks.stacked(each, any_scale=any_scale), [len(own_rows) for own_rows in each]
+            self._given = self.rows.split(self.counts)
 
     def renew(self) -> bool:
         """Take in the team's own best episodes, if they have changed; whether they have."""
@@ -61,50 +63,77 @@ class Experts:
         self._own.take()
         if self._own.taken_numbers == self._shown:
             return False
-        self.restored()
+        self._show()
         return True
 
     def restored(self) -> None:
         """Show the team's own episodes that were taken in last, after their state was loaded."""
-        if self._own is None:
-            return
-        self._shown, self._best = self._own.taken_numbers, self._own.taken()
-        each = [self._of(source) for source in self._sources()]
-        joined = [np.concatenate(of_agent) for of_agent in zip(*each, strict=True)]
-        counts = [len(of_agent) for of_agent in joined]
+        self._rows_of = {}
+        if self._own is not None:
+            self._show()
+
+    def _show(self) -> None:
+        """Show the own episodes that are taken in, of which most were shown before."""
+        assert self._own is not None
+        self._shown = self._own.taken_numbers
+        new = [number for number in self._shown if number not in self._rows_of]
+        shown = set(self._shown)
+        self._rows_of = {number: rows for number, rows in self._rows_of.items() if number in shown}
+        if new:
+            self._rows_of |= dict(zip(new, self._rows_of_episodes(self._own.taken(new)), strict=True))
+        sources = [*([self._given] if self._given else []), *(self._rows_of[number] for number in self._shown)]
+        of_agents = list(zip(*sources, strict=True))
+        counts = [sum(map(len, of_agent)) for of_agent in of_agents]
         if counts and all(counts):  # as long as one agent has nothing to imitate, the agents have nothing yet
-            self.rows, self.counts = self._checks.stacked(joined, any_scale=self._any_scale), counts
+            self.rows, self.counts = torch.cat([rows for of_agent in of_agents for rows in of_agent]), counts
         else:
             self.rows, self.counts = self.rows[:0], [0] * len(self.counts)
+
+    def _rows_of_episodes(self, episodes: Any) -> list[tuple[Tensor, ...]]:
+        """Each agent's rows of each episode of the team's own."""
+        each, starts = self._of(episodes), episodes.offsets[0, :-1]  # concurrent: the same for all agents
+        lengths = np.add.reduceat(self._live(episodes), starts, axis=0, dtype=np.int64)  # [episodes, K]
+        stacked = self._checks.stacked(each, any_scale=self._any_scale, some_empty=True)
+        of_agents = stacked.split([len(rows) for rows in each])
+        parts = [rows.split(lengths[:, k].tolist()) for k, rows in enumerate(of_agents)]
+        return list(zip(*parts, strict=True))
 
     def absorbing_steps(self, absorbing: AbsorbingEnds) -> Tensor:
         """How many absorbing steps each agent has, int64 [K]."""
         return torch.from_numpy(np.sum([absorbing.of_experts(source) for source in self._sources()], axis=0))
 
     def _sources(self) -> list[Any]:
-        return [source for source in (self._demonstrations, self._best) if source is not None]
+        own = None if self._own is None else self._own.taken()
+        return [source for source in (self._demonstrations, own) if source is not None]
 
-    def _of(self, demonstrations: Any) -> list[NDArray[np.float32]]:
-        """Each agent's rows [n_k, W_k] of its live steps in demonstrations.
+    def _live(self, demonstrations: Any) -> NDArray[np.bool_]:
+        """Which steps have a row, [T, K].
 
         Steps whose next observation is part of the input count if the agent lives on in the same episode: demonstrations
         lack the observation after an episode's last step.
         """
+        alive, offsets = demonstrations.alive, demonstrations.offsets
+        live: NDArray[np.bool_] = alive & (np.arange(len(alive))[:, None] < offsets[:, -1])
+        if "next_observation" in self._joining.parts:
+            live = live & np.roll(alive, -1, axis=0)
+            for k, ends in enumerate(offsets[:, 1:]):
+                live[ends - 1, k] = False  # an episode's last step
+        return live
+
+    def _of(self, demonstrations: Any) -> list[NDArray[np.float32]]:
+        """Each agent's rows [n_k, W_k] of its live steps in demonstrations."""
         parts, sizes = self._joining.parts, self._joining.sizes
         if parts == ("observation",):
             observations = [demonstrations.observations(agent) for agent in demonstrations.agents]
             wider = [size - own_size for size, own_size in zip(sizes, demonstrations.sizes, strict=True)]
             return [np.pad(each, ((0, 0), (0, w))) if w else each for each, w in zip(observations, wider, strict=True)]
-        seen, alive, offsets = demonstrations.padded_observations, demonstrations.alive, demonstrations.offsets
-        live = alive & (np.arange(len(alive))[:, None] < offsets[:, -1])
+        seen, offsets = demonstrations.padded_observations, demonstrations.offsets
         available = {"observation": seen}
         if self._coding is not None:
-            available["action"] = self._coding.features(demonstrations.actions, live)
+            shown = demonstrations.alive & (np.arange(len(seen))[:, None] < offsets[:, -1])
+            available["action"] = self._coding.features(demonstrations.actions, shown)
         if "next_observation" in parts:
             available["next_observation"] = np.roll(seen, -1, axis=0)
-            live = live & np.roll(alive, -1, axis=0)
-            for k, ends in enumerate(offsets[:, 1:]):
-                live[ends - 1, k] = False  # an episode's last step
-        device = self.rows.device
+        live, device = self._live(demonstrations), self.rows.device
         joined = self._joining.joined([torch.from_numpy(np.array(available[part], np.float32)).to(device) for part in parts])
         return [each[live[:, k], k, :size] for each in (joined.cpu().numpy(),) for k, size in enumerate(sizes)]

@@ -127,12 +127,15 @@ class AgentInputs:
             given[steps, 0, k] = True
         return joint, given, places
 
-    def stacked(self, observations: list[NDArray[np.float32]], *, any_scale: bool = False) -> Tensor:
+    def stacked(
+        self, observations: list[NDArray[np.float32]], *, any_scale: bool = False, some_empty: bool = False
+    ) -> Tensor:
         """Each agent's own observations [n_k, D_k], one agent after the other and padded: [sum of n_k, D].
 
         Args:
             observations: Of each agent.
             any_scale: Whether discriminators can learn from features of any scale; then there is no warning.
+            some_empty: Whether agents may have none.
 
         Warns:
             UserWarning: Features are so large that discriminators cannot learn from them.
@@ -143,6 +146,8 @@ class AgentInputs:
         large = []
         for agent, size, rows in zip(self._agents, self._sizes, observations, strict=True):
             if not len(rows):
+                if some_empty:
+                    continue
                 raise ValueError(f"expected live observations of agent {agent!r} in the demonstrations, got none")
             if rows.shape[1:] != (size,):
                 raise ValueError(

@@ -17,6 +17,7 @@ from dm2_wrappers.vector import MultiAgentVectorEnv
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 
 _ARRAYS = ("observations", "alive", "actions", "rewards")
+_NUMBERS = ("episodes", "above_mean", "prefer_newest", "max_steps")
 
 
 @dataclass
@@ -41,16 +42,17 @@ class OwnEpisode:
         return float(self.rewards.sum())
 
 
-_Entry: TypeAlias = tuple[float, int, OwnEpisode]  # return, minus the episode's number, episode
+# What ranks it by return, what ranks it among equal ones (its number, or minus its number), episode.
+_Entry: TypeAlias = tuple[float, int, OwnEpisode]
 
 
 class SelfImitation:
     """Where a matcher takes demonstrations: the team's own best episodes, by the environment's return.
 
     A bounded priority buffer, as in the paper's implementation: it holds the ``episodes`` joint episodes with the highest
-    return so far (of equal ones the earlier), so all agents keep concurrent episodes. A finished episode counts from the
-    next update on; episodes that the simulator broke never do. By default an episode has to be better than the team's mean
-    so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring.
+    return so far (of equal ones the earlier, by default), so all agents keep concurrent episodes. A finished episode counts
+    from the next update on; episodes that the simulator broke never do. By default an episode has to be better than the
+    team's mean so far: a team that has not yet succeeded would otherwise imitate its failures and stop exploring.
 
     Give experts' demonstrations to imitate both, all live steps with equal weight. Otherwise the agents are rewarded with 0
     as long as no episode is kept.
@@ -63,6 +65,8 @@ class SelfImitation:
         env: Without experts: a ``ParallelEnv`` or `MultiAgentVectorEnv` with the agents to imitate.
         episodes: How many joint episodes to keep.
         above_mean: Keep only episodes that return more than all finished episodes before them on average.
+        prefer_newest: Of episodes with the same return to four digits, such as those that were won, keep the newest instead
+            of the earliest, so that the team imitates how it succeeds now.
         max_steps: Longer episodes count for the mean, but are not kept. This bounds the memory: at most ``episodes`` kept
             episodes and, while episodes are under way, the newest ``max_steps`` steps of all sub-environments.
 
@@ -87,19 +91,21 @@ class SelfImitation:
         env: Any = None,
         episodes: int = 100,
         above_mean: bool = True,
+        prefer_newest: bool = False,
         max_steps: int = 1_000,
     ) -> None:
         if (experts is None) == (env is None):
             raise ValueError("SelfImitation needs experts=demonstrations, or env=environment, one of the two")
         self.episodes = _checks.integer("episodes", episodes, least=1)
         self.above_mean = _checks.flag("above_mean", above_mean)
+        self.prefer_newest = _checks.flag("prefer_newest", prefer_newest)
         self.max_steps = _checks.integer("max_steps", max_steps, least=1)
         if experts is not None and not isinstance(experts, Demonstrations):
             raise TypeError(f"experts must be Demonstrations, got {type(experts).__name__}; pass an environment as env=")
         self.experts = experts
         agents, sizes, self.env_id = _described(experts if env is None else env)
         self.agents, self.sizes = tuple(agents), tuple(sizes)
-        # Of each kept episode (return, -number, episode): the first of the heap is the worst, of equal ones the latest.
+        # A heap: the first entry is the worst one.
         self._best: list[_Entry] = []
         self._taken: list[_Entry] = []  # those that the discriminators learn from now
         self._offered, self._sum = 0, 0.0  # finished episodes so far, and the sum of their returns
@@ -114,7 +120,7 @@ class SelfImitation:
     @property
     def returns(self) -> list[float]:
         """The returns of the episodes that are kept, the highest first."""
-        return [kept[0] for kept in self._ranked()]
+        return [kept[2].team_return for kept in self._ranked()]
 
     def offer(self, episode: OwnEpisode) -> bool:
         """Keep a finished episode if it is among the best.
@@ -127,7 +133,7 @@ class SelfImitation:
         """
         self._check(episode)
         mean = self._sum / self._offered if self._offered else np.inf
-        entry = (episode.team_return, -self._offered, episode)
+        entry = self._entry(self._offered, episode)
         self.count(episode.team_return)
         if self.above_mean and episode.team_return <= mean:
             return False
@@ -170,11 +176,12 @@ class SelfImitation:
     @property
     def taken_numbers(self) -> list[int]:
         """Which episodes these are."""
-        return [-entry[1] for entry in self._taken]
+        return [abs(entry[1]) for entry in self._taken]
 
-    def taken(self) -> Demonstrations | None:
-        """The episodes at the last `take`, the best first; None if there were none."""
-        return self._as_demonstrations(self._taken)
+    def taken(self, numbers: Sequence[int] | None = None) -> Demonstrations | None:
+        """The episodes at the last `take`, or those with these numbers, the best first; None if there were none."""
+        wanted = set(self.taken_numbers if numbers is None else numbers)
+        return self._as_demonstrations([entry for entry in self._taken if abs(entry[1]) in wanted])
 
     def demonstrations(self) -> Demonstrations | None:
         """The kept episodes, the best first; None while there are none."""
@@ -215,20 +222,20 @@ class SelfImitation:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `from_options` needs besides the experts; JSON can store it."""
-        numbers = {"episodes": self.episodes, "above_mean": self.above_mean, "max_steps": self.max_steps}
+        """What `from_options` needs besides the experts; JSON can store it. Without ``prefer_newest`` if that is False."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS if name != "prefer_newest" or self.prefer_newest}
         return {**numbers, "agents": list(self.agents), "sizes": list(self.sizes), "env_id": self.env_id}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], experts: Demonstrations | None) -> SelfImitation:
         """An empty buffer like the one that had these `options`."""
         like = _Like(options["agents"], options["sizes"], options["env_id"]) if experts is None else None
-        numbers = {name: options[name] for name in ("episodes", "above_mean", "max_steps")}
+        numbers = {name: options[name] for name in _NUMBERS if name in options}
         return cls(experts, env=like, **numbers)
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes, kept or learned from, in types that ``torch.load(weights_only=True)`` accepts."""
-        kept, taken = ({-entry[1]: entry for entry in entries} for entries in (self._ranked(), self._taken))
+        kept, taken = ({abs(entry[1]): entry for entry in entries} for entries in (self._ranked(), self._taken))
         episodes = [
             {"number": number, **{name: torch.from_numpy(np.array(getattr(episode, name))) for name in _ARRAYS}}
             for number, (_, _, episode) in (kept | taken).items()
@@ -252,7 +259,7 @@ class SelfImitation:
             if not fits or not 0 < length <= self.max_steps:
                 raise ValueError("the saved episodes of SelfImitation are of other agents, sizes or max_steps, or damaged")
             number = int(saved["number"])
-            entries[number] = (episode.team_return, -number, episode)
+            entries[number] = self._entry(number, episode)
         # A state from before these were told apart holds only episodes that are both.
         best, taken = ([entries[number] for number in state.get(name, entries)] for name in ("kept", "taken"))
         if max(len(best), len(taken)) > self.episodes:
@@ -261,6 +268,11 @@ class SelfImitation:
         heapq.heapify(best)
         self._best, self._taken = best, taken
         self._offered, self._sum = int(state["offered"]), float(state["sum"])
+
+    def _entry(self, number: int, episode: OwnEpisode) -> _Entry:
+        if self.prefer_newest:
+            return float(f"{episode.team_return:.4g}"), number, episode
+        return episode.team_return, -number, episode
 
     def _ranked(self) -> list[_Entry]:
         return sorted(self._best, key=lambda kept: kept[:2], reverse=True)

@@ -131,7 +131,7 @@ def _check_matcher(options: Mapping[str, Any], sizes: Sequence[int], state: Any)
         sizes = state["discriminators"]["sizes"]  # these inputs are wider than the observations
         _expect(_all(sizes, int) and len(sizes) == len(weights) and min(sizes) > 0, "discriminators")
     own = options.get("self_imitation")
-    _expect(own is None or (isinstance(own, dict) and set(own) == _SELF_IMITATION), "self_imitation")
+    _expect(own is None or (isinstance(own, dict) and set(own) - {"prefer_newest"} == _SELF_IMITATION), "self_imitation")
     widths = [[size, *hidden, 1] for size in sizes]
     expected = sum((i + 1) * o for each in widths for i, o in itertools.pairwise(each))
     # Stacked networks are padded to the widest agent.

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Discrete
 
 import dm2_wrappers as dm2
 from dm2_wrappers import DistributionMatcher, JointRollout, SelfImitation
@@ -386,3 +387,49 @@ def test_large_features_of_own_episodes_warn_only_where_they_are_not_standardize
             warnings.simplefilter("always")
             matcher.update()
         assert len(caught) == (not standardize)
+
+
+def test_the_newest_of_equal_episodes_are_kept_if_wanted():
+    best = alone(episodes=3, prefer_newest=True)
+    kept = [best.offer(own(r, mark=i)) for i, r in enumerate([20.0, 20.001, 5, 19.999, 20.0, 4, 21, 20.0])]
+    assert kept == [True, True, True, True, True, False, True, True]  # 20.001 and 19.999 are 20.00, too
+    assert best.returns == [21, 20, 20]
+    assert best.demonstrations().padded_observations[::3, 0, 0].tolist() == [6, 7, 4]
+    best.take()
+    assert best.taken_numbers == [6, 7, 4]
+    other = SelfImitation.from_options(best.options, None)
+    other.load_state_dict(best.state_dict())
+    assert other.taken_numbers == [6, 7, 4]
+    for buffer in (best, other):
+        buffer.offer(own(20.0, mark=8))
+        assert buffer.demonstrations().padded_observations[::3, 0, 0].tolist() == [6, 8, 7]
+
+
+def test_options_without_it_make_a_buffer_that_keeps_the_earliest():
+    older = alone(episodes=3).options
+    assert "prefer_newest" not in older  # checkpoints of before it was an option lack it
+    assert not SelfImitation.from_options(older, None).prefer_newest
+
+
+@pytest.mark.parametrize("inputs", ["state", "state-action", "transition"])
+def test_own_episodes_that_stay_are_shown_like_new_ones(inputs):
+    """The rows after several updates are those of a matcher that takes in all episodes at once."""
+    rng = np.random.default_rng(0)
+    play = [own(r, length=int(rng.integers(2, 5)), mark=i) for i, r in enumerate([1, 5, 2, 7, 3, 9, 8])]
+    play[3].alive[1:, 1] = False  # dies after its first step
+    spaces = {"action_spaces": {agent: Discrete(3) for agent in ("agent_0", "agent_1")}} if inputs == "state-action" else {}
+    step_by_step, at_once = (DistributionMatcher(alone(episodes=3), inputs=inputs, seed=0, **spaces) for _ in range(2))
+    for episode in play:
+        step_by_step.self_imitation.offer(episode)
+        at_once.self_imitation.offer(episode)
+        step_by_step._experts.renew()
+    at_once._experts.renew()
+    assert step_by_step.self_imitation.returns == [9, 8, 7]
+    assert step_by_step._experts.counts == at_once._experts.counts
+    lengths = [len(play[i].rewards) - (inputs == "transition") for i in (5, 6, 3)]
+    assert at_once._experts.counts == [sum(lengths), sum(lengths[:2]) + (inputs != "transition")]
+    assert torch.equal(step_by_step._experts.rows, at_once._experts.rows)
+    assert at_once._experts.rows[:, 0].tolist() == [
+        *np.repeat([5.0, 6.0, 3.0], lengths),
+        *np.repeat([5.0, 6.0, 3.0], [*lengths[:2], inputs != "transition"]),
+    ]

@@ -15,6 +15,7 @@ KINDS = {
     "transitions": {"inputs": "transition", "ends": "absorbing", "max_steps": 9},
     "absorbing": {"ends": "absorbing", "beyond_limit": True},
     "own": {},
+    "own, newest": {},
 }
 PLAY = {"n_steps": 6, "batch_size": 6, "n_epochs": 1, "seed": 3, **SMALL}
 
@@ -27,7 +28,8 @@ def env():
 
 def make(kind, mode="exact", **options):
     venv = dm2.vectorize(env, 3)
-    source = dm2.SelfImitation(env=venv, episodes=3) if kind == "own" else demonstrations()
+    own = dm2.SelfImitation(env=venv, episodes=3, prefer_newest=kind == "own, newest")
+    source = own if kind.startswith("own") else demonstrations()
     given = {"updates": 2, "batch_size": 8, "seed": 0, **KINDS[kind]}
     matcher = dm2.DistributionMatcher(source, **given)
     return IndependentLearners(PPO, venv, matcher=matcher, coefficient=0.3, mode=mode, update_every=18, **PLAY, **options)
@@ -46,7 +48,7 @@ def test_a_loaded_team_and_a_restored_one_go_on_alike(kind, tmp_path):
         assert_equal_weights(weights(team), weights(each))
         assert same(team.matcher.state_dict(), each.matcher.state_dict())
         assert each.matcher.options == team.matcher.options
-    if kind == "own":
+    if kind.startswith("own"):
         assert len(team.matcher.self_imitation) == 3
         assert checkpoint.read(tmp_path / "team").demonstrations is None
     else:
