@@ -34,6 +34,7 @@ from tqdm import tqdm
 import dm2_wrappers as dm2
 
 BEST = 0.3  # the share of the episodes that --experts best keeps if none of them was won
+OWN = 300  # how many of its own episodes the team imitates with --experts best+own
 CLONING = 20  # passes of behavior cloning, where the demonstrations have actions
 COEFFICIENT = 0.0025  # c at the start, for each unit of the experts' return; it falls to 0
 
@@ -122,10 +123,11 @@ class Args:
     """smax:SCENARIO, smac:MAP, or module:function for a function that makes a PettingZoo ParallelEnv"""
     demos: Path | None = None
     """demonstrations (.npz); default: demos_data/<env>_win30.npz"""
-    experts: Literal["all", "won", "best", "own", "all+own"] = "best"
+    experts: Literal["all", "won", "best", "own", "all+own", "best+own"] = "best"
     """what the discriminators are shown: all demonstrations, those that were won, the best ones (those that were won or,
     if none was or wins are not reported, the 30 % with the highest return), or the team's own best episodes
-    (self-imitation), alone or added to all demonstrations; with "won" and "best", --pretrain clones only these, too"""
+    (self-imitation), alone or added to all or to the best demonstrations; with "won", "best" and "best+own", --pretrain
+    clones only these demonstrations, too"""
     coefficient: float | None = None
     """the paper's c in r_env + c * r_gail; default: falling to 0 from 1/400 of the experts' mean return, which is 0.05 on
     SMAX and SMAC, where a win returns 20"""
@@ -247,7 +249,7 @@ def coefficient(args: Args, agents: tuple[str, ...], step: int) -> dict[str, flo
 
 def chosen(demos: dm2.Demonstrations, experts: str) -> dm2.Demonstrations:
     """The experts' episodes that the team learns from."""
-    if experts not in ("won", "best"):
+    if experts not in ("won", "best", "best+own"):
         return demos
     try:
         return demos.filter(won=True)
@@ -261,6 +263,9 @@ def shown(demos: dm2.Demonstrations, experts: str, venv) -> dm2.Demonstrations |
     """What the discriminators are shown."""
     if experts == "own":
         return dm2.SelfImitation(env=venv)
+    if experts == "best+own":
+        # The newest of those that were won: the discriminators follow the team as it finds better ways to win.
+        return dm2.SelfImitation(chosen(demos, experts), episodes=OWN, prefer_newest=True)
     return dm2.SelfImitation(demos) if experts == "all+own" else chosen(demos, experts)
 
 

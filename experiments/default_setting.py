@@ -44,7 +44,13 @@ def _default_curves(name: str) -> tuple[Curve, ...]:
         from_clones(name, "IPPO from the same clones"),
         replace(IPPO_ALONE, seeds=5, drawn=name not in STRONGER_IPPO),
     ]
-    others = [falling_with_the_return(name), falling_to_the_experts_return(name), smaller_and_falling_with_the_return(name)]
+    own = default_dm2(name, "DM2, the team's own best episodes added", experts="best+own")
+    others = [
+        own,
+        falling_with_the_return(name),
+        falling_to_the_experts_return(name),
+        smaller_and_falling_with_the_return(name),
+    ]
     if name in STRONGER_IPPO:
         options = STRONGER_IPPO[name]
         curves.append(ippo(f"IPPO, {described(options)}", seeds=5, **options))

@@ -46,6 +46,7 @@ _AFTER_CLONING: dict[str, dict[str, Any]] = {
     "c from 0.15": {"coefficient": 0.15, "anneal": True},
     "c from 0.3": {"coefficient": 0.3, "anneal": True},
     "c from 0.05, discriminators see actions": {"coefficient": 0.05, "anneal": True, "inputs": "state-action"},
+    "c from 0.05, own best episodes added": {"coefficient": 0.05, "anneal": True, "experts": "best+own"},
     "c = 0.05": {"coefficient": 0.05},
     "c from 0.02, falling with the return": {"coefficient": 0.02, "return_gap": True},
     "c from 0.03, falling with the return": {"coefficient": 0.03, "return_gap": True},
@@ -63,8 +64,12 @@ def clones_experiment() -> Experiment:
 
 
 def _after_cloning(name: str) -> tuple[Curve, ...]:
-    how = {"experts": "won", "standardize": True, "pretrain": CLONING}
-    curves = (dm2(name, SCENARIOS[name].experts, label, **{**options, **how}) for label, options in _AFTER_CLONING.items())
+    how = {"standardize": True, "pretrain": CLONING}
+    demos = SCENARIOS[name].experts
+    curves = (
+        dm2(name, demos, label, **{**options, "experts": options.get("experts", "won"), **how})
+        for label, options in _AFTER_CLONING.items()
+    )
     return (_from_clones(name), *(tuning(curve, seeds=3) for curve in curves))
 
 

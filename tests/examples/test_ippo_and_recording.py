@@ -159,6 +159,8 @@ def test_the_matcher_is_shown_what_was_asked_for():
     assert ippo_sb3.shown(demos, "all", None) is demos
     assert ippo_sb3.shown(demos, "won", None).win_rate == 1
     assert ippo_sb3.shown(demos, "all+own", None).experts is demos
+    both = ippo_sb3.shown(demos, "best+own", None)
+    assert (both.experts.win_rate, both.episodes, both.prefer_newest) == (1, 300, True)
     venv = dm2.vectorize(TinyEnv, 1)
     assert (own := ippo_sb3.shown(demos, "own", venv)).experts is None
     assert own.agents == venv.possible_agents

@@ -111,6 +111,7 @@ def test_a_run_is_shown_with_the_rewards_of_its_discriminators(run, drawn, mine)
         {"env_coefficient": 0.0},
         {"experts": "own"},
         {"experts": "all+own"},
+        {"experts": "best+own"},
         {"matcher": ippo_sb3.MatcherArgs(inputs="state-action")},
         {"matcher": ippo_sb3.MatcherArgs(inputs="transition")},
         {"matcher": ippo_sb3.MatcherArgs(ends="absorbing")},
