@@ -72,7 +72,7 @@ def write_runs(runs: dict[str, dict[str, str]], path: Path) -> Path:
 
 
 def with_its_settings(results: Results) -> list[tuple[Panel, CurveResults, CurveResults]]:
-    """The same, but DM2 has the settings of the strongest independent PPO besides its own, such as its learning rate.
+    """`pairs`, but DM2 is trained with the settings of the strongest independent PPO, such as the learning rate, in addition.
 
     Panels without finished runs of this are left out.
     """

@@ -13,7 +13,7 @@ from dm2_wrappers.matching.absorbing import AbsorbingEnds
 from dm2_wrappers.matching.action_coding import ActionCoding
 from dm2_wrappers.matching.input_rows import InputRows
 from dm2_wrappers.matching.inputs import AgentInputs
-from dm2_wrappers.matching.self_imitation import SelfImitation
+from dm2_wrappers.matching.self_imitation import OwnEpisode, SelfImitation
 
 
 class Experts:
@@ -46,8 +46,8 @@ class Experts:
         self._any_scale = any_scale
         self._demonstrations, self._own, self._joining, self._coding = demonstrations, own, rows, coding
         self._checks = AgentInputs(agents, rows.sizes, device)
-        self._shown: list[int] = []  # the numbers of the team's own best episodes
-        self._rows_of: dict[int, tuple[Tensor, ...]] = {}  # each agent's rows of such an episode, by its number
+        # The team's own best episodes that are shown and each agent's rows of them, by the episode's number.
+        self._shown: dict[int, tuple[OwnEpisode, tuple[Tensor, ...]]] = {}
         self._given: tuple[Tensor, ...] = ()  # each agent's rows of the demonstrations
         self.rows: Tensor = torch.zeros(0, max(rows.sizes), device=device)
         self.counts = [0] * len(agents)
@@ -61,27 +61,32 @@ class Experts:
         if self._own is None:
             return False
         self._own.take()
-        if self._own.taken_numbers == self._shown:
+        now = self._own.taken_episodes
+        if list(now) == list(self._shown) and all(self._is_shown(*each) for each in now.items()):
             return False
         self._show()
         return True
 
     def restored(self) -> None:
         """Show the team's own episodes that were taken in last, after their state was loaded."""
-        self._rows_of = {}
         if self._own is not None:
             self._show()
 
+    def _is_shown(self, number: int, episode: OwnEpisode) -> bool:
+        # After another state was loaded, the number may be that of another episode.
+        return number in self._shown and self._shown[number][0] is episode
+
     def _show(self) -> None:
-        """Show the own episodes that are taken in, of which most were shown before."""
+        """Show the own episodes that are taken in; only those that are new are read."""
         assert self._own is not None
-        self._shown = self._own.taken_numbers
-        new = [number for number in self._shown if number not in self._rows_of]
-        shown = set(self._shown)
-        self._rows_of = {number: rows for number, rows in self._rows_of.items() if number in shown}
-        if new:
-            self._rows_of |= dict(zip(new, self._rows_of_episodes(self._own.taken(new)), strict=True))
-        sources = [*([self._given] if self._given else []), *(self._rows_of[number] for number in self._shown)]
+        taken = self._own.taken_episodes
+        new = [number for number, episode in taken.items() if not self._is_shown(number, episode)]
+        read = dict(zip(new, self._rows_of_episodes(self._own.taken(new)), strict=True)) if new else {}
+        self._shown = {
+            number: (episode, read[number] if number in read else self._shown[number][1])
+            for number, episode in taken.items()
+        }
+        sources = [*([self._given] if self._given else []), *(rows for _, rows in self._shown.values())]
         of_agents = list(zip(*sources, strict=True))
         counts = [sum(map(len, of_agent)) for of_agent in of_agents]
         if counts and all(counts):  # as long as one agent has nothing to imitate, the agents have nothing yet
@@ -95,7 +100,8 @@ class Experts:
         lengths = np.add.reduceat(self._live(episodes), starts, axis=0, dtype=np.int64)  # [episodes, K]
         stacked = self._checks.stacked(each, any_scale=self._any_scale, some_empty=True)
         of_agents = stacked.split([len(rows) for rows in each])
-        parts = [rows.split(lengths[:, k].tolist()) for k, rows in enumerate(of_agents)]
+        # Copies: a view would keep the rows of all these episodes in memory as long as one of them is shown.
+        parts = [[each.clone() for each in rows.split(lengths[:, k].tolist())] for k, rows in enumerate(of_agents)]
         return list(zip(*parts, strict=True))
 
     def absorbing_steps(self, absorbing: AbsorbingEnds) -> Tensor:

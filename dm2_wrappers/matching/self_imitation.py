@@ -42,7 +42,7 @@ class OwnEpisode:
         return float(self.rewards.sum())
 
 
-# What ranks it by return, what ranks it among equal ones (its number, or minus its number), episode.
+# The return to rank by, what decides between equal ones (the number or minus the number), the episode.
 _Entry: TypeAlias = tuple[float, int, OwnEpisode]
 
 
@@ -119,7 +119,7 @@ class SelfImitation:
 
     @property
     def returns(self) -> list[float]:
-        """The returns of the episodes that are kept, the highest first."""
+        """The returns of the episodes that are kept, the best episode first."""
         return [kept[2].team_return for kept in self._ranked()]
 
     def offer(self, episode: OwnEpisode) -> bool:
@@ -177,6 +177,11 @@ class SelfImitation:
     def taken_numbers(self) -> list[int]:
         """Which episodes these are."""
         return [abs(entry[1]) for entry in self._taken]
+
+    @property
+    def taken_episodes(self) -> dict[int, OwnEpisode]:
+        """These episodes by their numbers, the best first."""
+        return {abs(entry[1]): entry[2] for entry in self._taken}
 
     def taken(self, numbers: Sequence[int] | None = None) -> Demonstrations | None:
         """The episodes at the last `take`, or those with these numbers, the best first; None if there were none."""

@@ -183,3 +183,11 @@ def test_a_curve_does_not_depend_on_the_programs_defaults(tmp_path):
     default = next(run for slug, run in by_slug.items() if "experts=best" in slug)
     assert default.arguments == default.options
     assert next(run for slug, run in by_slug.items() if slug.startswith("qmix")).arguments.keys().isdisjoint(plain)
+
+
+def test_clones_with_own_episodes_are_runs_of_their_own():
+    curves = {curve.label: curve for curve in EXPERIMENTS["clones"].panels[0].curves}
+    assert curves["c from 0.05, own best episodes added"].options["experts"] == "best+own"
+    assert curves["c from 0.05"].options["experts"] == "won"
+    labels = {curve.label: curve for curve in EXPERIMENTS["default"].panels[0].curves}
+    assert labels["DM2, the team's own best episodes added"].options["experts"] == "best+own"

@@ -394,6 +394,9 @@ def test_the_newest_of_equal_episodes_are_kept_if_wanted():
     kept = [best.offer(own(r, mark=i)) for i, r in enumerate([20.0, 20.001, 5, 19.999, 20.0, 4, 21, 20.0])]
     assert kept == [True, True, True, True, True, False, True, True]  # 20.001 and 19.999 are 20.00, too
     assert best.returns == [21, 20, 20]
+    close = alone(prefer_newest=True)
+    assert [close.offer(own(team_return)) for team_return in (20.04, 20.0, 19.999)] == [True] * 3
+    assert close.returns == [20.04, 19.999, 20.0]  # 19.999 is 20.00, too, and the newest; 20.04 is more
     assert best.demonstrations().padded_observations[::3, 0, 0].tolist() == [6, 7, 4]
     best.take()
     assert best.taken_numbers == [6, 7, 4]
@@ -407,7 +410,7 @@ def test_the_newest_of_equal_episodes_are_kept_if_wanted():
 
 def test_options_without_it_make_a_buffer_that_keeps_the_earliest():
     older = alone(episodes=3).options
-    assert "prefer_newest" not in older  # checkpoints of before it was an option lack it
+    assert "prefer_newest" not in older  # checkpoints from before this option lack it
     assert not SelfImitation.from_options(older, None).prefer_newest
 
 
@@ -433,3 +436,28 @@ def test_own_episodes_that_stay_are_shown_like_new_ones(inputs):
         *np.repeat([5.0, 6.0, 3.0], lengths),
         *np.repeat([5.0, 6.0, 3.0], [*lengths[:2], inputs != "transition"]),
     ]
+
+
+def test_episodes_of_a_state_that_was_loaded_replace_those_of_the_same_number():
+    matcher, other = (DistributionMatcher(alone(episodes=3), seed=0) for _ in range(2))
+    for i, team_return in enumerate([1, 2, 3]):
+        matcher.self_imitation.offer(own(team_return, mark=i))
+        other.self_imitation.offer(own(team_return, mark=100 + i))
+    assert matcher._experts.renew()
+    assert not matcher._experts.renew()  # nothing has changed
+    matcher.self_imitation.load_state_dict(other.self_imitation.state_dict())
+    assert matcher._experts.renew()
+    assert matcher._experts.rows[:9, 0].tolist() == [102.0] * 3 + [101.0] * 3 + [100.0] * 3
+
+
+def test_only_new_episodes_are_read_and_others_are_forgotten(monkeypatch):
+    experts = (matcher := DistributionMatcher(alone(episodes=2), seed=0))._experts
+    read, original = [], experts._rows_of_episodes
+    monkeypatch.setattr(experts, "_rows_of_episodes", lambda demos: read.append(len(demos)) or original(demos))
+    for team_return in (1, 2, 3, 5):
+        matcher.self_imitation.offer(own(team_return, mark=team_return))
+        experts.renew()
+    assert read == [1, 1, 1, 1]
+    assert list(experts._shown) == matcher.self_imitation.taken_numbers == [3, 2]
+    rows = experts._shown[3][1][0]
+    assert rows.untyped_storage().nbytes() == rows.nbytes  # not a view of a larger batch
