@@ -72,7 +72,7 @@ def write_runs(runs: dict[str, dict[str, str]], path: Path) -> Path:
 
 
 def with_its_settings(results: Results) -> list[tuple[Panel, CurveResults, CurveResults]]:
-    """`pairs`, but DM2 is trained with the settings of the strongest independent PPO, such as the learning rate, in addition.
+    """`pairs`, but DM2 is also trained with the settings of the strongest independent PPO, such as its learning rate.
 
     Panels without finished runs of this are left out.
     """
