@@ -118,11 +118,10 @@ class Experts:
         Steps whose next observation is part of the input count if the agent lives on in the same episode: demonstrations
         lack the observation after an episode's last step.
         """
-        alive, offsets = demonstrations.alive, demonstrations.offsets
-        live: NDArray[np.bool_] = alive & (np.arange(len(alive))[:, None] < offsets[:, -1])
+        live = _alive(demonstrations)
         if "next_observation" in self._joining.parts:
-            live = live & np.roll(alive, -1, axis=0)
-            for k, ends in enumerate(offsets[:, 1:]):
+            live = live & np.roll(demonstrations.alive, -1, axis=0)
+            for k, ends in enumerate(demonstrations.offsets[:, 1:]):
                 live[ends - 1, k] = False  # an episode's last step
         return live
 
@@ -133,13 +132,18 @@ class Experts:
             observations = [demonstrations.observations(agent) for agent in demonstrations.agents]
             wider = [size - own_size for size, own_size in zip(sizes, demonstrations.sizes, strict=True)]
             return [np.pad(each, ((0, 0), (0, w))) if w else each for each, w in zip(observations, wider, strict=True)]
-        seen, offsets = demonstrations.padded_observations, demonstrations.offsets
+        seen = demonstrations.padded_observations
         available = {"observation": seen}
         if self._coding is not None:
-            shown = demonstrations.alive & (np.arange(len(seen))[:, None] < offsets[:, -1])
-            available["action"] = self._coding.features(demonstrations.actions, shown)
+            available["action"] = self._coding.features(demonstrations.actions, _alive(demonstrations))
         if "next_observation" in parts:
             available["next_observation"] = np.roll(seen, -1, axis=0)
         live, device = self._live(demonstrations), self.rows.device
         joined = self._joining.joined([torch.from_numpy(np.array(available[part], np.float32)).to(device) for part in parts])
         return [each[live[:, k], k, :size] for each in (joined.cpu().numpy(),) for k, size in enumerate(sizes)]
+
+
+def _alive(demonstrations: Any) -> NDArray[np.bool_]:
+    """At which steps each agent is alive, [T, K]; not in the padding behind its last episode."""
+    alive: NDArray[np.bool_] = demonstrations.alive
+    return alive & (np.arange(len(alive))[:, None] < demonstrations.offsets[:, -1])

@@ -433,18 +433,19 @@ class DistributionMatcher(OneProcess, Matcher):
             minibatches.load_state(state["streams"])
             # A state of before it was saved has none, and the diagnosis goes on as it is.
             diagnosis.load_state_dict(state.get("diagnosis", counts))
+            self._experts.restored()
             self.discriminators.load_state_dict(state["discriminators"])
         except Exception as error:
             minibatches.load_state(streams)
             diagnosis.load_state_dict(counts)
             if self.self_imitation is not None and own is not None:
                 self.self_imitation.load_state_dict(own)
+                self._experts.restored()
             if isinstance(error, ValueError):
                 raise
             what = f"it lacks {error}" if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"the saved state of the matcher is damaged: {what}") from error
         self._recorded, self._pay.offsets = recorded, offsets
-        self._experts.restored()
 
     @property
     def needs_actions(self) -> bool:

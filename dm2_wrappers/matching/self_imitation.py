@@ -17,7 +17,7 @@ from dm2_wrappers.vector import MultiAgentVectorEnv
 from dm2_wrappers.vector.layout import Layout, check_parallel_env
 
 _ARRAYS = ("observations", "alive", "actions", "rewards")
-_NUMBERS = ("episodes", "above_mean", "prefer_newest", "max_steps")
+_OPTIONS = ("episodes", "above_mean", "prefer_newest", "max_steps")
 
 
 @dataclass
@@ -228,15 +228,15 @@ class SelfImitation:
     @property
     def options(self) -> dict[str, Any]:
         """What `from_options` needs besides the experts; JSON can store it. Without ``prefer_newest`` if that is False."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS if name != "prefer_newest" or self.prefer_newest}
-        return {**numbers, "agents": list(self.agents), "sizes": list(self.sizes), "env_id": self.env_id}
+        given = {name: getattr(self, name) for name in _OPTIONS if name != "prefer_newest" or self.prefer_newest}
+        return {**given, "agents": list(self.agents), "sizes": list(self.sizes), "env_id": self.env_id}
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], experts: Demonstrations | None) -> SelfImitation:
         """An empty buffer like the one that had these `options`."""
         like = _Like(options["agents"], options["sizes"], options["env_id"]) if experts is None else None
-        numbers = {name: options[name] for name in _NUMBERS if name in options}
-        return cls(experts, env=like, **numbers)
+        given = {name: options[name] for name in _OPTIONS if name in options}
+        return cls(experts, env=like, **given)
 
     def state_dict(self) -> dict[str, Any]:
         """The episodes, kept or learned from, in types that ``torch.load(weights_only=True)`` accepts."""

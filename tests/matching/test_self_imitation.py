@@ -461,3 +461,50 @@ def test_only_new_episodes_are_read_and_others_are_forgotten(monkeypatch):
     assert list(experts._shown) == matcher.self_imitation.taken_numbers == [3, 2]
     rows = experts._shown[3][1][0]
     assert rows.untyped_storage().nbytes() == rows.nbytes  # not a view of a larger batch
+
+
+def test_a_state_whose_episodes_cannot_be_shown_changes_nothing():
+    make = lambda: DistributionMatcher(  # noqa: E731
+        alone(episodes=5), inputs="state-action", seed=0, action_spaces={"agent_0": Discrete(3), "agent_1": Discrete(3)}
+    )
+    matcher = make()
+    matcher.self_imitation.offer(own(1.0))
+    matcher._experts.renew()
+    before, rows, state = matcher.state_dict(), matcher._experts.rows.clone(), matcher.state_dict()
+    state["self_imitation"]["episodes"][0]["actions"][:] = 7
+    state["offsets"] = state["offsets"] + 5
+    for _ in range(2):
+        with pytest.raises(ValueError, match="7"):
+            matcher.load_state_dict(state)
+        assert same(matcher.state_dict(), before)
+        assert torch.equal(matcher._experts.rows, rows)
+    other = make()
+    other.load_state_dict(before)
+    assert torch.equal(other._experts.rows, rows)
+
+
+def test_an_episode_that_cannot_be_shown_is_refused_at_every_update():
+    spaces = {"agent_0": Discrete(3), "agent_1": Discrete(3)}
+    matcher = DistributionMatcher(alone(), inputs="state-action", seed=0, action_spaces=spaces)
+    wrong = own(1.0)
+    wrong.actions[:] = 7
+    matcher.self_imitation.offer(wrong)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="7"):
+            matcher._experts.renew()
+
+
+def test_absorbing_steps_are_those_of_the_experts_and_of_own_episodes():
+    demos = small_demonstrations.make()
+    matcher = DistributionMatcher(SelfImitation(demos, above_mean=False), ends="absorbing", max_steps=9, seed=0)
+    absorbing = matcher._absorbing
+    of_experts = absorbing.of_experts(demos)
+    assert matcher._experts.absorbing_steps(absorbing).tolist() == list(of_experts)
+    matcher.self_imitation.offer(own(1.0, length=3))
+    matcher._experts.renew()
+    assert matcher._experts.absorbing_steps(absorbing).tolist() == [steps + 9 - 3 for steps in of_experts]
+
+
+def test_prefer_newest_is_a_flag():
+    with pytest.raises((TypeError, ValueError), match="prefer_newest must be True or False"):
+        alone(prefer_newest="yes")
