@@ -118,9 +118,9 @@ class Experts:
         Steps whose next observation is part of the input count if the agent lives on in the same episode: demonstrations
         lack the observation after an episode's last step.
         """
-        live = _alive(demonstrations)
+        live: NDArray[np.bool_] = demonstrations.alive
         if "next_observation" in self._joining.parts:
-            live = live & np.roll(demonstrations.alive, -1, axis=0)
+            live = live & np.roll(live, -1, axis=0)
             for k, ends in enumerate(demonstrations.offsets[:, 1:]):
                 live[ends - 1, k] = False  # an episode's last step
         return live
@@ -135,15 +135,9 @@ class Experts:
         seen = demonstrations.padded_observations
         available = {"observation": seen}
         if self._coding is not None:
-            available["action"] = self._coding.features(demonstrations.actions, _alive(demonstrations))
+            available["action"] = self._coding.features(demonstrations.actions, demonstrations.alive)
         if "next_observation" in parts:
             available["next_observation"] = np.roll(seen, -1, axis=0)
         live, device = self._live(demonstrations), self.rows.device
         joined = self._joining.joined([torch.from_numpy(np.array(available[part], np.float32)).to(device) for part in parts])
         return [each[live[:, k], k, :size] for each in (joined.cpu().numpy(),) for k, size in enumerate(sizes)]
-
-
-def _alive(demonstrations: Any) -> NDArray[np.bool_]:
-    """At which steps each agent is alive, [T, K]; not in the padding behind its last episode."""
-    alive: NDArray[np.bool_] = demonstrations.alive
-    return alive & (np.arange(len(alive))[:, None] < demonstrations.offsets[:, -1])

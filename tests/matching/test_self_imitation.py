@@ -483,6 +483,21 @@ def test_a_state_whose_episodes_cannot_be_shown_changes_nothing():
     assert torch.equal(other._experts.rows, rows)
 
 
+def test_a_state_whose_discriminators_cannot_be_loaded_leaves_the_episodes(monkeypatch):
+    one, other = (DistributionMatcher(alone(), seed=0) for _ in range(2))
+    for matcher, mark in ((one, 1), (other, 2)):
+        matcher.self_imitation.offer(own(1.0, mark=mark))
+        matcher._experts.renew()
+
+    def no_memory(state):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(one.discriminators, "load_state_dict", no_memory)
+    with pytest.raises(ValueError, match="out of memory"):
+        one.load_state_dict(other.state_dict())
+    assert one._experts.rows[:3, 0].tolist() == [1.0] * 3
+
+
 def test_an_episode_that_cannot_be_shown_is_refused_at_every_update():
     spaces = {"agent_0": Discrete(3), "agent_1": Discrete(3)}
     matcher = DistributionMatcher(alone(), inputs="state-action", seed=0, action_spaces=spaces)
